@@ -1,0 +1,94 @@
+"""What a picture and a clip are: the types, limits and errors that every reader, writer, codec and metric shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+MATRICES = ("bt601", "bt709", "bt2020", "smpte240m", "fcc", "ycgco")
+RANGES = ("limited", "full")
+
+
+class Picture(NamedTuple):
+    """One 8-bit 4:2:0 picture: uint8, C-contiguous; y is (H, W), u and v are (ceil(H/2), ceil(W/2))."""
+
+    y: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is known of a clip before its pictures are read.
+
+    Where a file does not say, the matrix is bt601 under 720 lines and bt709 from 720 lines on, and the range is
+    limited: what players assume.  ``frames`` is None where only reading the whole clip would tell.
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int | None = None
+    matrix: str = "bt601"  # one of MATRICES: how RGB became Y'CbCr
+    range: str = "limited"  # "limited" (Y 16…235) or "full" (0…255)
+    converted: str = ""  # "" when the file held 8-bit 4:2:0, else e.g. "yuv444p10le to yuv420p"
+
+    @property
+    def chroma_shape(self) -> tuple[int, int]:
+        """(rows, columns) of u and v; odd sizes round up."""
+        return (self.height + 1) // 2, (self.width + 1) // 2
+
+    @property
+    def picture_bytes(self) -> int:
+        """Bytes of one raw 8-bit 4:2:0 picture."""
+        rows, columns = self.chroma_shape
+        return self.width * self.height + 2 * rows * columns
+
+
+def default_matrix(height: int) -> str:
+    """The matrix assumed where a file names none: SD material is BT.601, HD is BT.709."""
+    return "bt601" if height < 720 else "bt709"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a clip may ask of the machine. A clip over one of these is refused before memory is spent on it."""
+
+    max_width: int = 8192  # 8K and a bit: what the common decoders take without a special build
+    max_height: int = 8192  # the same, for upright pictures
+    max_pixels: int = 8192 * 4320  # 53 MB a picture; a handful are alive at once
+    max_frames: int = 1_000_000  # nine hours at 30 a second; a longer clip is a mistake or an attack
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class VideoError(Exception):
+    """Root of all that can be wrong with a clip; the message names the file and is fit for a user."""
+
+
+class NotAVideo(VideoError):
+    """The bytes, or the file name, are of no known format."""
+
+
+class NoVideoStream(VideoError):
+    """A container that holds sound or data only."""
+
+
+class EmptyVideo(VideoError):
+    """A video without a single picture."""
+
+
+class DamagedVideo(VideoError):
+    """Reading failed at picture ``frame`` (counted from 0; None where the damage is not in a picture)."""
+
+    def __init__(self, message: str, frame: int | None = None) -> None:
+        super().__init__(message)
+        self.frame = frame
+
+
+class TooLarge(VideoError):
+    """Over one of the :class:`Limits`, or of an absurd size."""
