@@ -1,0 +1,412 @@
+"""An experiment's document, the life of a run, and the rules for trying again.
+
+Nothing here does I/O, reads a clock or starts a thread: what a request means and what may happen to a run is decided
+here, `store.py` writes it down, `orchestrator.py` and `worker.py` carry it out.
+
+Theory of operation
+===================
+A client submits an *experiment*: one document (`FIELDS`). It has one *run*, or later a grid of them; a run is what a
+worker is handed. Experiments and runs are kept apart everywhere, so that a grid is only an experiment with more runs.
+
+A run lives in one of six states and moves only along the rows of `TABLE`. Three states are terminal and absorb: no
+row leaves them, so exactly one terminal record can ever be written for a run. Any other pair of state and event is
+refused by `next_state`, and the store applies the answer by compare-and-set on (run, attempt, state): of two writers
+that both saw the old state one wins, and the other is told so.
+
+The *attempt* is a number that only grows. Placing a run grants attempt n + 1 to one worker together with a *lease*:
+the right to report on that attempt, kept by heartbeats, until a time on the orchestrator's monotonic clock. The number
+is the fencing token. A message that names an attempt other than the one now dispatched or running is stale: it
+changes nothing and its sender is told, finally. A lease that runs out ends its attempt at once, whether or not the
+next attempt has been granted yet; the worker may be alive and may even have finished, but it can no longer be told
+apart from one that lies. A lost lease therefore costs work, never truth.
+
+`dispatched` means that a worker may hold the run; `running` that it said so: by 202, by a heartbeat or by progress
+that names the attempt. The two differ only in what is known, so a result is welcome in both (it may overtake the 202).
+
+Cancelling is one step from every unfinished state, taken in the store before the worker hears of it. Afterwards the
+worker's attempt is stale: it is told to stop at once, and again in the answer to each heartbeat that still names it.
+
+Trying again
+============
+Who is to blame decides (`Blame`). A run that failed by itself (a damaged clip, settings the codec refuses, a deadline)
+fails at once: the second try would fail too. A worker that died, lost its lease, or ran out of memory or disk costs
+the run one of its `MAX_TRIES` tries, on another worker if there is one, after a back-off with full jitter. A worker
+that never began (full, draining, cannot be reached) or hands the run back costs no try, for the run did nothing wrong;
+the worker is left alone for a while instead. Such returns are counted too (`MAX_RETURNS`), so that no history grows
+without end. What is spent ends in `failed`, with the history of all attempts.
+
+`python jobs.py` prints the picture of the table that docs/states.md holds.
+"""
+
+import math
+import random
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class JobError(Exception):
+    """Root of what this module raises."""
+
+
+class FieldError(JobError):
+    """A request's field is unknown, of the wrong type or out of range; `field` names it ("" for the whole document)."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+
+
+class NoSuchMove(JobError):
+    """The table has no row for this state and event."""
+
+
+# --- the document --------------------------------------------------------------------------------------------------
+
+LIBRARY_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+CLIP_PATTERN = rf"^({LIBRARY_NAME}|sha256:[0-9a-f]{{64}}|https://\S{{1,2000}})$"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+TAG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+MAX_TAGS = 32
+MAX_TAG_VALUE = 200
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a request. `kind`: "integer", "number", "string", "boolean" or "tags"; `low` and `high` are
+    inclusive, and for strings bound the length; `nullable` says that null means "not given"."""
+
+    name: str
+    kind: str
+    default: Any
+    about: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    nullable: bool = False
+
+    def expected(self) -> str:
+        """What an error message says was expected."""
+        if self.kind == "tags":
+            words = f"an object of at most {MAX_TAGS} strings of at most {MAX_TAG_VALUE} characters"
+        elif self.kind == "boolean":
+            words = "true or false"
+        elif self.choices:
+            words = "one of " + ", ".join(self.choices)
+        elif self.name == "clip":
+            words = "a library name, sha256: and 64 hexadecimal digits, or an https:// address"
+        elif self.pattern:
+            words = "a name of at most 64 letters, digits, dots, hyphens and underscores"
+        elif self.kind == "string":
+            words = f"a string of at most {self.high:g} characters"
+        else:
+            words = f"{'an integer' if self.kind == 'integer' else 'a number'} from {self.low:g} to {self.high:.9g}"
+        return words + (" or null" if self.nullable else "")
+
+    def schema(self) -> dict[str, Any]:
+        """The field as JSON Schema (draft 2020-12), for the OpenAPI document."""
+        if self.kind == "tags":
+            return {"type": "object", "maxProperties": MAX_TAGS, "propertyNames": {"pattern": TAG_PATTERN},
+                    "additionalProperties": {"type": "string", "maxLength": MAX_TAG_VALUE},
+                    "default": self.default, "description": self.about}
+        made: dict[str, Any] = {"type": [self.kind, "null"] if self.nullable else self.kind}
+        if self.choices:
+            made["enum"] = [*self.choices]
+        if self.pattern:
+            made["pattern"] = self.pattern
+        if self.kind == "string" and self.high is not None:
+            made["maxLength"] = int(self.high)
+        if self.kind in ("integer", "number"):
+            made |= {"minimum": self.low, "maximum": self.high}
+        return made | {"default": self.default, "description": self.about}
+
+
+FIELDS: tuple[Field, ...] = (
+    Field("clip", "string", "carphone", "what to code: a library name, sha256:…, or an https:// address",
+          pattern=CLIP_PATTERN),
+    Field("codec", "string", "nvc", "which codec; workers say which ones they have", pattern=NAME_PATTERN),
+    Field("model", "string", "nvc-1", "which weights of the codec", pattern=NAME_PATTERN),
+    Field("quality", "integer", 32, "the codec's own scale, higher is better; 32 when no other aim is given",
+          0, 63, nullable=True),
+    Field("frames", "integer", None, "how many pictures to code; null for all", 1, 1_000_000, nullable=True),
+    Field("first_frame", "integer", 0, "the first picture to code", 0, 10_000_000),
+    Field("structure", "string", "random_access", "which pictures predict which",
+          choices=("intra", "low_delay", "random_access")),
+    Field("intra_period", "integer", 64, "pictures from one intra picture to the next", 1, 65535),
+    Field("effort", "integer", 0, "how much the encoder may search", 0, 3),
+    Field("bitrate_mbps", "number", None, "aim for this rate in place of a quality, Mbit/s", 0.0001, 10_000,
+          nullable=True),
+    Field("psnr_db", "number", None, "aim for this PSNR in place of a quality, dB", 10, 80, nullable=True),
+    Field("device", "string", "auto", "where the codec computes", choices=("auto", "cpu", "cuda")),
+    Field("timeout_s", "number", 600, "seconds from start until the run is killed and failed", 1, 86_400),
+    Field("keep_reconstruction", "boolean", True, "keep the decoded pictures as an artifact"),
+    Field("label", "string", "", "free words for people", high=200),
+    Field("tags", "tags", {}, "names and values to find the experiment by"),
+)
+AIMS = ("quality", "bitrate_mbps", "psnr_db")
+_BY_NAME = {field.name: field for field in FIELDS}
+
+
+def read_request(document: object) -> dict[str, Any]:
+    """The request with every field checked and filled in, in the order of `FIELDS`. Exactly one of `AIMS` is not null.
+
+    Raises FieldError naming the field and what was expected."""
+    if not isinstance(document, Mapping):
+        raise FieldError("", f"the request must be a JSON object, got {_kind_of(document)}")
+    for name in document:
+        if name not in _BY_NAME:
+            raise FieldError(str(name), "no such field; known are " + ", ".join(_BY_NAME))
+    filled = {field.name: _check(field, document[field.name]) if field.name in document else field.default
+              for field in FIELDS}
+    given = [name for name in AIMS if document.get(name) is not None]
+    if len(given) > 1:
+        raise FieldError(given[1], f"give exactly one of {', '.join(AIMS)}; {given[0]} is given too")
+    if not given:
+        filled["quality"] = _BY_NAME["quality"].default
+    elif given != ["quality"]:
+        filled["quality"] = None
+    filled["tags"] = dict(filled["tags"])
+    return filled
+
+
+def request_schema() -> dict[str, Any]:
+    """JSON Schema of a request."""
+    both = [{"required": list(pair), "properties": {name: {"type": _BY_NAME[name].kind} for name in pair}}
+            for pair in (AIMS[:2], AIMS[1:], (AIMS[0], AIMS[2]))]
+    return {"type": "object", "additionalProperties": False, "not": {"anyOf": both},
+            "properties": {field.name: field.schema() for field in FIELDS}}
+
+
+def runs_of(experiment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings of each run of a filled-in experiment: one, as long as no field is a list."""
+    return [dict(experiment)]
+
+
+def _check(field: Field, value: Any) -> Any:
+    """The value in its one form (1.0 for an integer field becomes 1). Raises FieldError."""
+    wrong = FieldError(field.name, f"expected {field.expected()}, got {_shown(value)}")
+    if value is None:
+        if field.nullable:
+            return None
+        raise wrong
+    if field.kind == "boolean":
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if field.kind in ("integer", "number"):
+        # bool is an int to Python but not to JSON; NaN and infinity are no JSON at all.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong
+        if isinstance(value, float) and not math.isfinite(value):
+            raise wrong
+        if field.kind == "integer" and value != int(value):
+            raise wrong
+        if (field.low is not None and value < field.low) or (field.high is not None and value > field.high):
+            raise wrong
+        return int(value) if field.kind == "integer" else value
+    if field.kind == "tags":
+        return _check_tags(field, value, wrong)
+    if not isinstance(value, str) or not _is_text(value):
+        raise wrong
+    if field.choices and value not in field.choices:
+        raise wrong
+    if field.pattern and not re.fullmatch(field.pattern.strip("^$"), value):
+        raise wrong
+    if field.high is not None and len(value) > field.high:
+        raise wrong
+    if field.name == "clip" and value.startswith("https:"):
+        _check_address(value, wrong)
+    return value
+
+
+def _check_tags(field: Field, value: Any, wrong: FieldError) -> dict[str, str]:
+    if not isinstance(value, Mapping) or len(value) > MAX_TAGS:
+        raise wrong
+    for name, text in value.items():
+        if not re.fullmatch(TAG_PATTERN.strip("^$"), name):
+            raise FieldError(field.name, f"a tag's name must be {_BY_NAME['codec'].expected()}, got {_shown(name)}")
+        if not isinstance(text, str) or len(text) > MAX_TAG_VALUE or not _is_text(text):
+            raise FieldError(field.name, f"tag {name}: expected a string of at most {MAX_TAG_VALUE} characters, "
+                                         f"got {_shown(text)}")
+    return dict(value)
+
+
+def _check_address(value: str, wrong: FieldError) -> None:
+    """Only the syntax; whether a host may be fetched from is for whoever fetches."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    if not parts.hostname or parts.username is not None or parts.password is not None or port == 0:
+        raise wrong
+
+
+def _is_text(value: str) -> bool:
+    """Text that UTF-8 can carry (a lone surrogate is valid in a JSON escape) and that holds no NUL."""
+    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _kind_of(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number",
+             float: "a number", type(None): "null"}
+    return names.get(type(value), "something else")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict | list):
+        return _kind_of(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# --- states --------------------------------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Event(StrEnum):
+    PLACE = "place"
+    START = "start"
+    REQUEUE = "requeue"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+TERMINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+UNFINISHED = tuple(state for state in State if state not in TERMINAL)
+
+# The one table of a run's life: (state, event) to the next state. What is not here does not happen.
+TABLE: Mapping[tuple[State, Event], State] = {
+    (State.QUEUED, Event.PLACE): State.DISPATCHED,
+    (State.QUEUED, Event.CANCEL): State.CANCELLED,
+    (State.DISPATCHED, Event.START): State.RUNNING,
+    (State.DISPATCHED, Event.REQUEUE): State.QUEUED,
+    (State.DISPATCHED, Event.COMPLETE): State.COMPLETED,
+    (State.DISPATCHED, Event.FAIL): State.FAILED,
+    (State.DISPATCHED, Event.CANCEL): State.CANCELLED,
+    (State.RUNNING, Event.REQUEUE): State.QUEUED,
+    (State.RUNNING, Event.COMPLETE): State.COMPLETED,
+    (State.RUNNING, Event.FAIL): State.FAILED,
+    (State.RUNNING, Event.CANCEL): State.CANCELLED,
+}
+
+# What brings each event about, for the picture.
+CAUSES: Mapping[Event, str] = {
+    Event.PLACE: "a worker with a free slot was chosen; attempt n + 1 and its lease are granted",
+    Event.START: "the worker holds the run: 202, or a heartbeat or progress that names the attempt",
+    Event.REQUEUE: "the attempt ended by no fault of the run, and it may try again",
+    Event.COMPLETE: "the worker's result, its artifacts being stored",
+    Event.FAIL: "the run's own error, its deadline, or its last try spent",
+    Event.CANCEL: "asked by the client or at the worker",
+}
+
+
+def next_state(state: State, event: Event) -> State:
+    """Where `event` leads from `state`. Raises NoSuchMove."""
+    try:
+        return TABLE[state, event]
+    except KeyError:
+        raise NoSuchMove(f"a run that is {state} cannot {event}") from None
+
+
+def experiment_state(runs: Sequence[State]) -> State:
+    """An experiment's state from those of its runs (at least one). Unfinished while any run is; then completed if
+    any run did, for one failed run does not sink the others."""
+    for state in (State.RUNNING, State.DISPATCHED, State.QUEUED):
+        if state in runs:
+            return state if all(run not in TERMINAL for run in runs) else State.RUNNING
+    for state in (State.COMPLETED, State.FAILED):
+        if state in runs:
+            return state
+    return State.CANCELLED
+
+
+def picture() -> str:
+    """The table as docs/states.md shows it: a diagram (Mermaid) and its rows."""
+    lines = ["# The life of a run", "", "Printed from the table in `jobs.py` by `python jobs.py > docs/states.md`.", "",
+             "```mermaid", "stateDiagram-v2", f"    [*] --> {State.QUEUED}: accepted"]
+    lines += [f"    {source} --> {target}: {event}" for (source, event), target in TABLE.items()]
+    lines += [f"    {state} --> [*]" for state in State if state in TERMINAL]
+    lines += ["```", "", "| event | from | to | caused by |", "|---|---|---|---|"]
+    for event in Event:
+        sources = [source for source, candidate in TABLE if candidate is event]
+        lines.append(f"| {event} | {', '.join(sources)} | {TABLE[sources[0], event]} | {CAUSES[event]} |")
+    terminal = ", ".join(state for state in State if state in TERMINAL)
+    return "\n".join([*lines, "", f"Terminal states absorb: {terminal}.", ""])
+
+
+# --- trying again --------------------------------------------------------------------------------------------------
+
+MAX_TRIES = 3       # three workers' deaths in a row are no accident: the run kills them
+MAX_RETURNS = 50    # with the longest back-off of a worker about half an hour of being turned away
+BACKOFF_BASE_S = 1.0
+BACKOFF_CAP_S = 30.0
+
+
+class Blame(StrEnum):
+    """Whose fault the end of an attempt is."""
+
+    RUN = "run"         # would fail again anywhere
+    WORKER = "worker"   # began, or may have begun, and did not get through
+    NOBODY = "nobody"   # never began, or was handed back whole
+
+
+def blame_for_error(error: Mapping[str, Any]) -> Blame:
+    """Whose fault an error is that a worker reports: {"type", "detail", "retry"}."""
+    if not error.get("retry"):
+        return Blame.RUN
+    return Blame.NOBODY if error.get("type") == "handed-back" else Blame.WORKER
+
+
+def verdict(blame: Blame, tries: int, returns: int) -> Event:
+    """REQUEUE or FAIL after an attempt ended; `tries` and `returns` count this attempt too."""
+    if blame is Blame.RUN or tries >= MAX_TRIES or returns >= MAX_RETURNS:
+        return Event.FAIL
+    return Event.REQUEUE
+
+
+def backoff_s(tries: int, retry_after_s: float = 0.0, uniform: Callable[[float, float], float] = random.uniform
+              ) -> float:
+    """Seconds to wait before try number `tries` + 1: full jitter (uniform from zero to a doubling, capped bound), so
+    that runs which failed together do not return together; never less than the other side asked for."""
+    bound = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(max(tries - 1, 0), 30))
+    return max(retry_after_s, uniform(0.0, bound))
+
+
+# --- names and times -----------------------------------------------------------------------------------------------
+
+
+def new_experiment_id(now_s: float) -> str:
+    """"exp_<Unix seconds>_<6 hexadecimal digits>". Not unique by itself: the store draws again on a clash."""
+    return f"exp_{int(now_s)}_{secrets.token_hex(3)}"
+
+
+def run_id(experiment_id: str, index: int, total: int) -> str:
+    """The only run of an experiment bears its name; the runs of a grid are numbered."""
+    return experiment_id if total == 1 else f"{experiment_id}.{index}"
+
+
+def timestamp(at_s: float | None) -> str | None:
+    """Unix seconds as RFC 3339 in UTC with milliseconds; null stays null."""
+    if at_s is None:
+        return None
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+if __name__ == "__main__":
+    print(picture(), end="")
