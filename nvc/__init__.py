@@ -1,0 +1,1 @@
+"""The learned codec `nvc`: everything that nvc/decode.py can reach is normative."""

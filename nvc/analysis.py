@@ -1,0 +1,49 @@
+"""The encoder's own networks: analysis g_a and hyper-analysis h_a. Float; no decoder ever runs them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nvc.network import CHANNELS, HYPER, Network, Side, dct_basis, step_size
+
+
+def _conv(cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(cin, cout, kernel, stride, kernel // 2)
+
+
+class Analysis(nn.Module):
+    """Latents of a picture, in steps: linear core plus a small network; and the hyper-latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        lapped = torch.zeros(CHANNELS, 6, 8, 8)
+        lapped[:, :, 2:6, 2:6] = dct_basis()
+        self.core = nn.Parameter(lapped)
+        self.gain = nn.Parameter(torch.zeros(3, CHANNELS))
+        self.ga = nn.Sequential(nn.Conv2d(18 + 3, 64, 4, 4), nn.ReLU(), _conv(64, 96), nn.ReLU(),
+                                _conv(96, 96), nn.ReLU(), _conv(96, CHANNELS))
+        self.ha = nn.Sequential(_conv(2 * CHANNELS + 3, 96, 1), nn.ReLU(), _conv(96, 96, 5, 2), nn.ReLU(),
+                                _conv(96, HYPER, 5, 4))
+        last = self.ga[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.zeros_(last.bias)
+        last.weight.data *= 0.05
+
+    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side, network: Network) -> Tensor:
+        """[B, CHANNELS, H, W] in steps (real-valued): what `walk` quantises."""
+        r = x - p
+        linear = F.conv2d(F.pad(r, (2, 2, 2, 2), mode="reflect"), self.core, stride=4)
+        plane = (side.planes / 32.0).expand(x.shape[0], 3, *x.shape[2:])
+        extra = self.ga(torch.cat([r / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)).float() * 16.0
+        octave = (side.t / 16.0 - 3.5)[:, None]
+        log = self.gain[side.kind] - network.gain_slope[side.kind] * octave
+        scale = torch.exp(log) / step_size(side.t)[:, None]
+        return (linear + extra) * scale[:, :, None, None]
+
+    def hyper(self, y: Tensor, side: Side) -> Tensor:
+        """Hyper-latent before rounding, [B, HYPER, ⌈H/8⌉, ⌈W/8⌉]."""
+        log = torch.log1p(y.abs()) * 0.5
+        plane = (side.planes / 32.0).expand(y.shape[0], 3, *y.shape[2:])
+        return self.ha(torch.cat([log * torch.sign(y), log, plane], 1)).float() * 4.0

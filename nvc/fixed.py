@@ -1,0 +1,200 @@
+"""How exactness is had: the one file that knows. Exported integers in, a network with exact kernels out.
+
+A weights file (safetensors) holds, for a convolution `name`:
+
+  name.weight   int8 [cout, cin, k, k]      weight = int · 2^exponent
+  name.exponent int8 [cout]
+  name.bias     int32 [cout]                bias = int · 2^exponent, at most 8 significant bits
+
+and the tables that stand for the few functions that are not sums of products (so that no decoder calls exp or log):
+
+  core          int16 [96, 6, 8, 8]         linear synthesis, units of 2^-14
+  gains         int32 [3, 128, 96]          one eighth of a step of coefficient c at type, t; units of 2^-10 pixel
+  inverse       int32 [128]                 8/Δ(t), units of 2^-10
+  log           uint8 [2048]                round(16·log(1 + n/8))
+  z_index       uint8 [3, 128, 48]          table of the hyper-latent's symbols
+  cdf, radius   int32 [64, L+1], int32 [64] static tables of the range coder (nvc/rangecoder.py); index 0 codes nothing
+
+Linear synthesis: Σ v8 · gain · core with |v8| < 2^19, gain < 2^18, core < 2^14 and 4·96 terms stays under 2^53 ·
+(the encoder's symbols are bounded so; the decoder clips v8), hence exact in float64 in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from nvc.network import MEAN_MAX, SCALES, T_MAX, V8_MAX, Conv, Network, Side, step_size
+from nvc.rangecoder import Tables
+
+CORE_BITS, GAIN_BITS, INVERSE_BITS = 14, 10, 10
+ACT_MAX = 255
+EXACT = 1 << 24                 # float32 holds every integer up to here
+LATENT_MAX = 1 << 15            # |symbol| bound of the stream, hence |v8| < 2^18 + MEAN_MAX
+
+
+class ExactnessError(Exception):
+    """Weights that could round in float32, or a machine whose kernels do: nothing may be coded with them."""
+
+
+@dataclass
+class Weights:
+    """A weights file in memory. `model_sha256` names it."""
+
+    tensors: dict[str, Tensor]
+    model_sha256: str
+
+    @staticmethod
+    def read(path: Path) -> Weights:
+        data = path.read_bytes()
+        return Weights(load_safetensors(data), hashlib.sha256(data).hexdigest())
+
+
+def integers_of(conv: Conv) -> tuple[Tensor, Tensor, Tensor]:
+    """(int8 weight, int8 exponent, int32 bias) of a trained layer: what `Conv.quantised` rounds to, as integers."""
+    with torch.no_grad():
+        peak = conv.weight.abs().amax((1, 2, 3)).clamp_min(1e-8)
+        exponent = torch.ceil(torch.log2(peak / 127.0))
+        unit = torch.exp2(exponent)
+        w, b = conv.quantised()
+        weight = (w / unit[:, None, None, None]).round()
+        bias = (b / unit).round()
+    return weight.to(torch.int8), exponent.to(torch.int8), bias.to(torch.int32)
+
+
+def prove(name: str, weight: Tensor, bias: Tensor, act_max: int = ACT_MAX) -> int:
+    """Largest possible |partial sum| of a layer in units of its weights; ExactnessError at 2^24 or more."""
+    bound = int((weight.to(torch.int64).abs().sum((1, 2, 3)) * act_max + bias.to(torch.int64).abs()).max())
+    if bound >= EXACT:
+        raise ExactnessError(f"layer {name}: a sum may reach {bound}, float32 is exact below {EXACT}")
+    return bound
+
+
+class FixedNetwork(Network):
+    """`Network` with the exported integers, on one device, in kernels that were checked to be exact there."""
+
+    def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.requires_grad_(False)
+        self.device = torch.device(device)
+        t = weights.tensors
+        self.model_sha256 = weights.model_sha256
+        self.tables = Tables(t["cdf"].numpy(), t["radius"].numpy())
+        self.z_table = t["z_index"].numpy()
+        self.log_table = t["log"].to(torch.float32).to(self.device)
+        self.inverse = (t["inverse"].double() / (1 << INVERSE_BITS)).float().to(self.device)
+        self.gain_table = t["gains"].double().to(self.device)
+        core = t["core"].double().to(self.device) / (1 << (CORE_BITS + GAIN_BITS))
+        # As a matrix product: coefficients [N, 96] @ [96, 6·8·8], then four shifted adds (`linear`).
+        self.core_matrix = core.reshape(core.shape[0], -1)
+        self.kernels: dict[str, str] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, Conv):
+                unit = torch.exp2(t[f"{name}.exponent"].float())
+                prove(name, t[f"{name}.weight"], t[f"{name}.bias"])
+                w = (t[f"{name}.weight"].float() * unit[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+                self._install(name, module, w.to(self.device), (t[f"{name}.bias"].float() * unit).to(self.device))
+        self.dct_bf16 = self.dct.to(self.device, torch.bfloat16)
+        self._check_dct()
+
+    def _install(self, name: str, conv: Conv, weight: Tensor, bias: Tensor) -> None:
+        """Pick bfloat16 if its kernel gives the very numbers that integer arithmetic does here, else float32."""
+        sample = self_test_input(weight.shape[1], self.device)
+        expected = exact_conv(sample, weight, bias, conv.kernel // 2)
+        for dtype in (torch.bfloat16, torch.float32):
+            conv.frozen = (weight.to(dtype), bias.to(dtype))
+            with torch.inference_mode():
+                if torch.equal(conv(sample.to(dtype)).float(), expected):
+                    self.kernels[name] = str(dtype).removeprefix("torch.")
+                    return
+        raise ExactnessError(f"layer {name}: neither bfloat16 nor float32 kernels are exact on {self.device}")
+
+    def _check_dct(self) -> None:
+        sample = self_test_input(6, self.device) - 128.0
+        weight = self.dct.to(self.device)
+        expected = exact_conv(sample, weight, None, 0, stride=4)
+        with torch.inference_mode():
+            if not torch.equal(F.conv2d(sample.to(torch.bfloat16), self.dct_bf16, stride=4).float(), expected):
+                self.dct_bf16 = weight          # float32 kernel, rounded afterwards
+                if not torch.equal(F.conv2d(sample, weight, stride=4).to(torch.bfloat16).float(), expected):
+                    raise ExactnessError(f"transform of the prediction: no exact kernel on {self.device}")
+
+    # -- the functions that are tables here ------------------------------------------------------------------------
+    def z_index(self, side: Side) -> Tensor:
+        rows = [self.z_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
+        return torch.from_numpy(np.stack(rows).astype(np.float32))[..., None, None]
+
+    def log_of(self, v8: Tensor) -> Tensor:
+        return self.log_table[v8.abs().clamp_max(V8_MAX).long()]
+
+    def spectrum(self, planes: Tensor, side: Side) -> Tensor:
+        c = F.conv2d(planes.to(self.dct_bf16.dtype), self.dct_bf16, stride=4).to(torch.bfloat16).float()
+        return torch.round(c * self.inverse[side.t.long()][:, None, None, None])
+
+    def linear(self, v8: Tensor, p: Tensor, side: Side) -> Tensor:
+        b, c, height, width = v8.shape
+        gains = self.gain_table[side.kind.to(self.device), side.t.long().to(self.device)]
+        bound = LATENT_MAX * 8 + MEAN_MAX
+        coefficients = v8.clamp(-bound, bound).double().permute(0, 2, 3, 1) * gains[:, None, None, :]
+        blocks = (coefficients.reshape(-1, c) @ self.core_matrix).reshape(b, height, width, 6, 2, 4, 2, 4)
+        # Kernel 8, stride 4, padding 2: block (i, j) covers rows 4i-2 … 4i+5. Lay the halves (4 rows) on a grid of 4.
+        out = blocks.new_zeros(b, 6, height + 1, 4, width + 1, 4)
+        halves = blocks.permute(0, 3, 4, 6, 1, 5, 2, 7)              # b, plane, upper/lower, left/right, i, 4, j, 4
+        for i in range(2):
+            for j in range(2):
+                out[:, :, i:i + height, :, j:j + width, :] += halves[:, :, i, j]
+        flat = out.reshape(b, 6, 4 * (height + 1), 4 * (width + 1))[:, :, 2:-2, 2:-2]
+        return p.double() + flat
+
+    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        """Decoded planes, integers 0 … 255 (float32)."""
+        linear = self.linear(v8, p, side)
+        base = torch.round(linear).clamp(0, 255).float()
+        return torch.round(linear + self.correction(features, base, p, d, side).double() / 8.0).clamp(0, 255).float()
+
+
+def self_test_input(channels: int, device: torch.device) -> Tensor:
+    """Fixed pseudo-random activations 0 … 255, [1, channels, 24, 20]: a linear congruential sequence (Knuth)."""
+    n = channels * 24 * 20
+    i = np.arange(1, n + 1, dtype=np.uint64)
+    noise = ((i * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)) >> np.uint64(40)) & np.uint64(255)
+    x = torch.from_numpy(noise.astype(np.float32).reshape(1, channels, 24, 20))
+    return x.contiguous(memory_format=torch.channels_last).to(device)
+
+
+def exact_conv(x: Tensor, weight: Tensor, bias: Tensor | None, pad: int, stride: int = 1) -> Tensor:
+    """Reference for the self-test: float64 product sums of patches, rounded to bfloat16 once. Returns float32."""
+    cout, cin, k, _ = weight.shape
+    patches = F.unfold(x.double(), k, padding=pad, stride=stride)        # [1, cin·k², positions]
+    out = weight.double().reshape(cout, -1) @ patches[0]
+    if bias is not None:
+        out = out + bias.double()[:, None]
+    h = (x.shape[2] + 2 * pad - k) // stride + 1
+    # Exact: fewer than 24 significant bits, so float64 -> float32 does not round and bfloat16 rounds once.
+    return out.float().to(torch.bfloat16).float().reshape(1, cout, h, -1)
+
+
+def tables_of(network: Network) -> dict[str, Tensor]:
+    """Integer tables of a trained network, by the formulas of nvc/network.py (float64, rounded once, then frozen)."""
+    steps = torch.arange(T_MAX + 1, dtype=torch.float64)
+    octave = steps / 16.0 - 3.5
+    with torch.no_grad():
+        log = network.gain.double()[:, None] + network.gain_slope.double()[:, None] * octave[None, :, None]
+        delta = step_size(steps)
+        assert isinstance(delta, Tensor)
+        gains = torch.exp(log) * delta[None, :, None] / 8.0 * (1 << GAIN_BITS)
+        z = network.z_scale.double()[:, None] + network.z_slope.double()[:, None] * octave[None, :, None]
+        core = network.core.double() * (1 << CORE_BITS)
+    n = [round(16.0 * math.log1p(k / 8.0)) for k in range(V8_MAX + 1)]
+    return {"core": core.round().to(torch.int16), "gains": gains.round().to(torch.int32),
+            "inverse": torch.round((1 << (INVERSE_BITS + 3)) / delta).to(torch.int32),
+            "log": torch.tensor(n, dtype=torch.uint8),
+            "z_index": z.round().clamp(0, SCALES - 1).to(torch.uint8)}

@@ -1,0 +1,325 @@
+"""The networks of the codec, one definition for training, encoder and decoder.
+
+Every number that a decoder's networks compute is an integer (times a fixed power of two), so the order in which a
+kernel adds products cannot change a result:
+
+  weights      int8 · 2^s, one s per output channel                    (s.t. |w| ≤ 127 · 2^s)
+  activations  integers 0 … 255 (hidden), -255 … 255 (inputs); one unit stands for 1/32 of a trained float unit
+  product sums exact in float32 while Σ|w|·max|a| + |b| stays under 2^24 units of 2^s (proved by `fixed.prove`)
+  requantise   the sum rounded to bfloat16 (8 significant bits, ties to even), then to an integer (ties to even),
+               then clipped. bfloat16 is how matrix units hand a sum back, so they may be used without a second
+               definition; where they are missing, float32 followed by the same rounding gives the same integer.
+
+Training runs the very same functions with weights rounded on the fly and gradients passed straight through (Bengio
+et al. 2013, arXiv:1308.3432), so there is no second, "quantised" network that could differ.
+
+Shapes: B pictures; h, w half the (padded) picture size; H = h/4, W = w/4 the latent grid, one position for 8×8 luma
+pixels. A picture is `planes` [B, 6, h, w]: the four phases of Y, then U, then V. See docs/codec.md for the picture of
+the data flow; the structure follows hyperprior and autoregressive groups of Minnen et al. (arXiv:1809.02736,
+arXiv:2003.12000) with the checkerboard of He et al. (arXiv:2103.15306).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHANNELS = 96           # linear core: 64 luma + 32 chroma coefficients of an 8×8 block, lowest frequencies first
+GROUPS = (4, 12, 32, 48)
+STEPS = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, None))   # (group, checkerboard parity or both)
+CONTEXT = 96            # channels of the running context
+HYPER = 48              # channels of the hyper-latent, one position for 64×64 luma pixels
+TYPES = {"I": 0, "P": 1, "B": 2}
+T_MAX = 127             # step index: Δ = 2^(t/16)
+SCALES = 64             # scale index i stands for a Laplace distribution of scale 0.06·e^(i/8) steps
+MEAN_MAX = 1023         # a mean is an integer of eighths of a step
+V8_MAX = 2047           # feature tables cover this many eighths of a step
+
+
+def step_size(t: int | Tensor) -> float | Tensor:
+    """Quantisation step Δ of step index t (0 … 127): 1 … 245."""
+    return 2.0 ** (t / 16.0)
+
+
+def scale_of(index: Tensor) -> Tensor:
+    """Laplace scale b, in steps, of a scale index 0 … 63."""
+    return 0.06 * torch.exp(index / 8.0)
+
+
+class _Round(torch.autograd.Function):
+    """Round half to even; the gradient passes."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return g
+
+
+class _Clip(torch.autograd.Function):
+    """Clip to [lo, hi]; the gradient passes inside, and outside where it leads back in."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, lo: float, hi: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.lo, ctx.hi = lo, hi
+        return x.clamp(lo, hi)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        (x,) = ctx.saved_tensors
+        keep = ((x >= ctx.lo) | (g < 0)) & ((x <= ctx.hi) | (g > 0))
+        return g * keep, None, None
+
+
+def round_(x: Tensor) -> Tensor:
+    return _Round.apply(x) if x.requires_grad else torch.round(x)
+
+
+def clip_(x: Tensor, lo: float, hi: float) -> Tensor:
+    return _Clip.apply(x, lo, hi) if x.requires_grad else x.clamp(lo, hi)
+
+
+def act(x: Tensor) -> Tensor:
+    """Requantise product sums to activations: integers 0 … 255 (the clip is the ReLU)."""
+    return round_(x).clamp(0, 255)
+
+
+class Conv(nn.Module):
+    """Convolution with int8·2^s weights, 'same' padding; returns product sums rounded to bfloat16.
+
+    `frozen` holds (weight, bias) as exact values in the dtype of the kernel in use (see nvc/fixed.py); until then the
+    trained float weights are rounded at every call.
+    """
+
+    def __init__(self, cin: int, cout: int, kernel: int = 1, gain: float = 1.0) -> None:
+        super().__init__()
+        self.kernel = kernel
+        std = gain * math.sqrt(2.0 / (cin * kernel * kernel))
+        self.weight = nn.Parameter(torch.randn(cout, cin, kernel, kernel) * std)
+        self.bias = nn.Parameter(torch.zeros(cout))
+        self.frozen: tuple[Tensor, Tensor] | None = None
+
+    def quantised(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases as the decoder has them: int8·2^s, and bias a multiple of 2^s with 8 significant bits."""
+        peak = self.weight.detach().abs().amax((1, 2, 3)).clamp_min(1e-8)
+        unit = torch.exp2(torch.ceil(torch.log2(peak / 127.0)))
+        w = round_(self.weight / unit[:, None, None, None]).clamp(-127, 127) * unit[:, None, None, None]
+        b = round_(self.bias / unit) * unit
+        b = b + (b.detach().bfloat16().float() - b.detach())
+        return w, b
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad = self.kernel // 2
+        if self.frozen is None:
+            w, b = self.quantised()
+            return F.conv2d(x.to(w.dtype), w, b, padding=pad).to(torch.bfloat16)
+        w, b = self.frozen
+        return F.conv2d(x.to(w.dtype), w, b, padding=pad).to(torch.bfloat16)
+
+
+def dct_matrix(n: int) -> Tensor:
+    """Orthonormal DCT-II, [n frequencies, n samples]."""
+    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
+    m = torch.cos(math.pi * (2 * i + 1) * k / (2 * n)) * math.sqrt(2.0 / n)
+    m[0] /= math.sqrt(2.0)
+    return m
+
+
+def dct_basis() -> Tensor:
+    """[96, 6, 4, 4]: 8×8 DCT of Y (over its four phases) and 4×4 DCT of U and V, ordered by frequency."""
+    d8, d4 = dct_matrix(8), dct_matrix(4)
+    rows: list[tuple[float, Tensor]] = []
+    for a in range(8):
+        for b in range(8):
+            block, p = torch.outer(d8[a], d8[b]), torch.zeros(6, 4, 4, dtype=torch.float64)
+            for dy in range(2):
+                for dx in range(2):
+                    p[dy * 2 + dx] = block[dy::2, dx::2]
+            rows.append(((a * a + b * b) / 64.0, p))
+    for c in (4, 5):
+        for a in range(4):
+            for b in range(4):
+                p = torch.zeros(6, 4, 4, dtype=torch.float64)
+                p[c] = torch.outer(d4[a], d4[b])
+                rows.append(((a * a + b * b) / 16.0 * 1.2 + 0.001, p))
+    rows.sort(key=lambda row: row[0])
+    return torch.stack([p for _, p in rows]).float()
+
+
+def gather(x: Tensor, parity: int | None) -> Tensor:
+    """Positions of one checkerboard colour: [B, C, H, W] → [B, C, H, W/2] (even rows first, then odd); all if None."""
+    if parity is None:
+        return x
+    return torch.cat([x[:, :, 0::2, parity::2], x[:, :, 1::2, 1 - parity::2]], 2)
+
+
+def scatter(x: Tensor, parity: int | None) -> Tensor:
+    """Inverse of `gather`, zeros elsewhere."""
+    if parity is None:
+        return x
+    b, c, rows, half = x.shape
+    even, odd = x[:, :, : rows // 2], x[:, :, rows // 2 :]
+    zero = torch.zeros_like(even)
+    pair = (lambda v: [v, zero]) if parity == 0 else (lambda v: [zero, v])
+    even = torch.stack(pair(even), -1).reshape(b, c, rows // 2, 2 * half)
+    odd = torch.stack(pair(odd)[::-1], -1).reshape(b, c, rows // 2, 2 * half)
+    return torch.stack([even, odd], 3).reshape(b, c, rows, 2 * half)
+
+
+@dataclass
+class Side:
+    """What every network is told about a picture: its type and step. `planes` [B, 3, 1, 1], integers 0 … 127."""
+
+    kind: Tensor        # [B] int64: 0 I, 1 P, 2 B
+    t: Tensor           # [B] float: step index
+    planes: Tensor
+
+    @staticmethod
+    def of(kind: Tensor, t: Tensor) -> Side:
+        columns = [t.float(), 64.0 * (kind == 1), 64.0 * (kind == 2)]
+        return Side(kind, t.float(), torch.stack([c.float() for c in columns], 1)[:, :, None, None])
+
+    def join(self, tensors: list[Tensor]) -> Tensor:
+        h, w = tensors[0].shape[2:]
+        b = tensors[0].shape[0]
+        dtype = torch.bfloat16
+        return torch.cat([*[x.to(dtype) for x in tensors], self.planes.to(dtype).expand(b, 3, h, w)], 1)
+
+
+class Network(nn.Module):
+    """All that a decoder needs: hyper-synthesis h_s, prediction context, running context, heads, synthesis g_s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        basis = dct_basis()
+        lapped = torch.zeros(CHANNELS, 6, 8, 8)
+        lapped[:, :, 2:6, 2:6] = basis
+        self.core = nn.Parameter(lapped)                                # linear synthesis, kernel 8, stride 4
+        self.register_buffer("dct", torch.round(basis * 256.0) / 256.0)  # of the prediction, kernel 4, stride 4
+        self.gain = nn.Parameter(torch.zeros(3, CHANNELS))              # log gain of a coefficient, by type
+        self.gain_slope = nn.Parameter(torch.zeros(3, CHANNELS))        # its change by octave of Δ
+        self.z_scale = nn.Parameter(torch.full((3, HYPER), 20.0))       # scale index of the hyper-latent, by type
+        self.z_slope = nn.Parameter(torch.zeros(3, HYPER))
+
+        self.hs = nn.ModuleList([Conv(HYPER + 3, 96, 3), Conv(96, 64 * 16), Conv(64, 64, 3), Conv(64, CONTEXT * 4)])
+        self.prior = nn.ModuleList([Conv(2 * CHANNELS + 3, 96), Conv(96, CONTEXT, 3)])
+        self.heads = nn.ModuleList()
+        self.updates = nn.ModuleList()
+        for group, _ in STEPS:
+            n = GROUPS[group]
+            self.heads.append(nn.ModuleList([Conv(CONTEXT, CONTEXT), Conv(CONTEXT, 2 * n, gain=0.7)]))
+            self.updates.append(Conv((3 if group == 0 else 2) * n, CONTEXT, 3, gain=0.5))
+        self.updates = self.updates[:-1]
+        self.trunk = nn.ModuleList([Conv(2 * CHANNELS + GROUPS[0] + 3, 128), Conv(128, 96, 3), Conv(96, 128)])
+        self.filter = nn.ModuleList([Conv(72 + 32, 48, 3), Conv(48, 48, 3), Conv(48, 24, 3, gain=0.05)])
+
+    # -- entropy parameters -----------------------------------------------------------------------------------------
+    def z_index(self, side: Side) -> Tensor:
+        """[B, HYPER, 1, 1] scale indices of the hyper-latent."""
+        octave = (side.t / 16.0 - 3.5)[:, None]
+        return round_(clip_(self.z_scale[side.kind] + self.z_slope[side.kind] * octave, 0, SCALES - 1))[..., None, None]
+
+    def context(self, z: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        """Start of the running context, [B, CONTEXT, H, W] float32 integers.
+
+        z: hyper-latent [B, HYPER, ⌈H/8⌉, ⌈W/8⌉]; p: prediction planes; d: difference of the two predictions.
+        """
+        height, width = p.shape[2] // 4, p.shape[3] // 4
+        x = act(self.hs[0](side.join([(z * 8.0).clamp(-255, 255)])))
+        x = act(F.pixel_shuffle(self.hs[1](x), 4))
+        x = act(self.hs[2](x))
+        hyper = F.pixel_shuffle(self.hs[3](x), 2)[:, :, :height, :width]
+        seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
+        return round_(hyper.float()) + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
+
+    def spectrum(self, planes: Tensor, side: Side) -> Tensor:
+        """DCT of planes (integers -255 … 255) in eighths of a step, integers."""
+        inverse = torch.round(8192.0 / step_size(side.t)) / 1024.0           # 8/Δ to ten binary places
+        c = F.conv2d(planes.to(torch.bfloat16), self.dct.to(torch.bfloat16), stride=4).float()
+        return torch.round(c * inverse[:, None, None, None])
+
+    def parameters_of(self, step: int, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (eighths of a step) and scale index of the symbols of one step, each [B, n, H, W or W/2]."""
+        group, parity = STEPS[step]
+        hidden = act(self.heads[step][0](act(gather(context, parity))))
+        raw = self.heads[step][1](hidden).float()
+        mean, index = raw.split(GROUPS[group], 1)
+        return round_(mean * 0.5).clamp(-MEAN_MAX, MEAN_MAX), round_(clip_(index * 0.25 + 20.0, 0, SCALES - 1))
+
+    def log_of(self, v8: Tensor) -> Tensor:
+        """round(16·log(1 + |v|)) of values in eighths of a step: 0 … 89."""
+        return round_(16.0 * torch.log1p(v8.abs().clamp_max(V8_MAX) / 8.0))
+
+    def features(self, group: int, v8: Tensor) -> Tensor:
+        """What the networks see of latents (in eighths of a step): signed log, log, and for group 0 the value."""
+        log = self.log_of(v8)
+        parts = [log * torch.sign(v8).detach(), log]
+        if group == 0:
+            parts.append(round_(v8 * 0.125).clamp(-127, 127))
+        return torch.cat(parts, 1)
+
+    def update(self, step: int, context: Tensor, features: Tensor) -> Tensor:
+        """The running context after the symbols of one step."""
+        _, parity = STEPS[step]
+        return context + round_(self.updates[step](scatter(features, parity)).float())
+
+    def walk(self, context: Tensor, visit: Callable[[int, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The one traversal of a picture's latents, for training, encoder and decoder.
+
+        `visit(step, mean, index)` returns the latents of that step in eighths of a step (8·symbol + mean).
+        Returns all latents v8 [B, CHANNELS, H, W] and their features [B, 2·CHANNELS + 4, H, W].
+        """
+        latents: list[Tensor] = []
+        seen: list[Tensor] = []
+        for step, (group, parity) in enumerate(STEPS):
+            v8 = visit(step, *self.parameters_of(step, context))
+            f = self.features(group, v8)
+            full_v8, full_f = scatter(v8, parity), scatter(f, parity)
+            if parity == 1:
+                latents[-1], seen[-1] = latents[-1] + full_v8, seen[-1] + full_f
+            else:
+                latents.append(full_v8)
+                seen.append(full_f)
+            if step < len(STEPS) - 1:
+                context = self.update(step, context, f)
+        return torch.cat(latents, 1), torch.cat(seen, 1)
+
+    # -- synthesis --------------------------------------------------------------------------------------------------
+    def gains(self, side: Side) -> Tensor:
+        """Size of one eighth of a step of each coefficient, in pixel units times 8·… : [B, CHANNELS, 1, 1]."""
+        octave = (side.t / 16.0 - 3.5)[:, None]
+        log = self.gain[side.kind] + self.gain_slope[side.kind] * octave
+        return (torch.exp(log) * step_size(side.t)[:, None] / 8.0)[:, :, None, None]
+
+    def linear(self, v8: Tensor, p: Tensor, side: Side) -> Tensor:
+        """Linear reconstruction: prediction plus lapped inverse transform, real-valued planes."""
+        return p + F.conv_transpose2d(v8 * self.gains(side), self.core, stride=4, padding=2)
+
+    def correction(self, features: Tensor, base: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        """In-loop filter and non-linear synthesis: what to add to `base`, in eighths of a pixel, integer planes.
+
+        base: the linear reconstruction as integers 0 … 255.
+        """
+        x = side.join([features])
+        for layer in self.trunk[:2]:
+            x = act(layer(x))
+        x = act(F.pixel_shuffle(self.trunk[2](x), 2))
+        seen = [F.pixel_unshuffle(v, 2) for v in (base - 128.0, (base - p).clamp(-255, 255), d.clamp(-255, 255))]
+        x = torch.cat([*[v.to(torch.bfloat16) for v in seen], x.to(torch.bfloat16)], 1)
+        for layer in self.filter[:2]:
+            x = act(layer(x))
+        return F.pixel_shuffle(round_(self.filter[2](x).float()), 2)
+
+    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        """Decoded planes, real-valued and unclipped; the decoder rounds and clips them to 0 … 255."""
+        linear = self.linear(v8, p, side)
+        base = round_(linear).clamp(0, 255)
+        return linear + self.correction(features, base, p, d, side) / 8.0

@@ -1,0 +1,1 @@
+"""Makes the weights: samples, objective, loop, export. Nothing in nvc/ imports this."""

@@ -1,0 +1,115 @@
+"""Training loop: python -m train.run --out train/run --samples DIR --photos DIR --minutes M [--resume weights.safetensors]
+
+Resumable at any time: DIR/state.pt holds weights, averages and optimiser; `float.safetensors` is the average, which is
+what gets exported and committed. The learning rate is constant and falls over the last third of the minutes given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from train.data import Samples
+from train.objective import Objective, lagrangian
+
+
+def groups(model: Objective, rate: float) -> list[dict]:
+    """Parameter groups: the linear cores move slowly, scale indices (whole numbers up to 63) fast."""
+    slow = {id(model.network.core), id(model.analysis.core)}
+    fast = {id(model.network.z_scale), id(model.network.z_slope)}
+    rest = [p for p in model.parameters() if id(p) not in slow | fast]
+    return [dict(params=rest, base=rate),
+            dict(params=[model.network.core, model.analysis.core], base=rate * 0.05),
+            dict(params=[model.network.z_scale, model.network.z_slope], base=rate * 20)]
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__)
+    a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--samples", type=Path, required=True)
+    a.add_argument("--photos", type=Path, required=True)
+    a.add_argument("--minutes", type=float, required=True)
+    a.add_argument("--rate", type=float, default=1e-3)
+    a.add_argument("--intra", type=int, default=2)
+    a.add_argument("--inter", type=int, default=6)
+    a.add_argument("--resume", type=Path)
+    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--seed", type=int, default=0)
+    o = a.parse_args()
+    o.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(o.threads)
+    torch.manual_seed(o.seed)
+    model = Objective().to(memory_format=torch.channels_last)
+    if o.resume:
+        model.load_state_dict(load_file(o.resume))
+    optimiser = torch.optim.Adam(groups(model, o.rate), lr=o.rate, betas=(0.9, 0.98))
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    start, spent = 0, 0.0
+    state = o.out / "state.pt"
+    if state.exists():
+        s = torch.load(state)
+        model.load_state_dict(s["model"])
+        optimiser.load_state_dict(s["optimiser"])
+        average, start, spent = s["average"], s["step"], s["seconds"]
+    samples = Samples(sorted(o.samples.glob("*.bin")), o.photos, o.seed + start)
+    step_of = torch.compile(model)
+    mean_j = torch.full((8,), 1.0)
+    log = (o.out / "log.jsonl").open("a")
+    began, step = time.monotonic(), start
+    window: list[torch.Tensor] = []
+
+    def save() -> None:
+        save_file({k: v.contiguous() for k, v in average.items()}, o.out / "float.safetensors")
+        torch.save(dict(model=model.state_dict(), optimiser=optimiser.state_dict(), average=average, step=step,
+                        seconds=spent + time.monotonic() - began), o.out / "state.tmp")
+        (o.out / "state.tmp").replace(state)
+
+    while (share := (spent + time.monotonic() - began) / 60 / o.minutes) < 1:
+        factor = min(1.0, (step + 1) / 200) * (1.0 if share < 0.67 else max(0.01, (1 - share) / 0.33))
+        for g in optimiser.param_groups:
+            g["lr"] = g["base"] * factor
+        batch = samples.batch(o.intra, o.inter)
+        with torch.autocast("cpu", torch.bfloat16):
+            y_bits, z_bits, distortion = step_of(batch.x, batch.p0, batch.p1, batch.kind, batch.t)
+        j = lagrangian(y_bits + z_bits, distortion, batch.t, 256 * 256)
+        # All rates count alike: a picture's Lagrangian is weighed by the geometric mean of its own and its octave's.
+        octave = (batch.t / 16).long()
+        with torch.no_grad():
+            for k, v in zip(octave.tolist(), j.tolist(), strict=True):
+                mean_j[k] += 0.01 * (v - mean_j[k])
+            weight = (mean_j[octave] * (j + 0.02)).rsqrt()
+        loss = (j * weight).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+        step += 1
+        with torch.no_grad():
+            keep = min(0.999, (step + 1) / (step + 20))
+            for k, v in model.state_dict().items():
+                average[k].lerp_(v, 1 - keep)
+        window.append(torch.stack([j.detach() * weight, (y_bits + z_bits).detach() / 65536, z_bits.detach() / 65536,
+                                   batch.kind.float(), j.detach()]))
+        if step % 200 == 0:
+            w = torch.cat(window, 1)
+            by = {n: round(w[4][w[3] == k].mean().item(), 4) for k, n in enumerate("IPB")}
+            row = dict(step=step, seconds=round(spent + time.monotonic() - began), loss=round(w[0].mean().item(), 4),
+                       bpp=round(w[1].mean().item(), 4), z_bpp=round(w[2].mean().item(), 5), J=by, norm=round(norm.item(), 3),
+                       lr=optimiser.param_groups[0]["lr"])
+            print(json.dumps(row), flush=True)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            window = []
+        if step % 1000 == 0:
+            save()
+    save()
+
+
+if __name__ == "__main__":
+    main()
