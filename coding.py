@@ -34,7 +34,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to encode. One of quality, bitrate_mbps and psnr_db rules: the latter two, where given, choose the quality."""
+    """How to encode. One of quality, bitrate_mbps and psnr_db rules: either of the latter two chooses the quality."""
 
     quality: int = 32  # 0…63, higher is better
     structure: str = "random_access"  # one of STRUCTURES

@@ -10,6 +10,8 @@ import numpy as np
 
 MATRICES = ("bt601", "bt709", "bt2020", "smpte240m", "fcc", "ycgco")
 RANGES = ("limited", "full")
+DEFAULT_FPS = Fraction(25)  # of what has no rate: single pictures, folders of pictures, Y4M that says 0:0
+MAX_FPS = 1000  # containers count milliseconds
 
 
 class Picture(NamedTuple):
@@ -92,3 +94,28 @@ class DamagedVideo(VideoError):
 
 class TooLarge(VideoError):
     """Over one of the :class:`Limits`, or of an absurd size."""
+
+
+def check_size(name: str, width: int, height: int, limits: Limits) -> None:
+    """Raise TooLarge, naming the limit, unless the picture size is sane and within the limits."""
+    if width < 1 or height < 1:
+        raise TooLarge(f"{name}: {width}x{height} is not a picture size")
+    if width > limits.max_width or height > limits.max_height or width * height > limits.max_pixels:
+        raise TooLarge(
+            f"{name}: {width}x{height} is over the limit of {limits.max_width}x{limits.max_height} "
+            f"and {limits.max_pixels} pixels"
+        )
+
+
+def check_picture(picture: Picture, info: ClipInfo) -> None:
+    """Raise VideoError unless the picture has the size and type that ``info`` promises."""
+    expected = ((info.height, info.width), info.chroma_shape, info.chroma_shape)
+    for name, plane, shape in zip("yuv", picture, expected, strict=True):
+        if plane.shape != shape or plane.dtype != np.uint8:
+            raise VideoError(f"{name}: expected uint8 {shape}, got {plane.dtype} {plane.shape}")
+
+
+def check_rate(name: str, fps: Fraction) -> None:
+    """Raise VideoError unless the rate is one that a clock can show: above 0, at most MAX_FPS, of 31-bit integers."""
+    if not 0 < fps <= MAX_FPS or max(fps.numerator, fps.denominator) >= 1 << 31:
+        raise VideoError(f"{name}: fps: expected a rate above 0 and at most {MAX_FPS}, got {fps}")

@@ -1,0 +1,342 @@
+"""Every other video file, and pictures, through PyAV (FFmpeg's libraries): containers in, lossless Matroska out.
+
+Only the demuxers in ``DEMUXERS`` may open a file: FFmpeg would also play a text file as a film of its letters, or
+follow a playlist to other files.  Rotation and pixel shape are marks for players; the samples are what is measured,
+so both are ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
+from av.video.reformatter import Interpolation
+
+from picture import (
+    DEFAULT_FPS,
+    ClipInfo,
+    DamagedVideo,
+    EmptyVideo,
+    Limits,
+    NotAVideo,
+    NoVideoStream,
+    Picture,
+    VideoError,
+    check_picture,
+    check_rate,
+    check_size,
+    default_matrix,
+)
+from pixels import rgb_to_420, to_420
+
+DEMUXERS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,ogg,asf,gif,apng,mxf,nut,dv,wav,flac,"
+    "png_pipe,jpeg_pipe,webp_pipe"
+)
+PICTURE_MAGIC = (  # how a picture file begins, and the demuxer that reads it
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png_pipe"),
+    (re.compile(rb"\xff\xd8\xff"), "jpeg_pipe"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp_pipe"),
+)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+# ISO/IEC 23091-2 MatrixCoefficients; 5 (625 lines) and 6 (525 lines) are the same matrix, 9 and 10 nearly so.
+MATRIX_OF_CODE = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco", 9: "bt2020", 10: "bt2020"}
+CODE_OF_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 6, "smpte240m": 7, "ycgco": 8, "bt2020": 9}
+LIMITED, FULL = 1, 2  # AVColorRange
+
+# Sample formats that are another order of the same samples: a copy, not a conversion.
+REORDERED = {
+    **dict.fromkeys(("nv12", "nv21"), "yuv420p"),
+    **dict.fromkeys(("p010le", "p010be"), "yuv420p10le"),
+    **dict.fromkeys(("yuyv422", "uyvy422", "yvyu422", "nv16"), "yuv422p"),
+    **dict.fromkeys(("p210le", "y210le"), "yuv422p10le"),
+    **dict.fromkeys(("nv24", "nv42"), "yuv444p"),
+    "p410le": "yuv444p10le",
+}
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
+
+# Every picture is a key picture with a checksum of its own: any can be sought, and damage is found where it is.
+LOSSLESS = {"ffv1": {"level": "3", "slices": "4", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
+RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
+
+
+Opened = tuple[ClipInfo, Iterator[Picture], Callable[[], None]]
+
+
+def picture_demuxer(head: bytes) -> str | None:
+    """The demuxer for a PNG, JPEG or WebP file that begins with ``head`` (12 bytes are enough), else None."""
+    return next((demuxer for magic, demuxer in PICTURE_MAGIC if magic.match(head)), None)
+
+
+def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: str | None = None) -> Opened:
+    """Open a file or seekable stream and decode its first picture. Gives info, pictures and a function that closes.
+
+    Raises NotAVideo, NoVideoStream, EmptyVideo, TooLarge, and DamagedVideo here (first picture) or while iterating.
+    """
+    container = _open(source, name, demuxer)
+    try:
+        stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+        if stream is None:
+            raise NoVideoStream(f"{name}: no video stream (of {len(container.streams)} streams)")
+        context = stream.codec_context
+        if context is None:
+            raise VideoError(f"{name}: no decoder for its video")
+        if context.width or context.height:  # before a picture of that size is made
+            check_size(name, context.width, context.height, limits)
+        frames = _decode(container, stream, name)
+        first = next(frames, None)
+        if first is None:
+            raise EmptyVideo(f"{name}: holds no picture")
+        check_size(name, first.width, first.height, limits)
+        info = _info(container, stream, first, name)
+    except BaseException:
+        container.close()
+        raise
+    return info, _pictures(first, frames, info, name), container.close
+
+
+def read_folder(folder: Path, limits: Limits) -> Opened:
+    """Open a folder of PNG, JPEG or WebP pictures of one size, taken by name with numbers by value, at 25 a second."""
+    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES), key=_by_number)
+    if not paths:
+        raise EmptyVideo(f"{folder}: a folder without pictures (expected {', '.join(PICTURE_SUFFIXES)})")
+    first = read_picture(paths[0], limits)
+    info = replace(first[0], frames=len(paths))
+
+    def pictures() -> Iterator[Picture]:
+        yield first[1]
+        for index, path in enumerate(paths[1:], start=1):
+            other, picture = read_picture(path, limits, index)
+            if (other.width, other.height) != (info.width, info.height):
+                raise _size_change(str(path), index, other, info)
+            yield picture
+
+    return info, pictures(), lambda: None
+
+
+def read_picture(path: Path, limits: Limits, index: int = 0) -> tuple[ClipInfo, Picture]:
+    """Read a PNG, JPEG or WebP file as a clip of one picture. ``index`` is its place, for messages."""
+    with path.open("rb") as file:
+        demuxer = picture_demuxer(file.read(12))
+    if demuxer is None:
+        raise DamagedVideo(f"{path}: picture {index}: neither PNG, JPEG nor WebP", index)
+    try:
+        info, pictures, close = read_container(path, str(path), limits, demuxer)
+    except (NotAVideo, EmptyVideo, DamagedVideo) as error:
+        raise DamagedVideo(f"{path}: picture {index} is damaged", index) from error
+    try:
+        return replace(info, fps=DEFAULT_FPS, frames=1), next(pictures)
+    finally:
+        close()
+
+
+def _open(source: Path | BinaryIO, name: str, demuxer: str | None) -> InputContainer:
+    options = {"format_whitelist": DEMUXERS}
+    try:
+        if isinstance(source, Path):  # "file:", so that no name is taken for an address
+            return av.open(f"file:{source}", "r", format=demuxer, options=options | {"protocol_whitelist": "file"})
+        return av.open(source, "r", format=demuxer, options=options)
+    except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
+        raise NotAVideo(f"{name}: not a video, or of a format that is not read") from error
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{name}: cannot be opened: {error.strerror}") from error
+
+
+def _decode(container: InputContainer, stream: av.VideoStream, name: str) -> Iterator[av.VideoFrame]:
+    """All frames up to the first damage, those that the decoder still holds included; then DamagedVideo."""
+    index = 0
+    problem: av.error.FFmpegError | None = None
+    try:
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                yield _sound(frame, index, name)
+                index += 1
+    except av.error.FFmpegError as error:
+        problem = error
+    if problem is not None:
+        try:
+            for frame in stream.codec_context.decode(None):
+                yield _sound(frame, index, name)
+                index += 1
+        except av.error.FFmpegError:
+            pass  # what the decoder held is gone too; the first problem is the one to tell
+        raise DamagedVideo(f"{name}: picture {index} is damaged or cut short", index) from problem
+
+
+def _sound(frame: av.VideoFrame, index: int, name: str) -> av.VideoFrame:
+    if frame.is_corrupt:  # the decoder has guessed parts of it: no picture to measure by
+        raise DamagedVideo(f"{name}: picture {index} is damaged", index)
+    return frame
+
+
+def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame, name: str) -> ClipInfo:
+    rate = _tagged_rate(container) or _plain_rate(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    check_rate(name, rate)
+    form = frame.format
+    matrix = None if form.is_rgb else MATRIX_OF_CODE.get(int(frame.colorspace))
+    full = not form.is_rgb and _is_full(frame)
+    plain = form.name in ("yuv420p", "yuvj420p") or REORDERED.get(form.name) == "yuv420p"
+    return ClipInfo(
+        width=frame.width,
+        height=frame.height,
+        fps=rate,
+        frames=stream.frames or None,
+        matrix=matrix or default_matrix(frame.height),
+        range="full" if full else "limited",
+        converted="" if plain else f"{form.name} to yuv420p",
+    )
+
+
+def _tagged_rate(container: InputContainer) -> Fraction | None:
+    match = re.fullmatch(r"(\d{1,10})/(\d{1,10})", container.metadata.get(RATE_TAG, ""))
+    return Fraction(int(match[1]), int(match[2])) if match and int(match[2]) else None
+
+
+def _plain_rate(rate: Fraction) -> Fraction:
+    """Undo a container's rounding of the NTSC rates (19001/317 was 60000/1001)."""
+    ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
+    return ntsc if abs(ntsc - rate) < rate / 10**6 else rate
+
+
+def _pictures(first: av.VideoFrame, rest: Iterator[av.VideoFrame], info: ClipInfo, name: str) -> Iterator[Picture]:
+    yield picture_of(first, info.matrix)
+    for index, frame in enumerate(rest, start=1):
+        if (frame.width, frame.height) != (info.width, info.height):
+            raise _size_change(name, index, frame, info)
+        yield picture_of(frame, info.matrix)
+
+
+def _size_change(name: str, index: int, new: av.VideoFrame | ClipInfo, info: ClipInfo) -> DamagedVideo:
+    return DamagedVideo(
+        f"{name}: picture {index} is {new.width}x{new.height}, the ones before are {info.width}x{info.height}", index
+    )
+
+
+def picture_of(frame: av.VideoFrame, matrix: str) -> Picture:
+    """A decoded frame as an 8-bit 4:2:0 picture of its own memory; RGB goes by ``matrix``."""
+    form = frame.format
+    if form.name in REORDERED:
+        frame = frame.reformat(format=REORDERED[form.name])
+        form = frame.format
+    if form.name in ("yuv420p", "yuvj420p"):
+        return Picture(*(samples.copy() for samples in _samples(frame)))
+    bits = max(c.bits for c in form.components)
+    if form.is_rgb or form.has_palette or form.is_bit_stream:
+        depth = 8 if bits <= 8 else 16
+        rgb = frame.reformat(format="rgb24" if depth == 8 else "rgb48le", interpolation=EXACT)
+        return rgb_to_420(rgb.to_ndarray(), depth, matrix)
+    if not _is_plain_planar(form):
+        bits = 8 if bits <= 8 else 16
+        frame = frame.reformat(format="yuv444p" if bits == 8 else "yuv444p16le", interpolation=EXACT)
+    return to_420(list(_samples(frame)), bits, _is_full(frame))
+
+
+def _is_full(frame: av.VideoFrame) -> bool:
+    return int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
+
+
+def _is_plain_planar(form: av.VideoFormat) -> bool:
+    """Each component in a plane of its own, integers in the low bits, chroma at full or half size."""
+    parts = [c for c in form.components if not c.is_alpha]
+    rows, columns = (form.height, (form.height + 1) // 2), (form.width, (form.width + 1) // 2)
+    return (
+        len(parts) in (1, 3)
+        and len(parts) == len({c.plane for c in parts})
+        and len({c.plane for c in form.components}) == len(form.components)
+        and all(8 <= c.bits <= 16 and c.height in rows and c.width in columns for c in parts)
+        and "msb" not in form.name
+    )
+
+
+def _samples(frame: av.VideoFrame) -> Iterator[np.ndarray]:
+    """Views of the planes y, u, v (or y), without the padding that FFmpeg keeps at the end of rows. Alpha is left."""
+    for component in frame.format.components:
+        if component.is_alpha:
+            continue
+        plane = frame.planes[component.plane]
+        kind = np.dtype("u1") if component.bits <= 8 else np.dtype(">u2" if frame.format.is_big_endian else "<u2")
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
+        yield rows[: component.height, : component.width * kind.itemsize].view(kind)
+
+
+def frame_of(picture: Picture, info: ClipInfo) -> av.VideoFrame:
+    """A picture as a yuv420p frame, with the clip's matrix and range. Raises VideoError on another size."""
+    check_picture(picture, info)
+    frame = av.VideoFrame(info.width, info.height, "yuv420p")
+    frame.colorspace = CODE_OF_MATRIX[info.matrix]
+    frame.color_range = FULL if info.range == "full" else LIMITED
+    for target, plane in zip(_samples(frame), picture, strict=True):
+        target[:] = plane
+    return frame
+
+
+class VideoWriter:
+    """Pictures to a lossless Matroska file that keeps rate, matrix, range and odd sizes. A context manager.
+
+    The same pictures give the same bytes.  Raises VideoError when the file cannot be written or a picture's size is
+    not the clip's.
+    """
+
+    def __init__(self, path: str | Path, info: ClipInfo, codec: str = "ffv1") -> None:
+        if codec not in LOSSLESS:
+            raise VideoError(f"codec: expected one of {', '.join(LOSSLESS)}, got {codec!r}")
+        check_rate(str(path), info.fps)
+        self.info = info
+        self._path = Path(path)
+        self._count = 0
+        try:
+            container = av.open(f"file:{path}", "w", format="matroska", options={"fflags": "+bitexact"})
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(f"{path}: cannot be written: {error.strerror}") from error
+        container.metadata[RATE_TAG] = f"{info.fps.numerator}/{info.fps.denominator}"
+        self._container: OutputContainer | None = container
+        self._stream = cast(av.VideoStream, container.add_stream(codec, rate=info.fps, options=LOSSLESS[codec]))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, "yuv420p"
+        self._stream.codec_context.colorspace = CODE_OF_MATRIX[info.matrix]
+        self._stream.codec_context.color_range = FULL if info.range == "full" else LIMITED
+
+    def write(self, picture: Picture) -> None:
+        """Append one picture."""
+        if self._container is None:
+            raise VideoError(f"{self._path}: is closed")
+        frame = frame_of(picture, self.info)
+        frame.pts, frame.time_base = self._count, 1 / self.info.fps
+        self._count += 1
+        self._mux(self._container, frame)
+
+    def close(self) -> None:
+        """Finish the file. May be called twice."""
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                self._mux(container, None)
+            finally:
+                container.close()
+
+    def _mux(self, container: OutputContainer, frame: av.VideoFrame | None) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                container.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """Sort key: frame2 before frame10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
