@@ -21,6 +21,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from picture import Picture
+
 FORWARD, BACKWARD, BOTH, INTRA = 0, 1, 2, 3
 VECTOR_MAX = 8191             # quarter samples; the syntax keeps |vector| within it
 
@@ -34,14 +36,7 @@ _TAPS_C = np.array([[0, 64, 0, 0], [-2, 58, 10, -2], [-4, 54, 16, -2], [-6, 46, 
 Plane = NDArray[np.uint8]
 
 
-class Planes(NamedTuple):
-    """uint8 y [H, W], u and v [H/2, W/2]; H and W are multiples of 16."""
-    y: Plane
-    u: Plane
-    v: Plane
-
-
-class Field(NamedTuple):
+class MotionField(NamedTuple):
     """The motion of one picture."""
     mode: NDArray[np.uint8]        # [H/8, W/8]: FORWARD (reference 0), BACKWARD (reference 1), BOTH, INTRA
     vectors: NDArray[np.int16]     # [H/8, W/8, 2 references, (y, x)]; those that the mode does not use are filled in
@@ -49,11 +44,11 @@ class Field(NamedTuple):
 
 
 class Reference:
-    """A decoded picture made ready to predict from, with the motion it was coded with (None if it was coded intra).
+    """A decoded picture, padded to multiples of 16, made ready to predict from; field: the motion it was coded with.
 
-    Raises ValueError if the picture's sizes do not fit together or are no multiples of 16."""
+    A picture that was coded intra has no field. Raises ValueError if the picture's sizes do not fit together or are no multiples of 16."""
 
-    def __init__(self, picture: Sequence[Plane], field: Field | None = None) -> None:
+    def __init__(self, picture: Picture, field: MotionField | None = None) -> None:
         y, u, v = picture
         height, width = y.shape
         if height % 16 or width % 16 or not height * width:
@@ -61,6 +56,8 @@ class Reference:
         if u.shape != (height // 2, width // 2) or v.shape != u.shape:
             raise ValueError(f"u and v must be {(height // 2, width // 2)}, got {u.shape} and {v.shape}")
         self.height, self.width, self.field = height, width, field
+        # Contiguous and writable, so that each kernel is compiled for one type only.
+        y, u, v = (np.require(plane, np.uint8, "CW") for plane in picture)
         self.y, self.u, self.v = _pad(y, MARGIN), _pad(u, _MARGIN_C), _pad(v, _MARGIN_C)
 
     @cached_property
@@ -69,7 +66,7 @@ class Reference:
         return phases(self.y)
 
 
-def predict(field: Field, references: Sequence[Reference]) -> tuple[Planes, Planes]:
+def predict(field: MotionField, references: Sequence[Reference]) -> tuple[Picture, Picture]:
     """The two predictions of a picture: equal where one reference is used, mid-grey (128) in both where intra.
 
     references: one or two, of the field's size. Raises ValueError if the field does not fit them."""
@@ -89,7 +86,7 @@ def predict(field: Field, references: Sequence[Reference]) -> tuple[Planes, Plan
         compensate(b, field.mode, field.vectors, 1, p1)
         _share(field.mode, p0, p1)
         made.append((p0, p1))
-    return Planes(*(p[0] for p in made)), Planes(*(p[1] for p in made))
+    return Picture(*(p[0] for p in made)), Picture(*(p[1] for p in made))
 
 
 @njit(cache=True, nogil=True)
@@ -297,7 +294,8 @@ def phases(padded):
 
 def warm() -> None:
     """Compile every kernel into numba's cache."""
-    grey = Planes(np.full((16, 16), 128, np.uint8), np.full((8, 8), 128, np.uint8), np.full((8, 8), 128, np.uint8))
+    grey = Picture(np.full((16, 16), 128, np.uint8), np.full((8, 8), 128, np.uint8), np.full((8, 8), 128, np.uint8))
     reference = Reference(grey)
-    predict(Field(np.full((2, 2), BOTH, np.uint8), np.ones((2, 2, 2, 2), np.int16), (1, -1)), [reference, reference])
+    field = MotionField(np.full((2, 2), BOTH, np.uint8), np.ones((2, 2, 2, 2), np.int16), (1, -1))
+    predict(field, [reference, reference])
     _ = reference.phases

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvc import motion
-from nvc.motion import BACKWARD, BOTH, FORWARD, INTRA, Field, Planes, Reference
+from nvc.motion import BACKWARD, BOTH, FORWARD, INTRA, MotionField, Reference
+from picture import Picture
 
 LUMA = [[0, 0, 0, 64, 0, 0, 0, 0], [-1, 4, -10, 58, 17, -5, 1, 0],
         [-1, 4, -11, 40, 40, -11, 4, -1], [0, 1, -5, 17, 58, -10, 4, -1]]
@@ -28,7 +29,7 @@ def sample(plane: np.ndarray, y: int, x: int, taps: list[list[int]]) -> int:
     return min(max((total + 2048) >> 12, 0), 255)
 
 
-def twin(field: Field, pictures: list[Planes]) -> list[Planes]:
+def twin(field: MotionField, pictures: list[Picture]) -> list[Picture]:
     made = [[], []]
     for p in range(3):
         taps, n = (CHROMA, 4) if p else (LUMA, 8)
@@ -44,14 +45,14 @@ def twin(field: Field, pictures: list[Planes]) -> list[Planes]:
                         outs[k][a, b] = sample(pictures[source][p], a * len(taps) + vy, b * len(taps) + vx, taps)
         for k in range(2):
             made[k].append(outs[k])
-    return [Planes(*made[0]), Planes(*made[1])]
+    return [Picture(*made[0]), Picture(*made[1])]
 
 
-def picture(rng: np.random.Generator, height: int, width: int) -> Planes:
+def picture(rng: np.random.Generator, height: int, width: int) -> Picture:
     """Noise between 0 and 255 with many extremes, so that the clamps are met."""
     def noise(h: int, w: int) -> np.ndarray:
         return np.clip(rng.integers(-120, 376, (h, w)), 0, 255).astype(np.uint8)
-    return Planes(noise(height, width), noise(height // 2, width // 2), noise(height // 2, width // 2))
+    return Picture(noise(height, width), noise(height // 2, width // 2), noise(height // 2, width // 2))
 
 
 @settings(max_examples=12, deadline=None)
@@ -62,7 +63,7 @@ def test_compensation_agrees_with_its_twin(rows, columns, seed, size):
     shape = (rows * 2, columns * 2)
     vectors = rng.integers(-size, size + 1, (*shape, 2, 2)).astype(np.int16)
     vectors[:, ::2] = vectors[:, :1]                       # neighbours alike, so that runs are met
-    field = Field(rng.integers(0, 4, shape).astype(np.uint8), vectors, (1, -1))
+    field = MotionField(rng.integers(0, 4, shape).astype(np.uint8), vectors, (1, -1))
     for made, wanted in zip(motion.predict(field, [Reference(p) for p in pictures]), twin(field, pictures),
                             strict=True):
         for a, b in zip(made, wanted, strict=True):
@@ -73,7 +74,7 @@ def test_long_runs_that_leave_the_picture_agree_with_the_twin():
     rng = np.random.default_rng(5)
     pictures = [picture(rng, 16, 96), picture(rng, 16, 96)]
     for vx in (-333, -97, 101, 333):
-        field = Field(np.full((2, 12), BOTH, np.uint8), np.full((2, 12, 2, 2), vx, np.int16), (1, -1))
+        field = MotionField(np.full((2, 12), BOTH, np.uint8), np.full((2, 12, 2, 2), vx, np.int16), (1, -1))
         made = motion.predict(field, [Reference(p) for p in pictures])
         assert np.array_equal(made[0].y, twin(field, pictures)[0].y)
         assert np.array_equal(made[1].u, twin(field, pictures)[1].u)
@@ -92,14 +93,15 @@ def test_phases_are_the_samples_of_compensation():
 
 def test_one_reference_gives_both_predictions():
     reference = Reference(picture(np.random.default_rng(3), 16, 16))
-    p0, p1 = motion.predict(Field(np.zeros((2, 2), np.uint8), np.zeros((2, 2, 2, 2), np.int16), (1, 0)), [reference])
+    field = MotionField(np.zeros((2, 2), np.uint8), np.zeros((2, 2, 2, 2), np.int16), (1, 0))
+    p0, p1 = motion.predict(field, [reference])
     assert np.array_equal(p0.y, reference.y[32:48, 32:48])
     assert all(np.array_equal(a, b) for a, b in zip(p0, p1, strict=True))
 
 
 def test_intra_is_mid_grey():
     reference = Reference(picture(np.random.default_rng(3), 16, 16))
-    field = Field(np.full((2, 2), INTRA, np.uint8), np.zeros((2, 2, 2, 2), np.int16), (1, 0))
+    field = MotionField(np.full((2, 2), INTRA, np.uint8), np.zeros((2, 2, 2, 2), np.int16), (1, 0))
     assert all((plane == 128).all() for p in motion.predict(field, [reference]) for plane in p)
 
 
@@ -110,16 +112,17 @@ def test_intra_is_mid_grey():
 ])
 def test_a_picture_of_a_bad_size_is_refused(y, c, message):
     with pytest.raises(ValueError, match=message):
-        Reference(Planes(np.zeros(y, np.uint8), np.zeros(c, np.uint8), np.zeros(c, np.uint8)))
+        Reference(Picture(np.zeros(y, np.uint8), np.zeros(c, np.uint8), np.zeros(c, np.uint8)))
 
 
 def test_a_field_of_another_size_is_refused():
     reference = Reference(picture(np.random.default_rng(3), 16, 16))
     with pytest.raises(ValueError, match="reference of 16x16 for a field of 32x16"):
-        motion.predict(Field(np.zeros((2, 4), np.uint8), np.zeros((2, 4, 2, 2), np.int16), (1, 0)), [reference])
+        motion.predict(MotionField(np.zeros((2, 4), np.uint8), np.zeros((2, 4, 2, 2), np.int16), (1, 0)), [reference])
 
 
 def test_a_field_that_uses_a_missing_reference_is_refused():
     reference = Reference(picture(np.random.default_rng(3), 16, 16))
+    field = MotionField(np.full((2, 2), BOTH, np.uint8), np.zeros((2, 2, 2, 2), np.int16), (1, 0))
     with pytest.raises(ValueError, match="field uses reference 1, but one reference was given"):
-        motion.predict(Field(np.full((2, 2), BOTH, np.uint8), np.zeros((2, 2, 2, 2), np.int16), (1, 0)), [reference])
+        motion.predict(field, [reference])
