@@ -46,7 +46,8 @@ class MotionField(NamedTuple):
 class Reference:
     """A decoded picture, padded to multiples of 16, made ready to predict from; field: the motion it was coded with.
 
-    A picture that was coded intra has no field. Raises ValueError if the picture's sizes do not fit together or are no multiples of 16."""
+    A picture that was coded intra has no field.
+    Raises ValueError if the picture's sizes do not fit together or are no multiples of 16."""
 
     def __init__(self, picture: Picture, field: MotionField | None = None) -> None:
         y, u, v = picture
@@ -57,7 +58,7 @@ class Reference:
             raise ValueError(f"u and v must be {(height // 2, width // 2)}, got {u.shape} and {v.shape}")
         self.height, self.width, self.field = height, width, field
         # Contiguous and writable, so that each kernel is compiled for one type only.
-        y, u, v = (np.require(plane, np.uint8, "CW") for plane in picture)
+        y, u, v = (np.require(plane, np.uint8, ["C", "W"]) for plane in picture)
         self.y, self.u, self.v = _pad(y, MARGIN), _pad(u, _MARGIN_C), _pad(v, _MARGIN_C)
 
     @cached_property
