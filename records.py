@@ -1,0 +1,111 @@
+"""What the store hands out: runs, attempts, events, experiments; and what it refuses."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jobs import State
+
+
+class StoreError(Exception):
+    """Root of what this module raises. By itself: the database could not be opened, read or written."""
+
+
+class StoreFull(StoreError):
+    """The disk has no room for a commit; nothing of it was kept."""
+
+
+class StateInUse(StoreError):
+    """Another process holds the state directory."""
+
+
+class TooNew(StoreError):
+    """The database was written by a later version of this program."""
+
+
+class UnknownExperiment(StoreError):
+    """No experiment or run has this id."""
+
+
+class KeyReused(StoreError):
+    """The idempotency key was used with another body."""
+
+
+class Finished(StoreError):
+    """The experiment has ended in a way that what was asked cannot change; `state` says which."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(f"the experiment is {state}")
+        self.state = state
+
+
+class Stale(StoreError):
+    """The message names an attempt that is not the one now dispatched or running."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as stored. `attempt` is the last one granted (0: none); `tries` and `returns` count ended attempts by
+    blame; `worker` holds the attempt while dispatched or running; `number` and `experiment` order runs and their
+    experiments by acceptance; times in Unix seconds."""
+
+    number: int
+    id: str
+    experiment: int
+    experiment_id: str
+    state: State
+    attempt: int
+    tries: int
+    returns: int
+    worker: str | None
+    finished_s: float | None
+    settings: dict[str, Any]
+    trace: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a run by one worker; times in Unix seconds."""
+
+    attempt: int
+    worker: str
+    dispatched_s: float
+    started_s: float | None
+    ended_s: float | None
+    outcome: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One row of an experiment's history; `kind` is state, progress or result."""
+
+    seq: int
+    kind: str
+    at_s: float
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything known of one run. `artifacts`: name to {"sha256", "bytes"}."""
+
+    run: Run
+    attempts: list[Attempt]
+    metrics: dict[str, Any] | None
+    error: dict[str, Any] | None
+    result: dict[str, Any] | None
+    artifacts: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment and its runs, in the order of its grid."""
+
+    number: int
+    id: str
+    state: State
+    label: str
+    document: dict[str, Any]
+    accepted_s: float
+    finished_s: float | None
+    runs: list[RunRecord]

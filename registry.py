@@ -1,0 +1,75 @@
+"""What the orchestrator remembers besides experiments: clips by name, how workers are reached, keys by their hash."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jobs
+from records import StoreError
+from store import Store, dump
+
+
+class Registry:
+    """The small tables of a store. Every write is on disk when the method returns."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- clips
+
+    def put_clip(self, name: str, sha256: str, size: int, info: Mapping[str, Any]) -> None:
+        """Give `size` bytes that are stored already a name; a later clip of the same name takes its place."""
+        self._do("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)",
+                 name, sha256, size, dump(info), self._store.clock())
+
+    def clips(self, *, name: str | None = None, sha256: str | None = None) -> list[dict[str, Any]]:
+        """Uploaded clips, all, or of one name, or of one hash: {"name", "sha256", "bytes", "uploaded", …info}."""
+        with self._store.reading() as db:
+            rows = db.execute("SELECT name, sha256, bytes, info, at_s FROM clips WHERE (?1 IS NULL OR name = ?1) "
+                              "AND (?2 IS NULL OR sha256 = ?2) ORDER BY name", (name, sha256))
+            return [{"name": row[0], "sha256": row[1], "bytes": row[2], "uploaded": jobs.timestamp(row[4]),
+                     **json.loads(row[3])} for row in rows]
+
+    def referenced(self, sha256: str) -> bool:
+        """Whether a clip or an artifact has these bytes."""
+        with self._store.reading() as db:
+            return db.execute("SELECT EXISTS (SELECT 1 FROM artifacts WHERE sha256 = ?1) OR "
+                              "EXISTS (SELECT 1 FROM clips WHERE sha256 = ?1)", (sha256,)).fetchone()[0] == 1
+
+    # --- workers
+
+    def put_worker(self, name: str, document: Mapping[str, Any]) -> None:
+        """Remember how a worker is reached, for the first seconds after a restart."""
+        self._do("INSERT OR REPLACE INTO workers VALUES (?, ?)", name, dump(document))
+
+    def forget_worker(self, name: str) -> None:
+        self._do("DELETE FROM workers WHERE name = ?", name)
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        with self._store.reading() as db:
+            return {name: json.loads(document) for name, document in
+                    db.execute("SELECT name, document FROM workers ORDER BY name")}
+
+    # --- keys
+
+    def add_key(self, key_id: str, sha256: str, role: str, label: str, expires_s: float | None = None) -> None:
+        """Store a key by the hash of its token. Raises StoreError if the id is taken."""
+        self._do("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                 key_id, sha256, role, label, self._store.clock(), expires_s)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Raises StoreError if no key of this id is in force."""
+        if self._do("UPDATE keys SET revoked_s = ? WHERE id = ? AND revoked_s IS NULL",
+                    self._store.clock(), key_id) == 0:
+            raise StoreError(f"no key {key_id} is in force")
+
+    def list_keys(self) -> list[dict[str, Any]]:
+        """Every key: {"id", "sha256", "role", "label", "created_s", "expires_s", "revoked_s"}, oldest first."""
+        names = ("id", "sha256", "role", "label", "created_s", "expires_s", "revoked_s")
+        with self._store.reading() as db:
+            return [dict(zip(names, row, strict=True)) for row in
+                    db.execute(f"SELECT {', '.join(names)} FROM keys ORDER BY created_s, id")]
+
+    def _do(self, statement: str, *values: Any) -> int:
+        """Rows changed."""
+        return self._store.write(lambda db: db.execute(statement, values).rowcount)

@@ -1,0 +1,80 @@
+"""The database's schema, as the statements that lead from one version to the next.
+
+A database's version (`PRAGMA user_version`) is how many of these steps it has seen. A step that was released never
+changes; what comes later is appended, so that every older state directory opens.
+
+    experiments 1 ── n runs 1 ── n attempts         what was asked, its parts, who tried
+                       runs 1 ── 0…1 results        the one terminal record
+                       runs 1 ── n artifacts        names for bytes kept under their hash
+    experiments 1 ── n events                       the history clients replay: state, progress, result
+"""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+        "INSERT INTO counters VALUES ('accepted', 0)",
+        """CREATE TABLE experiments (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of acceptance; what pages of a list go by
+            id TEXT NOT NULL UNIQUE,
+            state TEXT NOT NULL,                       -- follows from the states of its runs
+            label TEXT NOT NULL,
+            document TEXT NOT NULL,                    -- the request, filled in
+            accepted_s REAL NOT NULL,
+            finished_s REAL,
+            principal TEXT NOT NULL,                   -- id of the key that submitted it
+            trace TEXT NOT NULL)""",
+        "CREATE INDEX experiments_by_state ON experiments (state, number)",
+        """CREATE TABLE tags (
+            name TEXT, value TEXT, experiment INTEGER NOT NULL REFERENCES experiments,
+            PRIMARY KEY (name, value, experiment)) WITHOUT ROWID""",
+        """CREATE TABLE runs (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            experiment INTEGER NOT NULL REFERENCES experiments,
+            state TEXT NOT NULL,
+            attempt INTEGER NOT NULL,                  -- the last one granted; 0: none yet
+            tries INTEGER NOT NULL,                    -- ended attempts that count against the run
+            returns INTEGER NOT NULL,                  -- ended attempts that do not
+            worker TEXT,                               -- who holds the attempt while dispatched or running
+            finished_s REAL,
+            settings TEXT NOT NULL)""",
+        "CREATE INDEX runs_by_state ON runs (state, number)",
+        "CREATE INDEX runs_by_experiment ON runs (experiment, state)",
+        """CREATE TABLE attempts (
+            run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, worker TEXT NOT NULL,
+            dispatched_s REAL NOT NULL, started_s REAL, ended_s REAL, outcome TEXT, detail TEXT,
+            PRIMARY KEY (run, attempt)) WITHOUT ROWID""",
+        """CREATE TABLE results (
+            run INTEGER PRIMARY KEY REFERENCES runs,
+            metrics TEXT, error TEXT,                  -- small parts first: lists read no further
+            result TEXT)""",
+        """CREATE TABLE artifacts (
+            run INTEGER NOT NULL REFERENCES runs, name TEXT, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+            PRIMARY KEY (run, name)) WITHOUT ROWID""",
+        "CREATE INDEX artifacts_by_hash ON artifacts (sha256)",
+        """CREATE TABLE events (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,     -- never used twice: clients resume from it
+            experiment INTEGER NOT NULL REFERENCES experiments,
+            run INTEGER NOT NULL REFERENCES runs,
+            kind TEXT NOT NULL, at_s REAL NOT NULL, data TEXT NOT NULL)""",
+        "CREATE INDEX events_by_experiment ON events (experiment, seq)",
+        "CREATE INDEX progress_by_run ON events (run) WHERE kind = 'progress'",
+        "CREATE UNIQUE INDEX one_result ON events (run) WHERE kind = 'result'",
+        """CREATE TABLE idempotency (
+            principal TEXT, key TEXT, body_sha256 TEXT NOT NULL, experiment TEXT NOT NULL, at_s REAL NOT NULL,
+            PRIMARY KEY (principal, key)) WITHOUT ROWID""",
+        "CREATE INDEX idempotency_by_age ON idempotency (at_s)",
+        """CREATE TABLE clips (
+            name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, info TEXT NOT NULL,
+            at_s REAL NOT NULL) WITHOUT ROWID""",
+        "CREATE INDEX clips_by_hash ON clips (sha256)",
+        "CREATE TABLE workers (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE refused (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, run TEXT NOT NULL,
+            attempt INTEGER NOT NULL, what TEXT NOT NULL, reason TEXT NOT NULL)""",
+        """CREATE TABLE keys (
+            id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, role TEXT NOT NULL, label TEXT NOT NULL,
+            created_s REAL NOT NULL, expires_s REAL, revoked_s REAL) WITHOUT ROWID""",
+        "CREATE TABLE pulse (one INTEGER PRIMARY KEY CHECK (one = 1), at_s REAL NOT NULL)",
+    ),
+)
