@@ -7,6 +7,7 @@ so both are ignored.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 from av.video.reformatter import Interpolation
+from PIL import Image
 
 from picture import (
     DEFAULT_FPS,
@@ -30,6 +32,7 @@ from picture import (
     NotAVideo,
     NoVideoStream,
     Picture,
+    TooLarge,
     VideoError,
     check_picture,
     check_rate,
@@ -65,8 +68,8 @@ REORDERED = {
 }
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
 
-# Every picture is a key picture with a checksum of its own: any can be sought, and damage is found where it is.
-LOSSLESS = {"ffv1": {"level": "3", "slices": "4", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
+# Every picture is a key picture, so that any can be sought. One slice: FFmpeg cuts odd sizes into no more.
+LOSSLESS = {"ffv1": {"level": "3", "slices": "1", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
 RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
 
 
@@ -93,7 +96,7 @@ def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: 
             raise VideoError(f"{name}: no decoder for its video")
         if context.width or context.height:  # before a picture of that size is made
             check_size(name, context.width, context.height, limits)
-        frames = _decode(container, stream, name)
+        frames = _decode(container, stream, name, _is_cut_matroska(source))
         first = next(frames, None)
         if first is None:
             raise EmptyVideo(f"{name}: holds no picture")
@@ -131,6 +134,13 @@ def read_picture(path: Path, limits: Limits, index: int = 0) -> tuple[ClipInfo, 
     if demuxer is None:
         raise DamagedVideo(f"{path}: picture {index}: neither PNG, JPEG nor WebP", index)
     try:
+        with Image.open(path) as image:  # reads the header alone: FFmpeg would decode before it tells the size
+            check_size(str(path), *image.size, limits)
+    except Image.DecompressionBombError as error:  # the same from Pillow, at 180 million pixels
+        raise TooLarge(f"{path}: {error}") from error
+    except OSError as error:
+        raise DamagedVideo(f"{path}: picture {index} is damaged", index) from error
+    try:
         info, pictures, close = read_container(path, str(path), limits, demuxer)
     except (NotAVideo, EmptyVideo, DamagedVideo) as error:
         raise DamagedVideo(f"{path}: picture {index} is damaged", index) from error
@@ -142,18 +152,52 @@ def read_picture(path: Path, limits: Limits, index: int = 0) -> tuple[ClipInfo, 
 
 def _open(source: Path | BinaryIO, name: str, demuxer: str | None) -> InputContainer:
     options = {"format_whitelist": DEMUXERS}
+    files = {"protocol_whitelist": "file"}
     try:
         if isinstance(source, Path):  # "file:", so that no name is taken for an address
-            return av.open(f"file:{source}", "r", format=demuxer, options=options | {"protocol_whitelist": "file"})
-        return av.open(source, "r", format=demuxer, options=options)
-    except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
+            return av.open(f"file:{source}", "r", demuxer, options=options | files, metadata_errors="replace")
+        return av.open(source, "r", demuxer, options=options, metadata_errors="replace")
+    except av.error.EOFError as error:
+        raise EmptyVideo(f"{name}: ends before its first picture") from error
+    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         raise NotAVideo(f"{name}: not a video, or of a format that is not read") from error
     except av.error.FFmpegError as error:
         raise VideoError(f"{name}: cannot be opened: {error.strerror}") from error
 
 
-def _decode(container: InputContainer, stream: av.VideoStream, name: str) -> Iterator[av.VideoFrame]:
-    """All frames up to the first damage, those that the decoder still holds included; then DamagedVideo."""
+def _is_cut_matroska(source: Path | BinaryIO) -> bool:
+    """Whether a Matroska file ends before its one segment does (RFC 9559): FFmpeg says nothing of it.
+
+    Elements are an id and a size, both of a length that the first byte's leading zeros tell (RFC 8794); a size of all
+    ones means unknown, as in a stream that was never finished.
+    """
+    stream = source.open("rb") if isinstance(source, Path) else source
+    start = stream.tell()
+    try:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(start)
+        for element in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, segment
+            if stream.read(4) != element:
+                return False
+            first = stream.read(1)
+            length = 9 - first[0].bit_length() if first and first[0] else 1
+            value = int.from_bytes(first + stream.read(length - 1)) & ((1 << 7 * length) - 1)
+            if value == (1 << 7 * length) - 1:
+                return False
+            stream.seek(value, os.SEEK_CUR)
+        return stream.tell() > end
+    finally:
+        if stream is source:
+            stream.seek(start)
+        else:
+            stream.close()
+
+
+def _decode(container: InputContainer, stream: av.VideoStream, name: str, cut: bool) -> Iterator[av.VideoFrame]:
+    """All frames up to the first damage, those that the decoder still holds included; then DamagedVideo.
+
+    ``cut``: the file is known to end too early, so that the end of its frames is damage.
+    """
     index = 0
     problem: av.error.FFmpegError | None = None
     try:
@@ -170,6 +214,7 @@ def _decode(container: InputContainer, stream: av.VideoStream, name: str) -> Ite
                 index += 1
         except av.error.FFmpegError:
             pass  # what the decoder held is gone too; the first problem is the one to tell
+    if problem is not None or cut:
         raise DamagedVideo(f"{name}: picture {index} is damaged or cut short", index) from problem
 
 
@@ -242,7 +287,10 @@ def picture_of(frame: av.VideoFrame, matrix: str) -> Picture:
 
 
 def _is_full(frame: av.VideoFrame) -> bool:
-    return int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
+    """Full range where the frame says so or, as FFmpeg has it, says nothing and is grey or of JPEG's old formats."""
+    if int(frame.color_range) in (LIMITED, FULL):
+        return int(frame.color_range) == FULL
+    return frame.format.name.startswith(("yuvj", "gray", "ya"))
 
 
 def _is_plain_planar(form: av.VideoFormat) -> bool:
@@ -294,16 +342,17 @@ class VideoWriter:
         self.info = info
         self._path = Path(path)
         self._count = 0
-        try:
-            container = av.open(f"file:{path}", "w", format="matroska", options={"fflags": "+bitexact"})
-        except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{path}: cannot be written: {error.strerror}") from error
+        container = av.open(f"file:{path}", "w", format="matroska", options={"fflags": "+bitexact"})
         container.metadata[RATE_TAG] = f"{info.fps.numerator}/{info.fps.denominator}"
         self._container: OutputContainer | None = container
         self._stream = cast(av.VideoStream, container.add_stream(codec, rate=info.fps, options=LOSSLESS[codec]))
         self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, "yuv420p"
         self._stream.codec_context.colorspace = CODE_OF_MATRIX[info.matrix]
         self._stream.codec_context.color_range = FULL if info.range == "full" else LIMITED
+        try:
+            container.start_encoding()  # opens the file and writes the header, so that what cannot be done shows here
+        except av.error.FFmpegError as error:
+            raise VideoError(f"{path}: cannot be written: {error.strerror}") from error
 
     def write(self, picture: Picture) -> None:
         """Append one picture."""

@@ -204,15 +204,16 @@ def _parse_y4m_header(name: str, fields: list[str]) -> RawFormat:
     pattern = r"(?:(420)(?:jpeg|mpeg2|paldv)?|(420|422|444)(?:p(\d\d))?|mono(\d\d)?)"
     if (space := re.fullmatch(pattern, values.get("C", "420"))) is None:
         raise VideoError(f"{name}: Y4M colour space C{values['C']} is not read: expected 420, 422, 444 or mono")
-    matrix = extra.get("COLORMATRIX", "").lower()
+    matrix, chroma = extra.get("COLORMATRIX", "").lower(), space[1] or space[2] or "400"
+    span = extra.get("COLORRANGE", "").lower()
     return RawFormat(
         width=width,
         height=height,
         fps=fps,
         depth=int(space[3] or space[4] or 8),
-        chroma=space[1] or space[2] or "400",
+        chroma=chroma,
         matrix=matrix if matrix in MATRICES else None,
-        range="full" if extra.get("COLORRANGE", "").upper() == "FULL" else "limited",
+        range=span if span in RANGES else "full" if chroma == "400" else "limited",  # grey: as FFmpeg has it
     )
 
 
