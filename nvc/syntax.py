@@ -1,0 +1,511 @@
+"""The stream `NVC1`, version 1: this text is its specification, and the tables below it read and write every field.
+
+    stream   header  gop  gop  ...  index  hash
+
+Fixed-size integers are little-endian. A *varint* is 1 to 5 bytes of 7 bits, low bits first, the top bit set in all but
+the last; it is below 2³² and has no superfluous bytes. A *blob* is a varint length and that many bytes. A picture's
+*number* is its place in display order, from 0. Whatever stands outside the ranges given here is no NVC1 stream.
+
+Header
+    .- field -------- as ------- range --------- meaning -----------------------------------------------------.
+    | magic           4 bytes    "NVC1"                                                                        |
+    | version         1 byte     1               of this text; any change of what bytes mean raises it         |
+    | model           8 bytes    any             first bytes of the SHA-256 of the weights that decode it      |
+    | width           varint     1…65535         luma pixels; chroma has half, rounded up                      |
+    | height          varint     1…65535                                                                       |
+    | fps_numerator   varint     1…4294967295    pictures a second, a fraction in lowest terms                 |
+    | fps_denominator varint     1…4294967295                                                                  |
+    | matrix          1 byte     0…5             bt601, bt709, bt2020, smpte240m, fcc, ycgco                   |
+    | range           1 byte     0…1             limited, full                                                 |
+    | frames          varint     1…4294967295    pictures in the stream                                        |
+    | structure       1 byte     0…2             intra, low_delay, random_access                               |
+    | intra_period    varint     1…65535         no GOP has more pictures than this                            |
+    | adaptation      blob       0…65535 bytes   changes to the weights for this clip; most streams have none  |
+    | crc             4 bytes                    CRC-32C (RFC 3720, B.4) of the header up to here              |
+    '----------------------------------------------------------------------------------------------------------'
+
+GOP: pictures that need no others. They fill the numbers from ``first`` on without a gap, in any order.
+    .- bytes ------------ meaning -----------------------------------------------------------------------------.
+    | "GOP"               starts a GOP and its I packet; also found by searching, after damage                 |
+    | first     varint    number of the I picture, the lowest of this GOP                                      |
+    | q         1 byte    0…127, step index: the quantiser's step is 2^(q/16)                                  |
+    | latents   blob      the picture                                                                          |
+    | P and B packets     0 or more, below                                                                     |
+    | "E"                 ends the GOP                                                                         |
+    | crc       4 bytes   CRC-32C of the GOP up to here, "GOP" and "E" included                                |
+    '----------------------------------------------------------------------------------------------------------'
+
+P and B packets. ``type`` is what the networks are told; a P picture is further from its references than a B picture.
+    .- bytes ------------ meaning -----------------------------------------------------------------------------.
+    | head      1 byte    below                                                                                |
+    | (number, references)  only where the head says so                                                        |
+    | q         1 byte    0…127                                                                                |
+    | motion    blob                                                                                           |
+    | latents   blob                                                                                           |
+    '----------------------------------------------------------------------------------------------------------'
+     7 6 5 4 3 2 1 0
+    |1 0|0| s - 1 |r|   P, number = top + s (s: 1…16; top: the highest number in this GOP so far)
+                        references: top if r = 0; top and top - s if r = 1
+    |1 1|0| b - 1 |f|   B, references number - b and number + b + f (b: 1…16)
+                        number: the lowest that is not yet coded and has both of these coded, sought among the 64
+                        from the lowest number not yet coded on
+    |1 t|1|0 0 0| n |   t = 0: P, t = 1: B, with n = 1…2 references
+                        number - first as a varint, then n varints 2 d + s: d = 1… is how far away the reference is,
+                        s = 0 if it is an earlier picture, s = 1 if a later one
+
+    References are different pictures of the same GOP, coded before. A hierarchical GOP fits the short heads: a P
+    picture ends each mini-GOP, and a B picture halves a gap. So a picture that codes nothing takes 4 bytes in all.
+
+    While a picture is decoded, at most 32 are alive: itself, those that it or later ones refer to, and those decoded
+    that wait for an earlier number to be shown.
+
+    In structure intra every picture is a GOP; in low_delay numbers only rise; random_access may do all of the above.
+
+Index: where each GOP starts, without reading all of them.
+    .- bytes ------------ meaning -----------------------------------------------------------------------------.
+    | "X"                 starts the index                                                                     |
+    | count     varint    GOPs                                                                                 |
+    | count × pictures, size   varints: the GOP's number of pictures, and its bytes from "GOP" to its crc       |
+    | length    4 bytes   of the index, from "X" to before this field                                          |
+    '----------------------------------------------------------------------------------------------------------'
+
+Hash: the SHA-256 of all bytes before it, 32 bytes; the stream ends there. ``head -c -32 x.nvc | sha256sum`` prints it.
+
+Every byte is under the hash, so no change goes unseen; the checks of header and GOPs say where it is, and which GOPs
+are still good. docs/decisions/ says why packets have no check of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+from typing import Any
+
+from nvc.crc32c import crc32c
+from nvc.errors import BitstreamError
+from nvc.fields import U32_MAX, Cursor, Field, varint, write_fields
+from nvc.references import B_BIT, EXPLICIT_BIT, PICTURE_BIT, CodedOrder
+from picture import DEFAULT_LIMITS, ClipInfo, Limits
+
+VERSION = 1
+MODEL_BYTES, CRC_BYTES, LENGTH_BYTES, HASH_BYTES = 8, 4, 4, 32
+
+GOP_MARK, END_MARK, INDEX_MARK = b"GOP", b"E", b"X"
+
+
+# --- The field tables -------------------------------------------------------------------------------------------------
+
+MATRIX_NAMES = ("bt601", "bt709", "bt2020", "smpte240m", "fcc", "ycgco")
+RANGE_NAMES = ("limited", "full")
+STRUCTURE_NAMES = ("intra", "low_delay", "random_access")
+
+HEADER_FIELDS = (
+    Field("magic", "bytes", high=4),
+    Field("version", "byte", VERSION, VERSION),
+    Field("model", "bytes", high=MODEL_BYTES),
+    Field("width", "varint", 1, 65535),
+    Field("height", "varint", 1, 65535),
+    Field("fps_numerator", "varint", 1, U32_MAX),
+    Field("fps_denominator", "varint", 1, U32_MAX),
+    Field("matrix", "name", names=MATRIX_NAMES),
+    Field("range", "name", names=RANGE_NAMES),
+    Field("frames", "varint", 1, U32_MAX),
+    Field("structure", "name", names=STRUCTURE_NAMES),
+    Field("intra_period", "varint", 1, 65535),
+    Field("adaptation", "blob", 0, 65535),
+)
+MAGIC = b"NVC1"
+I_FIELDS = (
+    Field("number", "varint", 0, U32_MAX),
+    Field("q", "byte", 0, 127),
+    Field("latents", "blob", 0, U32_MAX),
+)
+P_AND_B_FIELDS = (
+    Field("q", "byte", 0, 127),
+    Field("motion", "blob", 0, U32_MAX),
+    Field("latents", "blob", 0, U32_MAX),
+)
+
+
+# --- Header -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """What holds for the whole stream; ranges in the module's docstring. A writer fills in ``frames`` by itself."""
+
+    model: bytes  # MODEL_BYTES of the weights' SHA-256
+    width: int  # luma pixels
+    height: int
+    fps: Fraction
+    matrix: str = "bt601"
+    range: str = "limited"
+    structure: str = "random_access"
+    intra_period: int = 64  # pictures
+    frames: int = 1
+    adaptation: bytes = b""
+
+    @property
+    def info(self) -> ClipInfo:
+        """The same for readers of clips."""
+        return ClipInfo(self.width, self.height, self.fps, self.frames, self.matrix, self.range)
+
+    def write(self) -> bytes:
+        """The header's bytes, with its check. ValueError names a field out of its range."""
+        rate = {"fps_numerator": self.fps.numerator, "fps_denominator": self.fps.denominator}
+        octets = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC, "version": VERSION})
+        return octets + _crc(octets)
+
+
+def _crc(octets: bytes | bytearray | memoryview) -> bytes:
+    return crc32c(octets).to_bytes(CRC_BYTES, "little")
+
+
+def _read_crc(cursor: Cursor, start: int, name: str) -> None:
+    """Check the CRC that follows what was read since ``start``."""
+    computed, at = _crc(cursor.data[start : cursor.position]), cursor.position
+    if cursor.take(CRC_BYTES, f"the check of {name}") != computed:
+        raise BitstreamError(f"damaged: {name} from byte {start} on does not match its check", at)
+
+
+def _read_header(cursor: Cursor, limits: Limits) -> Header:
+    if cursor.data[: len(MAGIC)] != MAGIC:
+        raise BitstreamError(f"not an NVC1 stream: it does not start with {MAGIC.decode()}", 0)
+    values = cursor.fields(HEADER_FIELDS)
+    _read_crc(cursor, 0, "the header")
+    numerator, denominator = values.pop("fps_numerator"), values.pop("fps_denominator")
+    if gcd(numerator, denominator) != 1:
+        raise BitstreamError(f"fps is {numerator}/{denominator}, expected a fraction in lowest terms", 0)
+    del values["magic"], values["version"]
+    values["adaptation"] = bytes(values["adaptation"])
+    header = Header(fps=Fraction(numerator, denominator), **values)
+    for name, value, most in (
+        ("width", header.width, limits.max_width),
+        ("height", header.height, limits.max_height),
+        ("pixels", header.width * header.height, limits.max_pixels),
+        ("frames", header.frames, limits.max_frames),
+    ):
+        if value > most:
+            raise BitstreamError(f"too large: {name} is {value}, the limit in force is {most}", 0)
+    return header
+
+
+# --- Packets ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One coded picture. Payloads of a packet that was read are views into the stream, not copies."""
+
+    number: int  # place in display order, from 0
+    type: str  # "I", "P", "B"
+    references: tuple[int, ...]  # numbers: none for I, else 1 or 2
+    q: int  # step index, 0…127
+    motion: bytes | memoryview = b""  # empty for I
+    latents: bytes | memoryview = b""
+    drop: tuple[int, ...] = ()  # filled by the reader: no later picture refers to these; may hold its own number
+    size: int = 0  # filled by the reader: bytes that the packet takes in the stream
+
+
+@dataclass(frozen=True)
+class Gop:
+    """Where a GOP stands: pictures ``first``…``first + pictures - 1``, bytes ``offset``…``offset + size - 1``."""
+
+    first: int
+    pictures: int
+    offset: int
+    size: int
+
+
+def _write_head(coded: CodedOrder, packet: Packet) -> bytes:
+    head = coded.short_head(packet.type, packet.number, packet.references)
+    if head is not None:
+        return bytes([head])
+    head = PICTURE_BIT | B_BIT * (packet.type == "B") | EXPLICIT_BIT | len(packet.references)
+    octets = bytes([head]) + varint(packet.number - coded.first)
+    for reference in packet.references:
+        octets += varint(2 * abs(packet.number - reference) + (reference > packet.number))
+    return octets
+
+
+def _read_head(cursor: Cursor, coded: CodedOrder, head: int) -> tuple[int, tuple[int, ...]]:
+    start = cursor.position - 1
+    if not head & EXPLICIT_BIT:
+        found = coded.implied(head)
+        if found is None:
+            raise BitstreamError(f"the head 0x{head:02x} fits no picture of this GOP", start)
+        return found
+    count = head & 31
+    if count not in (1, 2):
+        raise BitstreamError(f"the number of references is {count}, expected 1…2", start)
+    number = coded.first + cursor.varint("number")
+    steps = [cursor.varint("reference") for _ in range(count)]
+    return number, tuple(number + (step >> 1 if step & 1 else -(step >> 1)) for step in steps)
+
+
+def _walk(cursor: Cursor, header: Header) -> tuple[Gop, CodedOrder, list[dict[str, Any]]]:
+    """Read one GOP, all but the payloads' meaning; the cursor stands at its "GOP"."""
+    start = cursor.position
+    if cursor.take(len(GOP_MARK), "the start of a GOP") != GOP_MARK:
+        raise BitstreamError(f"expected {GOP_MARK.decode()!r} or the index", start)
+    values = [cursor.fields(I_FIELDS) | {"type": "I", "references": ()}]
+    values[0]["size"] = cursor.position - start
+    coded = CodedOrder(values[0]["number"], header.structure)
+    at, complaint = start, ""
+    while not complaint:
+        if coded.top >= header.frames:
+            complaint = f"picture {coded.top} of a stream of {header.frames}"
+        elif len(coded.order) > header.intra_period:
+            complaint = f"a GOP of more than {header.intra_period} pictures"
+        else:
+            at = cursor.position
+            head = cursor.byte("the head of a packet")
+            if head == END_MARK[0]:
+                complaint = coded.complaint()
+                break
+            if not head & PICTURE_BIT:
+                raise BitstreamError(f"0x{head:02x} starts no packet", at)
+            number, references = _read_head(cursor, coded, head)
+            complaint = coded.admit(number, references)
+            fields = {"number": number, "type": "PB"[head >> 6 & 1], "references": references}
+            values.append(fields | cursor.fields(P_AND_B_FIELDS))
+            values[-1]["size"] = cursor.position - at
+    if complaint:
+        raise BitstreamError(complaint, at)
+    _read_crc(cursor, start, "the GOP")
+    return Gop(coded.first, len(values), start, cursor.position - start), coded, values
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream, or what was recovered of one: its header and where its GOPs stand, in display order."""
+
+    header: Header
+    gops: tuple[Gop, ...]
+    data: memoryview
+
+    def packets(self, gop: Gop) -> list[Packet]:
+        """The GOP's pictures in coding order; BitstreamError if it is damaged, so after :func:`locate` it may be."""
+        found, coded, values = _walk(Cursor(self.data, gop.offset), self.header)
+        if found != gop:
+            raise BitstreamError(f"expected the GOP of pictures {gop.first}…{gop.first + gop.pictures - 1}", gop.offset)
+        return [Packet(**fields, drop=drop) for fields, drop in zip(values, coded.drops(), strict=True)]
+
+    @property
+    def missing(self) -> list[range]:
+        """The pictures that no GOP here holds, as ranges of numbers; empty for a whole stream."""
+        ranges, number = [], 0
+        for first, pictures in [(gop.first, gop.pictures) for gop in self.gops] + [(self.header.frames, 0)]:
+            if first > number:
+                ranges.append(range(number, first))
+            number = first + pictures
+        return ranges
+
+
+def parse(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Stream:
+    """Check the whole stream and say what is in it; payloads are not looked into.
+
+    Raises BitstreamError, with the offset, for anything that is no undamaged NVC1 stream, and for one that asks for
+    more than ``limits`` allow. Takes time and memory in proportion to ``len(data)``, whatever the bytes say.
+    """
+    cursor = Cursor(memoryview(data).toreadonly())
+    header = _read_header(cursor, limits)
+    gops: list[Gop] = []
+    frames = 0
+    while frames < header.frames:
+        gop, _, _ = _walk(cursor, header)
+        if gop.first != frames:
+            raise BitstreamError(f"a GOP of picture {gop.first}, expected {frames}", gop.offset)
+        gops.append(gop)
+        frames += gop.pictures
+    start = cursor.position
+    index = _write_index(gops)
+    if cursor.take(len(index), "the index") != index:
+        raise BitstreamError("the index does not agree with the GOPs before it", start)
+    at = cursor.position
+    if cursor.take(HASH_BYTES, "the hash") != hashlib.sha256(cursor.data[:at]).digest():
+        raise BitstreamError("damaged: the bytes before do not match the hash", at)
+    if cursor.position != len(data):
+        raise BitstreamError(f"{len(data) - cursor.position} bytes after the end", cursor.position)
+    return Stream(header, tuple(gops), cursor.data)
+
+
+def locate(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Stream:
+    """The stream by its header and index alone: for a quick look, or to decode one GOP of a long stream.
+
+    Neither the hash nor the GOPs are read; a GOP is checked when :meth:`Stream.packets` opens it.
+    """
+    cursor = Cursor(memoryview(data).toreadonly())
+    header = _read_header(cursor, limits)
+    offset, end = cursor.position, len(data) - HASH_BYTES - LENGTH_BYTES
+    start = end - int.from_bytes(cursor.data[max(end, 0) :][:LENGTH_BYTES], "little")
+    if start < offset:
+        raise BitstreamError("truncated: there is no index at the end", len(data))
+    cursor.position = start
+    if cursor.take(len(INDEX_MARK), "the index") != INDEX_MARK:
+        raise BitstreamError("truncated: there is no index at the end", start)
+    gops: list[Gop] = []
+    frames = 0
+    for _ in range(cursor.varint("count")):
+        gops.append(Gop(frames, cursor.varint("pictures"), offset, cursor.varint("size")))
+        frames += gops[-1].pictures
+        offset += gops[-1].size
+    if (frames, offset, cursor.position) != (header.frames, start, end):
+        raise BitstreamError("the index does not agree with the header and the stream's length", start)
+    return Stream(header, tuple(gops), cursor.data)
+
+
+def recover(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Stream:
+    """The GOPs that are still whole, found by their marks and held to their checks; the rest is in ``missing``.
+
+    Raises BitstreamError if the header is damaged or over the limits, or if no GOP is whole. Time is bounded: after
+    reading four times as many bytes as there are it stops with what it has.
+    """
+    cursor = Cursor(memoryview(data).toreadonly())
+    header = _read_header(cursor, limits)
+    octets = bytes(data)
+    found: dict[int, Gop] = {}
+    budget = 4 * len(octets)
+    at = octets.find(GOP_MARK, cursor.position)
+    while at >= 0 and budget > 0:
+        cursor.position = at
+        try:
+            gop, _, _ = _walk(cursor, header)
+        except BitstreamError:
+            budget -= cursor.position - at
+            at = octets.find(GOP_MARK, at + 1)
+        else:
+            budget -= gop.size
+            found.setdefault(gop.first, gop)
+            at = octets.find(GOP_MARK, cursor.position)
+    gops: list[Gop] = []
+    for _, gop in sorted(found.items()):
+        if not gops or gop.first >= gops[-1].first + gops[-1].pictures:
+            gops.append(gop)
+    if not gops:
+        raise BitstreamError("no GOP is whole", cursor.position)
+    return Stream(header, tuple(gops), cursor.data)
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write_index(gops: Iterable[Gop]) -> bytes:
+    entries = [varint(gop.pictures) + varint(gop.size) for gop in gops]
+    index = INDEX_MARK + varint(len(entries)) + b"".join(entries)
+    return index + len(index).to_bytes(LENGTH_BYTES, "little")
+
+
+class GopWriter:
+    """Writes one GOP; for encoders that code several GOPs at a time, each in its own process.
+
+    ValueError names a packet's field that the format does not allow: a fault of the encoder.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._coded: CodedOrder | None = None
+        self._octets = bytearray()
+
+    @property
+    def first(self) -> int:
+        """Number of the I picture."""
+        return self._begun().first
+
+    @property
+    def pictures(self) -> int:
+        """Pictures so far."""
+        return len(self._begun().order)
+
+    def _begun(self) -> CodedOrder:
+        if self._coded is None:
+            raise ValueError("type: a GOP begins with an I picture")
+        return self._coded
+
+    def add(self, packet: Packet) -> int:
+        """Append the next picture in coding order; the bytes that it took."""
+        before = len(self._octets)
+        if self._coded is None:
+            if packet.type != "I" or packet.references or packet.motion:
+                raise ValueError("type: a GOP begins with an I picture, without references or motion")
+            self._octets += GOP_MARK + write_fields(I_FIELDS, vars(packet))
+            self._coded = CodedOrder(packet.number, self._header.structure)
+        else:
+            if packet.type not in ("P", "B") or len(packet.references) not in (1, 2):
+                raise ValueError(f"type: {packet.type!r}, expected P or B with 1 or 2 references")
+            octets = write_fields(P_AND_B_FIELDS, vars(packet))
+            head = _write_head(self._coded, packet)
+            complaint = self._coded.admit(packet.number, packet.references)
+            if complaint:
+                raise ValueError(f"number: {complaint}")
+            self._octets += head + octets
+        if self.pictures > self._header.intra_period:
+            raise ValueError(f"intra_period: a GOP of more than {self._header.intra_period} pictures")
+        return len(self._octets) - before
+
+    def finish(self) -> bytes:
+        """The GOP, complete."""
+        complaint = self._begun().complaint()
+        if complaint:
+            raise ValueError(f"number: {complaint}")
+        self._octets += END_MARK
+        return bytes(self._octets) + _crc(self._octets)
+
+
+class Writer:
+    """Writes a stream: packets in coding order by :meth:`add`, or whole GOPs by :meth:`add_gop`, then :meth:`finish`.
+
+    Keeps the coded bytes, no pictures. ValueError names what the format does not allow: a fault of the encoder.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._gop: GopWriter | None = None
+        self._gops: list[Gop] = []
+        self._body = bytearray()
+
+    @property
+    def frames(self) -> int:
+        """Pictures in the GOPs that are complete."""
+        return self._gops[-1].first + self._gops[-1].pictures if self._gops else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the GOPs that are complete."""
+        return len(self._body)
+
+    def add(self, packet: Packet) -> int:
+        """Append the next picture in coding order; the bytes that its packet took. An I picture begins a new GOP."""
+        if packet.type == "I":
+            self._close()
+        if self._gop is None:
+            self._gop = GopWriter(self._header)
+        return self._gop.add(packet)
+
+    def add_gop(self, first: int, pictures: int, octets: bytes) -> None:
+        """Append a GOP that a GopWriter made. They come in display order."""
+        self._close()
+        if first != self.frames:
+            raise ValueError(f"first: a GOP of picture {first}, expected {self.frames}")
+        self._gops.append(Gop(first, pictures, len(self._body), len(octets)))
+        self._body += octets
+
+    def _close(self) -> None:
+        if self._gop is not None:
+            gop, self._gop = self._gop, None
+            self.add_gop(gop.first, gop.pictures, gop.finish())
+
+    def finish(self) -> bytes:
+        """The stream, complete."""
+        self._close()
+        if not self._gops:
+            raise ValueError("frames: a stream has at least one picture")
+        header = Header(**(vars(self._header) | {"frames": self.frames}))
+        octets = header.write() + bytes(self._body) + _write_index(self._gops)
+        return octets + hashlib.sha256(octets).digest()
