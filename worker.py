@@ -1,0 +1,464 @@
+"""The worker: runs codecs for an orchestrator, or alone for whoever asks.
+
+    python worker.py [--host H] [--port 8080] [--state DIR] --orchestrator URL [--name N] [--slots 1] [--threads N]
+                     [--device auto] [--codec NAME=MODULE:FACTORY]…
+
+Which file does what, in the way of an experiment:
+
+    worker.py         accepts it over HTTP and finds it a slot
+    attempts.py       its folder, its clip, its end
+    slots.py          supervises the codec process that computes it
+    codec_process.py  is that process; measure.py is what it does
+    outbox.py         keeps the end until the orchestrator has it
+    link.py           tells the orchestrator
+
+Settings are the table below; each row is a flag (`--heartbeat-s`) and an environment variable (`NVC_HEARTBEAT_S`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jobs
+import service
+from attempts import Attempt, Keeper, Kept, Place, cut_short
+from clip_cache import ClipCache
+from dispatch import RUN_NAME, Dispatch, read_dispatch
+from link import Link
+from outbox import Outbox
+from service import Problem, Request, Response, row
+from slots import Outcome, ProcessSpec, Slot
+from version import VERSION
+
+REMEMBERED = 1000  # ended attempts that GET /experiment/{run} still knows, when others keep their results
+RETRY_AFTER = {"Retry-After": "1"}  # a slot frees at a moment nobody knows; the next heartbeat will tell
+
+
+@dataclass(frozen=True)
+class WorkerSettings(service.ServerSettings):
+    """Every limit and default of a worker that is not of the HTTP layer."""
+
+    port: int = row(8080, "", "port to listen on; 0 picks a free one and prints it", low=0, high=65535)
+    state: Path = row(Path("state/worker"), "", "folder of clips, runs and results; one worker each")
+    orchestrator: str = row("", "", "URL of the orchestrator to work for; none: alone")
+    name: str = row("", "", "name among workers; none: host name and port")
+    url: str = row("", "", "address at which the orchestrator reaches this worker; none: the one listened on")
+    slots: int = row(1, "runs", "at once; each keeps a codec process with its own weights in memory", low=1, high=256)
+    threads: int = row(0, "threads", "of computation in each slot; 0: the machine's cores, shared by the slots", low=0)
+    device: str = row("auto", "", "device of runs that ask for auto", choices=("auto", "cpu", "cuda"))
+    codec: str = row("", "", "more codecs, NAME=MODULE:FACTORY; the flag may be repeated, the variable has commas")
+    warm: str = row("nvc", "", "codecs made ready at the start, with commas; others load when first used")
+    warm_s: float = row(300.0, "s", "to make them ready; compiling all kernels on a slow machine takes a minute", low=1)
+    codec_memory_mb: int = row(0, "MiB", "address space of a codec process; 0: no limit, the machine's is one", low=0)
+    drain_s: float = row(60.0, "s", "to let runs finish at SIGTERM; those that do not are handed back", low=0)
+    clip_cache_mb: int = row(10_240, "MiB", "of fetched clips; the longest unused make room", low=1)
+    keep_results: int = row(100, "runs", "whose results are kept here when no orchestrator takes them", low=1)
+    key: str | None = row(None, "", "key shown to the orchestrator (role worker)", secret=True)
+    accept_key: str | None = row(None, "", "key that callers of this worker must show", secret=True)
+    ca: Path | None = row(None, "", "CA certificates (PEM) that the orchestrator's certificate is checked against")
+
+
+class Worker:
+    """The worker's parts, and what its endpoints do."""
+
+    def __init__(self, config: WorkerSettings, log: service.Log) -> None:
+        """Raises OSError when the state folder cannot be used, SettingsError for settings that do not go together."""
+        self.config = config
+        self.log = log
+        self.boot_id = uuid.uuid4().hex
+        self.began = time.monotonic()
+        self.draining = False
+        self.threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.slots)
+        self.codec_specs = tuple(part for part in config.codec.split(",") if part)
+        self._lock = threading.RLock()
+        self._attempts: dict[str, Attempt] = {}  # the newest of each run
+        self._idle = threading.Condition(self._lock)
+        self._state_lock = lock_state(config.state)
+
+        spec = ProcessSpec(tuple(part for part in config.warm.split(",") if part), self.codec_specs, self.threads,
+                           config.codec_memory_mb, config.warm_s)
+        self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
+        self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration, self._fence, log.info)
+        self.outbox = Outbox(config.state / "outbox", self.link.deliver, log.info)
+        self.link.when_heard(self.outbox.hurry)
+        self.kept = Kept(config.state / "kept", config.keep_results)
+        self.place = Place(config.state / "runs", ClipCache(config.state / "clips", config.clip_cache_mb << 20),
+                           self.threads, self.codec_specs, self.link.download, self._keeper, self._told,
+                           self._over)
+        for message, folder in cut_short(self.place.runs):
+            log.warning("attempt-cut-short", run=message["run"], attempt=message["attempt"])
+            (self.outbox if message["callback"] else self.kept).put(message, folder)
+        for entry in self.outbox.waiting():  # so that whoever asks for them, or sends them again, finds them ended
+            dispatch = Dispatch(*entry.key, {}, {}, entry.message["callback"])
+            self._attempts[dispatch.run] = Attempt(dispatch, self.place, entry.message["state"],
+                                                   error=entry.message["error"], ended_at=time.time())
+
+        self.metrics = service.Metrics()
+        self._make_metrics()
+        self.server = service.Server(self._routes(), config, log=log, metrics=self.metrics,
+                                     authenticator=self._authenticator(), sockets=service.listen_sockets())
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Listen, warm the slots, deliver what is left, register."""
+        self.server.start()
+        for slot in self.slots:
+            slot.start()
+        self.outbox.start()
+        self.link.start()
+
+    def stop(self, hurry: threading.Event, extend: Any = lambda seconds: None) -> None:
+        """Take no more work, let runs finish for ``drain_s`` or until ``hurry``, hand back the others, deliver, end."""
+        self.draining = True
+        self.server.drain()
+        self.link.beat()
+        self.log.info("draining", running=len(self.unfinished()))
+        until = time.monotonic() + self.config.drain_s
+        while self.unfinished() and not hurry.is_set() and time.monotonic() < until:
+            extend(10.0)  # systemd must not lose patience before drain_s
+            with self._idle:
+                self._idle.wait(0.2)  # wakes when a run ends; the time limit is for `hurry`, set by a signal
+        for slot in self.slots:
+            slot.close(timeout_s=10.0)
+        self.outbox.flush(5.0 if self.link.registered.is_set() else 0.0)
+        self.link.close()
+        self.outbox.close(timeout_s=1.0)
+        self.server.stop(grace_s=2.0)
+        self.log.info("stopped", undelivered=len(self.outbox))
+        os.close(self._state_lock)
+
+    def alive(self) -> None:
+        """For the watchdog: raises when a part of the worker has died or is stuck."""
+        if not self._lock.acquire(timeout=5.0):
+            raise RuntimeError("the worker's lock has been held for 5 s")
+        self._lock.release()
+        dead = [slot.index for slot in self.slots if not slot.alive]
+        if dead or not self.link.alive():
+            raise RuntimeError(f"dead threads: slots {dead}, link alive: {self.link.alive()}")
+
+    @property
+    def name(self) -> str:
+        return self.config.name or f"{socket.gethostname()}-{self.server.address[1]}"
+
+    # --- what others see ---
+
+    def unfinished(self) -> list[Attempt]:
+        with self._lock:
+            return [attempt for attempt in self._attempts.values() if attempt.ended_at is None]
+
+    def why_not_ready(self) -> str:
+        """"" when an experiment would start at once if a slot is free."""
+        if self.draining:
+            return "the worker is draining"
+        broken = [slot for slot in self.slots if slot.state == "failed"]
+        if broken:
+            return broken[0].reason
+        if not all(slot.about for slot in self.slots):
+            return "codecs are being made ready"
+        return ""
+
+    def registration(self) -> dict[str, Any]:
+        """The document of POST /workers."""
+        about = self._about()
+        running = [{"run": attempt.dispatch.run, "attempt": attempt.dispatch.attempt, **attempt.progress}
+                   for attempt in self.unfinished() if attempt.dispatch.callback]
+        seen = {(entry["run"], entry["attempt"]) for entry in running}
+        running += [{"run": entry.key[0], "attempt": entry.key[1], "phase": "deliver", "fraction": 1.0,
+                     "frame": 0, "frames": None, "fps": None}
+                    for entry in self.outbox.waiting() if entry.key not in seen]
+        return {
+            "name": self.name,
+            "url": self.config.url or self.server.url,
+            # A slot whose codec process does not come up is none: nothing should be sent there.
+            "slots": sum(slot.state != "failed" for slot in self.slots) if about else 0,
+            "running": running,
+            "device": about.get("device", "cpu"),
+            "threads": self.threads,
+            "codecs": about.get("known", []),
+            "models": about.get("codecs", {}),
+            "version": VERSION,
+            "draining": self.draining,
+            "boot_id": self.boot_id,
+        }
+
+    def describe(self, attempt: Attempt) -> dict[str, Any]:
+        dispatch = attempt.dispatch
+        ended = None if attempt.ended_at is None else jobs.timestamp(attempt.ended_at)
+        return {"experiment_id": dispatch.run, "run": dispatch.run, "attempt": dispatch.attempt,
+                "status": attempt.state, "state": attempt.state, **attempt.progress, "error": attempt.error,
+                "accepted": jobs.timestamp(attempt.accepted), "ended": ended}
+
+    # --- endpoints ---
+
+    def _routes(self) -> service.Routes:
+        routes = service.Routes()
+        read, write = {"read", "client", "worker"}, {"client", "worker"}
+        routes.add("GET", "/livez", lambda request: Response(200, {"status": "alive"}), always=True)
+        routes.add("GET", "/readyz", self.get_readyz)
+        routes.add("GET", "/health", self.get_health)
+        routes.add("GET", "/status", self.get_status, roles=read)
+        routes.add("GET", "/metrics", self.get_metrics, roles=read, produces="text/plain")
+        routes.add("POST", "/experiment", self.post_experiment, body=service.JSON, roles=write)
+        routes.add("GET", "/experiment/{run}", self.get_experiment, roles=read)
+        routes.add("POST", "/experiment/{run}/cancel", self.post_cancel, body=service.JSON, roles=write)
+        routes.add("GET", "/experiment/{run}/artifacts/{name}", self.get_artifact, roles=read, produces="*/*")
+        return routes
+
+    def get_readyz(self, request: Request) -> Response:
+        if why := self.why_not_ready():
+            raise Problem(503, "not-ready", why, headers=RETRY_AFTER)
+        return Response(200, {"status": "ready"})
+
+    def get_health(self, request: Request) -> Response:
+        why = self.why_not_ready()
+        return Response(200, {
+            "status": "ok" if not why else "draining" if self.draining else "not ready", "reason": why,
+            "version": VERSION, "uptime_s": round(time.monotonic() - self.began, 3), "slots": len(self.slots),
+            "running": len(self.unfinished()), "outbox": len(self.outbox),
+        })
+
+    def get_status(self, request: Request) -> Response:
+        about = self._about()
+        slots = []
+        for slot in self.slots:
+            task = slot.task
+            slots.append({"slot": slot.index, "state": slot.state, "reason": slot.reason, "codec_process": slot.pid,
+                          "restarts": slot.restarts,
+                          "run": self.describe(task) if isinstance(task, Attempt) else None})
+        return Response(200, {
+            "name": self.name, "boot_id": self.boot_id, "version": VERSION, "draining": self.draining,
+            "orchestrator": self.link.home or None, "registered": self.link.registered.is_set(),
+            "orchestrator_trouble": self.link.trouble, "slots": slots,
+            "outbox": [{"run": entry.key[0], "attempt": entry.key[1], "state": entry.message["state"],
+                        "tries": entry.tries, "trouble": entry.trouble} for entry in self.outbox.waiting()],
+            "stale_results": self.link.stale, "device": about.get("device"), "threads": self.threads,
+            "codecs": about.get("known", []), "models": about.get("codecs", {}),
+        })
+
+    def get_metrics(self, request: Request) -> Response:
+        return Response(200, self.metrics.render(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def post_experiment(self, request: Request) -> Response:
+        dispatch = read_dispatch(request.document(), request.trace.traceparent, self.config.device)
+        attempt = self.accept(dispatch)
+        return Response(202, self.describe(attempt), {"Location": f"/experiment/{dispatch.run}"})
+
+    def get_experiment(self, request: Request) -> Response:
+        run = request.params["run"]
+        with self._lock:
+            attempt = self._attempts.get(run)
+        message = None if attempt and attempt.ended_at is None else self._kept_message(run)
+        if attempt is None and message is None:
+            raise Problem(404, "unknown-run", f"run {run} is not known here")
+        document = self.describe(attempt) if attempt else {
+            "experiment_id": run, "run": run, "attempt": 1, "status": message["state"], "state": message["state"],
+            "error": message["error"]} if message else {}
+        return Response(200, {**document, **((message or {}).get("result") or {})})
+
+    def post_cancel(self, request: Request) -> Response:
+        run = request.params["run"]
+        wanted = request.document().get("attempt")
+        with self._lock:
+            attempt = self._attempts.get(run)
+        if attempt is None:
+            raise Problem(404, "unknown-run", f"run {run} is not known here")
+        if attempt.ended_at is not None:
+            raise Problem(409, "already-ended", f"run {run} is {attempt.state}")
+        if wanted is not None and wanted != attempt.dispatch.attempt:
+            raise Problem(409, "stale-attempt", f"attempt: {wanted} is not here, {attempt.dispatch.attempt} is",
+                          field="attempt")
+        self._end(attempt, Outcome("cancelled"))
+        return Response(202, self.describe(attempt))
+
+    def get_artifact(self, request: Request) -> Response:
+        run, name = request.params["run"], request.params["name"]
+        folder, message = self.kept.folder(run) if RUN_NAME.fullmatch(run) else None, self._kept_message(run)
+        about = ((message or {}).get("artifacts") or {}).get(name)
+        if folder is None or about is None:
+            raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name} here")
+        return service.file_response(request, folder / name, sha256=about["sha256"])
+
+    # --- accepting work ---
+
+    def accept(self, dispatch: Dispatch) -> Attempt:
+        """Start the attempt, or find that it was started already. Raises Problem: 503 full, 409 stale, 422."""
+        with self._lock:
+            known = self._attempts.get(dispatch.run)
+            if known and known.dispatch.attempt == dispatch.attempt:
+                return known
+            if known and known.dispatch.attempt > dispatch.attempt:
+                detail = f"attempt: {known.dispatch.attempt} of run {dispatch.run} is here, {dispatch.attempt} is stale"
+                raise Problem(409, "stale-attempt", detail, field="attempt")
+            if not dispatch.callback and self.kept.folder(dispatch.run):
+                raise Problem(409, "already-ended", f"run: {dispatch.run} has ended here", field="run")
+            if self.draining:
+                raise Problem(503, "draining", "this worker takes no more work", headers=RETRY_AFTER)
+            names = self._about().get("known")
+            if names and dispatch.experiment["codec"] not in names:
+                detail = f"codec: {dispatch.experiment['codec']} is not known here, known are {', '.join(names)}"
+                raise Problem(422, "unknown-codec", detail, field="codec")
+            if known and known.ended_at is None:
+                self._end(known, Outcome("cancelled"))  # the orchestrator has given it up
+            free = sorted((slot for slot in self.slots if slot.free), key=lambda slot: slot.state != "ready")
+            if not free:
+                broken = next((slot.reason for slot in self.slots if slot.state == "failed"), "")
+                raise Problem(503, "no-free-slot", broken or "every slot of this worker is busy", headers=RETRY_AFTER)
+            attempt = Attempt(dispatch, self.place)
+            try:
+                attempt.record()
+            except OSError as error:
+                detail = f"the worker cannot store the run: {error}"
+                raise Problem(503, "disk-full", detail, headers=RETRY_AFTER) from error
+            self._attempts[dispatch.run] = attempt
+            self._forget_old()
+            free[0].offer(attempt)
+        self.log.info("run-accepted", run=dispatch.run, attempt=dispatch.attempt, slot=free[0].index)
+        return attempt
+
+    def _forget_old(self) -> None:
+        ended = [run for run, attempt in self._attempts.items() if attempt.ended_at is not None]
+        for run in ended[: max(0, len(ended) - REMEMBERED)]:
+            del self._attempts[run]
+
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        attempt.stop(outcome)
+        for slot in self.slots:
+            if slot.end(attempt, outcome):
+                return
+
+    # --- called by attempts, slots and the link ---
+
+    def _fence(self, run: str, number: int) -> None:
+        """The orchestrator has given this attempt up: stop computing for nobody."""
+        with self._lock:
+            attempt = self._attempts.get(run)
+        if attempt and attempt.dispatch.attempt == number and attempt.ended_at is None:
+            self.log.info("attempt-fenced", run=run, attempt=number)
+            self._end(attempt, Outcome("cancelled"))
+
+    def _keeper(self, dispatch: Dispatch) -> Keeper:
+        return self.outbox if dispatch.callback else self.kept
+
+    def _told(self, attempt: Attempt) -> None:
+        self.link.progress(attempt)
+
+    def _over(self, attempt: Attempt) -> None:
+        self.link.forget_progress(attempt)
+        seconds = (attempt.ended_at or time.time()) - attempt.accepted
+        self.log.info("run-ended", run=attempt.dispatch.run, attempt=attempt.dispatch.attempt, state=attempt.state,
+                      error=attempt.error, seconds=round(seconds, 3))
+        self._ended.inc(state=attempt.state)
+        self._seconds.observe(seconds, codec=attempt.dispatch.experiment["codec"])
+        with self._idle:
+            self._idle.notify_all()
+
+    def _slot_changed(self) -> None:
+        self.link.beat()
+
+    def _kept_message(self, run: str) -> dict[str, Any] | None:
+        return self.kept.message(run) if RUN_NAME.fullmatch(run) else None
+
+    def _about(self) -> dict[str, Any]:
+        return next((slot.about for slot in self.slots if slot.about), {})
+
+    def _client(self, address: str) -> service.Client:
+        verify: bool | str = str(self.config.ca) if self.config.ca else True
+        return service.Client(address, key=self.config.key, retries=0, verify=verify)
+
+    def _authenticator(self) -> service.Authenticator | None:
+        config = self.config
+        service.check_exposure(config.host, has_keys=bool(config.accept_key), insecure_bind=config.insecure_bind)
+        if not config.accept_key:
+            return None
+        name = config.accept_key.removeprefix("nck_").partition("_")[0]
+        key = service.Key(name, hashlib.sha256(config.accept_key.encode()).hexdigest(), "admin")
+        return service.Authenticator(lambda: {key.id: key})
+
+    def _make_metrics(self) -> None:
+        self._ended = self.metrics.counter("nvc_worker_runs_total", "Attempts ended here.", ("state",))
+        self._seconds = self.metrics.histogram("nvc_worker_run_seconds", "From accepting an attempt to its end.",
+                                               ("codec",), (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600, 3600))
+        for name, help_text, value in (
+            ("nvc_worker_running", "Attempts accepted and not ended.", lambda: len(self.unfinished())),
+            ("nvc_worker_outbox", "Ends not yet acknowledged.", lambda: len(self.outbox)),
+            ("nvc_worker_stale_results", "Ends refused because a later attempt was granted.", lambda: self.link.stale),
+            ("nvc_worker_ready", "1 when an experiment would start at once.", lambda: int(not self.why_not_ready())),
+            ("nvc_worker_registered", "1 while the orchestrator answers.", lambda: int(self.link.registered.is_set())),
+            ("nvc_worker_codec_restarts", "Codec processes replaced.", lambda: sum(s.restarts for s in self.slots)),
+        ):
+            self.metrics.gauge(name, help_text).track(value)
+
+
+def lock_state(state: Path) -> int:
+    """Hold the state folder for this process; raises OSError when another worker holds it."""
+    state.mkdir(parents=True, exist_ok=True)
+    for name in ("runs", "outbox", "kept", "clips"):
+        (state / name).mkdir(exist_ok=True)
+    number = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(number)
+        raise OSError(f"state: {state} is held by another worker") from error
+    return number
+
+
+def join_repeated(argv: Sequence[str]) -> list[str]:
+    """The arguments with ``--codec A --codec B`` as ``--codec A,B``: a row of a settings table has one value."""
+    others, codecs = [], []
+    pending = iter(argv)
+    for argument in pending:
+        if argument == "--codec":
+            codecs.append(next(pending, ""))
+        elif argument.startswith("--codec="):
+            codecs.append(argument.removeprefix("--codec="))
+        else:
+            others.append(argument)
+    return others + (["--codec", ",".join(codecs)] if codecs else [])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = service.load(WorkerSettings, join_repeated(sys.argv[1:] if argv is None else argv), prog="worker.py",
+                          description="Runs codecs for an orchestrator, or alone.")
+    log = service.Log(service="worker")
+    asked, hurry = threading.Event(), threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        (hurry if asked.is_set() else asked).set()  # the second one: do not wait for the runs
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        worker = Worker(config, log)
+        worker.start()
+    except (OSError, service.SettingsError) as error:
+        print(f"worker.py: {error}", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGHUP, lambda number, frame: worker.server.reload_tls() if config.tls_cert else None)
+    print(f"worker listening on {worker.server.url}", flush=True)
+    notifier = service.Notifier()
+    watchdog = service.Watchdog(notifier, {"http": worker.server.self_check, "parts": worker.alive}, log)
+    watchdog.start()
+    notifier.ready(f"listening on {worker.server.url}")
+    asked.wait()
+    notifier.stopping("draining")
+    worker.stop(hurry, notifier.extend)
+    watchdog.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
