@@ -19,8 +19,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from exchange import Principal
 from settings import SettingsError
-from wire import Headers, Principal, Problem
+from wire import Headers, Problem
 
 ROLES = ("client", "worker", "read", "admin")
 

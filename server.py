@@ -1,0 +1,435 @@
+"""The server: who waits where, and how many of each there may be.
+
+    doorman     one thread.  Accepts, and watches every connection that nobody works for (new, idle, or with half a
+                request) with one selector, closing those whose deadline has passed.  It never parses and never waits
+                for a client, so 10 or 1,000 silent ones are the same to it.
+    pool        http_threads threads.  Take connections with bytes to read from a queue of at most http_queue, go on as
+                far as the bytes allow, run the handler, send what the socket takes at once.  They wait for no client.
+    reserve     one thread, used only when the queue is full: it still receives, answers the routes marked `always`
+                (/livez), and everything else with 503 and Retry-After.
+    waits       up to http_waits threads, one for each event stream or Prefer: wait client.
+    transfers   up to http_transfers threads, one for each upload, file, or answer that a client takes slowly; each has
+                an absolute deadline that grows with the size, so the slowest client is at least http_min_rate fast.
+
+A connection belongs to one of these at a time; connection.py is its state machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import itertools
+import queue
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from access import Authenticator, is_loopback
+from connection import Connection
+from listening import ServerSettings, listen, raise_file_limit, tls_context
+from observe import Log, Metrics
+from routes import Routes
+from wire import METHODS, HeadLimits
+
+_FULL = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+         b"Connection: close\r\nContent-Length: %d\r\n\r\n%b")
+_FULL_BODY = (b'{"type":"/problems/overloaded","title":"Overloaded","status":503,"detail":"too many connections '
+              b'are open; try again soon","instance":"/","request_id":""}\n')
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_RESERVE_QUEUE = 1024  # connections; beyond it they are closed unanswered
+
+
+class Server:
+    """Listens, reads requests strictly, runs handlers in a bounded pool."""
+
+    def __init__(self, routes: Routes, settings: ServerSettings, *, log: Log | None = None,
+                 metrics: Metrics | None = None, authenticator: Authenticator | None = None,
+                 sockets: Sequence[socket.socket] = (), clock: Callable[[], float] = time.monotonic) -> None:
+        """sockets: already listening (listen_sockets()), used instead of host and port."""
+        self.routes, self.settings, self.authenticator, self.clock = routes, settings, authenticator, clock
+        self.log = log or Log(level="warning")
+        self.draining = threading.Event()
+        self.head_limits = HeadLimits(settings.http_line_bytes, settings.http_head_bytes, settings.http_fields)
+        self._sockets = list(sockets)
+        self._inherited = bool(sockets)
+        self._tls: ssl.SSLContext | None = None
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._wake_end = socket.socketpair()
+        self._awake = False
+        self._parked: deque[Connection] = deque()  # on their way to the doorman
+        self._idle: dict[Connection, None] = {}  # the doorman's; the longest idle first
+        self._timers: list[tuple[float, int, Connection]] = []
+        self._serial = itertools.count()
+        self._accept_again = 0.0
+        self._queue: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._reserve: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._slots = {"waits": settings.http_waits, "transfers": settings.http_transfers}
+        self._free = dict(self._slots)
+        self._memory = settings.http_buffer_bytes
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._open: set[Connection] = set()
+        self._threads: list[threading.Thread] = []
+        self._stopping = False
+        self._closed = False
+        self._busy = 0
+        names = {name.strip().lower() for name in settings.http_hosts.split(",") if name.strip()}
+        guarded = authenticator is None and not sockets and is_loopback(settings.host)
+        self.hosts = names if names or guarded else None
+        self._measure(metrics or Metrics())
+
+    def _measure(self, metrics: Metrics) -> None:
+        self._requests = metrics.counter("nvc_http_requests_total", "Requests answered.", ("method", "route", "status"))
+        self._seconds = metrics.histogram("nvc_http_request_seconds", "From a request's first byte to the answer's "
+                                          "last.", ("route",))
+        self._refused = metrics.counter("nvc_http_refused_total", "Requests and connections turned away by the HTTP "
+                                        "layer.", ("reason",))
+        metrics.gauge("nvc_http_connections", "Connections open.").track(lambda: len(self._open))
+        metrics.gauge("nvc_http_queue", "Connections waiting for a pool thread.").track(self._queue.qsize)
+        metrics.gauge("nvc_http_busy", "Pool threads at work.").track(lambda: self._busy)
+        metrics.gauge("nvc_http_apart", "Threads of waiting clients and transfers.", ("kind",)).track(
+            lambda: [({"kind": kind}, self._slots[kind] - free) for kind, free in self._free.items()])
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bind (OSError), load certificates (SettingsError), start the threads.  Returns once connections are
+        accepted."""
+        if self.settings.tls_cert is not None or self.settings.tls_key is not None:
+            self._tls = tls_context(self.settings)
+        if not self._sockets:
+            self._sockets = [listen(self.settings.host, self.settings.port)]
+        host, port = self._sockets[0].getsockname()[:2]
+        self._address: tuple[str, int] = (host, port)
+        raise_file_limit(self.settings.http_connections + 256)
+        for sock in self._sockets:
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ)
+        self._waker.setblocking(False)
+        self._wake_end.setblocking(False)
+        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._threads = [threading.Thread(target=self._doorman, name="http-doorman", daemon=True),
+                         threading.Thread(target=self._work, args=(self._reserve, True), name="http-reserve",
+                                          daemon=True)]
+        self._threads += [threading.Thread(target=self._work, args=(self._queue, False), name=f"http-{i}", daemon=True)
+                          for i in range(self.settings.http_threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """(host, port) bound."""
+        return self._address
+
+    @property
+    def url(self) -> str:
+        """http://host:port or https://host:port; an address that means "any" is given as loopback."""
+        host, port = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        scheme = "https" if self.settings.tls_cert is not None else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    def reload_tls(self) -> None:
+        """Read the certificate files again (SIGHUP); new connections use them.  SettingsError leaves the old ones."""
+        if self._tls is not None:
+            self._tls = tls_context(self.settings)
+
+    def self_check(self, timeout_s: float = 2.0) -> None:
+        """Connect to itself and fetch /livez; raises OSError.  For the watchdog."""
+        host, port = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        with socket.create_connection((host, port), timeout=timeout_s) as sock:
+            if self._tls is not None:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is ourselves
+                try:
+                    sock = context.wrap_socket(sock)
+                except ssl.SSLError:
+                    if self.settings.tls_client_ca is None:
+                        raise
+                    return  # it answered, by asking for a client certificate
+                if self.settings.tls_client_ca is not None:
+                    return
+            sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = sock.recv(1024)
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise OSError(f"/livez answered {answer[:40]!r}")
+
+    def drain(self) -> None:
+        """Set `draining`: waiters and event streams end, connections close after their answer.  Still listens."""
+        self.draining.set()
+
+    def stop(self, grace_s: float = 10.0) -> bool:
+        """Stop listening, finish requests in progress for up to grace_s, close everything.  True if all finished."""
+        self.draining.set()
+        self._stopping = True
+        self._wake()
+        with self._changed:
+            finished = self._changed.wait_for(lambda: not self._open, timeout=grace_s) if self._threads else True
+            left = list(self._open)
+        self._closed = True
+        self._wake()
+        for connection in left:  # whoever waits on one of these sockets comes back with an error
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+        for _ in range(self.settings.http_threads):
+            self._queue.put(None)
+        self._reserve.put(None)
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+        for sock in (*self._sockets, *(connection.sock for connection in left), self._waker, self._wake_end):
+            with contextlib.suppress(OSError):
+                sock.close()
+        return finished
+
+    # --- the doorman ------------------------------------------------------------------------------------------------
+
+    def _doorman(self) -> None:
+        while not self._closed:
+            try:
+                self._watch()
+            except Exception as error:  # one connection's fault must not end the watch over all others
+                self.log.error("doorman-failed", error=error)
+        self._selector.close()
+
+    def _watch(self) -> None:
+        now = self.clock()
+        next_look = min((self._timers[0][0] if self._timers else now + 60.0), now + 60.0)
+        if self._accept_again:
+            next_look = min(next_look, self._accept_again)
+        for key, _ in self._selector.select(max(next_look - now, 0.0)):
+            if key.fileobj is self._waker:
+                with contextlib.suppress(BlockingIOError):
+                    self._waker.recv(4096)
+            elif isinstance(key.data, Connection):
+                self._let_go(key.data)
+                self.enqueue(key.data)
+            else:
+                self._accept(key.fileobj)  # type: ignore[arg-type]
+        self._awake = False  # before looking, so that whoever parks after the look wakes us again
+        while self._parked:
+            self._watch_over(self._parked.popleft())
+        self._expire()
+        if self._accept_again and self.clock() >= self._accept_again and not self._stopping:
+            self._accept_again = 0.0
+            for sock in self._sockets:
+                self._selector.register(sock, selectors.EVENT_READ)
+        if self._stopping:
+            self._close_door()
+
+    def _accept(self, listener: socket.socket, most: int = 64) -> None:
+        for _ in range(most):  # then look after the others again
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    self.count_refusal("no-file-descriptor")
+                    self._make_room()
+                    self._pause_accepting()
+                    return
+                continue  # the client left before it was accepted
+            sock.setblocking(False)
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if len(self._open) >= self.settings.http_connections and not self._make_room():
+                self.count_refusal("connections")
+                with contextlib.suppress(OSError):
+                    if self._tls is None:
+                        sock.send(_FULL % (len(_FULL_BODY), _FULL_BODY))
+                sock.close()
+                continue
+            peer = address[0] if isinstance(address, tuple) else ""
+            connection = Connection(self, sock, peer, tls=self._tls)
+            with self._lock:
+                self._open.add(connection)
+            self._watch_over(connection)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; False when none is."""
+        if not self._idle:
+            return False
+        connection = next(iter(self._idle))
+        self._let_go(connection)
+        connection.close()
+        self.count_refusal("idle-made-room")
+        return True
+
+    def _pause_accepting(self) -> None:
+        for sock in self._sockets:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(sock)
+        self._accept_again = self.clock() + 0.1  # without it the selector would report the same listener for ever
+
+    def _watch_over(self, connection: Connection) -> None:
+        if connection.closed:
+            return
+        try:
+            self._selector.register(connection.sock, connection.want, connection)
+        except (OSError, ValueError, KeyError):
+            connection.close()
+            return
+        connection.watched = True
+        if connection.idle:
+            self._idle[connection] = None
+        if connection.timer is None or connection.deadline < connection.timer:
+            connection.timer = connection.deadline
+            heapq.heappush(self._timers, (connection.deadline, next(self._serial), connection))
+
+    def _let_go(self, connection: Connection) -> None:
+        self._selector.unregister(connection.sock)
+        connection.watched = False
+        self._idle.pop(connection, None)
+
+    def _expire(self) -> None:
+        now = self.clock()
+        while self._timers and self._timers[0][0] <= now:
+            due, _, connection = heapq.heappop(self._timers)
+            if connection.closed or due != connection.timer:
+                continue  # superseded by an earlier one
+            connection.timer = None
+            if not connection.watched:
+                continue  # someone works for it; the timer is set again when it is parked
+            if connection.deadline > now:
+                connection.timer = connection.deadline
+                heapq.heappush(self._timers, (connection.deadline, next(self._serial), connection))
+                continue
+            self._let_go(connection)
+            connection.expire()
+
+    def _close_door(self) -> None:
+        """Stop accepting; close who has nothing in progress.  A connection so new that its request may be on its way
+        has one more second."""
+        if self._sockets[0].fileno() >= 0:
+            for sock in self._sockets:
+                if not self._inherited:  # otherwise who is not accepted waits for the next process
+                    self._accept(sock, most=self.settings.http_connections)
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(sock)
+                sock.close()
+        now = self.clock()
+        for connection in list(self._idle):
+            if connection.served or connection.deadline <= now:
+                self._let_go(connection)
+                connection.close()
+            elif connection.deadline > now + 1.0:
+                self._let_go(connection)
+                connection.deadline = now + 1.0
+                self._watch_over(connection)
+
+    # --- called by connections, from any thread -----------------------------------------------------------------------
+
+    def park(self, connection: Connection) -> None:
+        """Give a connection to the doorman until it has something to read (or can be written to)."""
+        self._parked.append(connection)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            with contextlib.suppress(OSError):
+                self._wake_end.send(b"\0")
+
+    def enqueue(self, connection: Connection) -> None:
+        """Hand a connection with something to read to the pool; when the queue is full, to the reserve."""
+        if self.queue_again(connection):
+            return
+        if self._reserve.qsize() < _RESERVE_QUEUE:
+            self._reserve.put(connection)
+        else:
+            self.count_refusal("reserve-full")
+            connection.close()
+
+    def queue_again(self, connection: Connection) -> bool:
+        """Queue for the pool; False when the queue is full."""
+        if self._queue.qsize() >= self.settings.http_queue:
+            return False
+        self._queue.put(connection)
+        return True
+
+    def _work(self, line: queue.SimpleQueue[Connection | None], reserve: bool) -> None:
+        while (connection := line.get()) is not None:
+            with self._lock:
+                self._busy += not reserve
+            try:
+                connection.step(reserve=reserve)
+            except (Exception, SystemExit) as error:  # no job can take a thread of the pool with it
+                self.log.error("connection-failed", error=error, peer=connection.peer)
+                connection.close()
+            with self._lock:
+                self._busy -= not reserve
+
+    def spawn(self, kind: str, function: Callable[[], None], connection: Connection) -> bool:
+        """Run `function` in a thread of its own if one of that kind is free; the connection is then that thread's."""
+        with self._lock:
+            if not self._free[kind]:
+                return False
+            self._free[kind] -= 1
+
+        def run() -> None:
+            try:
+                function()
+            except (Exception, SystemExit) as error:
+                self.log.error("connection-failed", error=error, peer=connection.peer)
+                connection.close()
+            finally:
+                with self._lock:
+                    self._free[kind] += 1
+
+        try:
+            threading.Thread(target=run, name=f"http-{kind}", daemon=True).start()
+        except RuntimeError:  # the system has no thread left
+            with self._lock:
+                self._free[kind] += 1
+            return False
+        return True
+
+    def take_memory(self, count: int) -> bool:
+        """Reserve memory for a body; False when too much is reserved."""
+        with self._lock:
+            if self._memory < count:
+                return False
+            self._memory -= count
+            return True
+
+    def give_memory(self, count: int) -> None:
+        """Return what take_memory granted."""
+        with self._lock:
+            self._memory += count
+
+    def forget(self, connection: Connection) -> None:
+        """A connection was closed."""
+        with self._changed:
+            self._open.discard(connection)
+            if self._stopping:
+                self._changed.notify_all()
+
+    def count_refusal(self, reason: str) -> None:
+        """Count something turned away."""
+        self._refused.inc(reason=reason)
+
+    def record(self, connection: Connection, status: int, outcome: str) -> None:
+        """One line a request, and its metrics."""
+        seconds = self.clock() - (connection.received_at or self.clock())
+        head = connection.head
+        method = head.method if head is not None and head.method in METHODS else "other"
+        pattern = connection.route.pattern if connection.route is not None else "none"
+        self._requests.inc(method=method, route=pattern, status=str(status))
+        self._seconds.observe(seconds, route=pattern)
+        trace = connection.trace
+        fields = {"method": method, "path": head.path if head is not None else "", "route": pattern, "status": status,
+                  "bytes_in": (head.length - connection.unread) if head is not None else 0,
+                  "bytes_out": connection.bytes_out, "duration_ms": round(seconds * 1000, 3), "peer": connection.peer,
+                  "key": connection.principal.key, "trace_id": trace.trace_id if trace is not None else "",
+                  "request_id": trace.span_id if trace is not None else ""}
+        if outcome:
+            fields["outcome"] = outcome
+        self.log.info("request", **fields)
+        self.log.emf({"RequestTime": (seconds * 1000, "Milliseconds")}, Route=pattern, Status=f"{status // 100}xx")
