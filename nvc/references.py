@@ -9,7 +9,7 @@ byte says which picture a packet holds and what it refers to; other orders are w
 from __future__ import annotations
 
 PICTURE_BIT, B_BIT, EXPLICIT_BIT = 0x80, 0x40, 0x20  # of a P or B packet's head
-MAX_ALIVE = 32  # pictures, while one is decoded
+MAX_ALIVE = 18  # pictures, while one is decoded: what a mini-GOP of 32 needs
 MAX_SHORT_DISTANCE = 16  # of a reference, in the heads that imply it
 IMPLIED_WINDOW = 64  # numbers tried for an implied B picture, so that reading takes bounded time
 
@@ -75,8 +75,12 @@ class CodedOrder:
         """What is wrong with the GOP as it stands, were it to end here; or ""."""
         if self.gap <= self.top:
             return f"picture {self.gap} is missing from its GOP"
-        alive, _ = self._lives()
-        return f"{alive} pictures are alive at once, expected at most {MAX_ALIVE}" if alive > MAX_ALIVE else ""
+        return f"{self.alive} pictures are alive at once, expected at most {MAX_ALIVE}" * (self.alive > MAX_ALIVE)
+
+    @property
+    def alive(self) -> int:
+        """The most pictures alive while one is decoded: itself, references still wanted, those not yet shown."""
+        return self._lives()[0]
 
     def drops(self) -> list[tuple[int, ...]]:
         """For each picture in coding order, those that none after it refers to any more."""

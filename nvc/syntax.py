@@ -56,7 +56,7 @@ P and B packets. ``type`` is what the networks are told; a P picture is further 
     References are different pictures of the same GOP, coded before. A hierarchical GOP fits the short heads: a P
     picture ends each mini-GOP, and a B picture halves a gap. So a picture that codes nothing takes 4 bytes in all.
 
-    While a picture is decoded, at most 32 are alive: itself, those that it or later ones refer to, and those decoded
+    While a picture is decoded, at most 18 are alive: itself, those that it or later ones refer to, and those decoded
     that wait for an earlier number to be shown.
 
     In structure intra every picture is a GOP; in low_delay numbers only rise; random_access may do all of the above.
@@ -65,14 +65,16 @@ Index: where each GOP starts, without reading all of them.
     .- bytes ------------ meaning -----------------------------------------------------------------------------.
     | "X"                 starts the index                                                                     |
     | count     varint    GOPs                                                                                 |
-    | count × pictures, size   varints: the GOP's number of pictures, and its bytes from "GOP" to its crc       |
+    | count times:                                                                                             |
+    |   pictures varint   in the GOP                                                                           |
+    |   size    varint    bytes of the GOP, from "GOP" to its crc                                              |
     | length    4 bytes   of the index, from "X" to before this field                                          |
     '----------------------------------------------------------------------------------------------------------'
 
 Hash: the SHA-256 of all bytes before it, 32 bytes; the stream ends there. ``head -c -32 x.nvc | sha256sum`` prints it.
 
 Every byte is under the hash, so no change goes unseen; the checks of header and GOPs say where it is, and which GOPs
-are still good. docs/decisions/ says why packets have no check of their own.
+are still good. docs/decisions/0002-one-check-per-gop.md says why packets have none of their own.
 """
 
 from __future__ import annotations
