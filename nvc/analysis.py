@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nvc.network import CHANNELS, HYPER, Network, Side, dct_basis, step_size
+from nvc.network import CHANNELS, HYPER, Side, dct_basis, step_size
 
 
 def _conv(cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -21,7 +21,8 @@ class Analysis(nn.Module):
         lapped = torch.zeros(CHANNELS, 6, 8, 8)
         lapped[:, :, 2:6, 2:6] = dct_basis()
         self.core = nn.Parameter(lapped)
-        self.gain = nn.Parameter(torch.zeros(3, CHANNELS))
+        self.gain = nn.Parameter(torch.zeros(3, CHANNELS))              # log gain of a coefficient, by type
+        self.gain_slope = nn.Parameter(torch.zeros(3, CHANNELS))        # its change by octave of Δ
         self.ga = nn.Sequential(nn.Conv2d(18 + 3, 64, 4, 4), nn.ReLU(), _conv(64, 96), nn.ReLU(),
                                 _conv(96, 96), nn.ReLU(), _conv(96, CHANNELS))
         self.ha = nn.Sequential(_conv(2 * CHANNELS + 3, 96, 1), nn.ReLU(), _conv(96, 96, 5, 2), nn.ReLU(),
@@ -31,14 +32,15 @@ class Analysis(nn.Module):
         nn.init.zeros_(last.bias)
         last.weight.data *= 0.05
 
-    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side, network: Network) -> Tensor:
+    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
         """[B, CHANNELS, H, W] in steps (real-valued): what `walk` quantises."""
         r = x - p
-        linear = F.conv2d(F.pad(r, (2, 2, 2, 2), mode="reflect"), self.core, stride=4)
+        with torch.autocast(x.device.type, enabled=False):      # high rates need more than bfloat16's eight bits
+            linear = F.conv2d(F.pad(r, (2, 2, 2, 2), mode="reflect"), self.core, stride=4)
         plane = (side.planes / 32.0).expand(x.shape[0], 3, *x.shape[2:])
         extra = self.ga(torch.cat([r / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)).float() * 16.0
         octave = (side.t / 16.0 - 3.5)[:, None]
-        log = self.gain[side.kind] - network.gain_slope[side.kind] * octave
+        log = self.gain[side.kind] - self.gain_slope[side.kind] * octave
         scale = torch.exp(log) / step_size(side.t)[:, None]
         return (linear + extra) * scale[:, :, None, None]
 

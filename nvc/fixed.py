@@ -61,13 +61,11 @@ class Weights:
 def integers_of(conv: Conv) -> tuple[Tensor, Tensor, Tensor]:
     """(int8 weight, int8 exponent, int32 bias) of a trained layer: what `Conv.quantised` rounds to, as integers."""
     with torch.no_grad():
-        peak = conv.weight.abs().amax((1, 2, 3)).clamp_min(1e-8)
-        exponent = torch.ceil(torch.log2(peak / 127.0))
-        unit = torch.exp2(exponent)
+        conv.measure()
         w, b = conv.quantised()
-        weight = (w / unit[:, None, None, None]).round()
-        bias = (b / unit).round()
-    return weight.to(torch.int8), exponent.to(torch.int8), bias.to(torch.int32)
+        weight = (w / conv.unit[:, None, None, None]).round()
+        bias = (b / conv.unit).round()
+    return weight.to(torch.int8), torch.log2(conv.unit).round().to(torch.int8), bias.to(torch.int32)
 
 
 def prove(name: str, weight: Tensor, bias: Tensor, act_max: int = ACT_MAX) -> int:

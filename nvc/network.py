@@ -105,14 +105,21 @@ class Conv(nn.Module):
         std = gain * math.sqrt(2.0 / (cin * kernel * kernel))
         self.weight = nn.Parameter(torch.randn(cout, cin, kernel, kernel) * std)
         self.bias = nn.Parameter(torch.zeros(cout))
+        self.register_buffer("unit", torch.ones(cout), persistent=False)
         self.frozen: tuple[Tensor, Tensor] | None = None
+        self.measure()
+
+    @torch.no_grad()
+    def measure(self) -> None:
+        """Set 2^s of each output channel from its largest weight; after a change of weights, before `quantised`."""
+        peak = self.weight.abs().amax((1, 2, 3)).clamp_min(1e-8)
+        self.unit.copy_(torch.exp2(torch.ceil(torch.log2(peak / 127.0))))
 
     def quantised(self) -> tuple[Tensor, Tensor]:
         """Weights and biases as the decoder has them: int8·2^s, and bias a multiple of 2^s with 8 significant bits."""
-        peak = self.weight.detach().abs().amax((1, 2, 3)).clamp_min(1e-8)
-        unit = torch.exp2(torch.ceil(torch.log2(peak / 127.0)))
-        w = round_(self.weight / unit[:, None, None, None]).clamp(-127, 127) * unit[:, None, None, None]
-        b = round_(self.bias / unit) * unit
+        unit = self.unit[:, None, None, None]
+        w = round_(self.weight / unit).clamp(-127, 127) * unit
+        b = round_(self.bias / self.unit) * self.unit
         b = b + (b.detach().bfloat16().float() - b.detach())
         return w, b
 
@@ -187,6 +194,9 @@ class Side:
         columns = [t.float(), 64.0 * (kind == 1), 64.0 * (kind == 2)]
         return Side(kind, t.float(), torch.stack([c.float() for c in columns], 1)[:, :, None, None])
 
+    def to(self, device: torch.device) -> Side:
+        return Side(self.kind.to(device), self.t.to(device), self.planes.to(device))
+
     def join(self, tensors: list[Tensor]) -> Tensor:
         h, w = tensors[0].shape[2:]
         b = tensors[0].shape[0]
@@ -220,6 +230,12 @@ class Network(nn.Module):
         self.updates = self.updates[:-1]
         self.trunk = nn.ModuleList([Conv(2 * CHANNELS + GROUPS[0] + 3, 128), Conv(128, 96, 3), Conv(96, 128)])
         self.filter = nn.ModuleList([Conv(72 + 32, 48, 3), Conv(48, 48, 3), Conv(48, 24, 3, gain=0.05)])
+
+    def measure(self) -> None:
+        """See Conv.measure."""
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.measure()
 
     # -- entropy parameters -----------------------------------------------------------------------------------------
     def z_index(self, side: Side) -> Tensor:
@@ -301,7 +317,8 @@ class Network(nn.Module):
 
     def linear(self, v8: Tensor, p: Tensor, side: Side) -> Tensor:
         """Linear reconstruction: prediction plus lapped inverse transform, real-valued planes."""
-        return p + F.conv_transpose2d(v8 * self.gains(side), self.core, stride=4, padding=2)
+        with torch.autocast(v8.device.type, enabled=False):
+            return p + F.conv_transpose2d(v8 * self.gains(side), self.core, stride=4, padding=2)
 
     def correction(self, features: Tensor, base: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
         """In-loop filter and non-linear synthesis: what to add to `base`, in eighths of a pixel, integer planes.

@@ -59,7 +59,6 @@ def frozen(model: Objective, tables: Tables) -> dict[str, Tensor]:
             out[f"{name}.weight"], out[f"{name}.exponent"], out[f"{name}.bias"] = w, e, b
     for name, value in model.analysis.state_dict().items():
         out[f"analysis.{name}"] = value.half()
-    out["analysis.gain_slope"] = model.network.gain_slope.detach().half()
     return {k: v.contiguous() for k, v in out.items()}
 
 

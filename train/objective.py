@@ -7,6 +7,7 @@ straight through, so what is priced and what is reconstructed are the symbols th
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,30 +15,44 @@ from torch import Tensor, nn
 from nvc.analysis import Analysis
 from nvc.network import GROUPS, STEPS, Network, Side, clip_, gather, scale_of, step_size
 
+LOG2E = 1.0 / math.log(2.0)
+FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS) + 1)]
 LAMBDA = 0.15                       # λ = 0.15 Δ²: squared error of a pixel against bits of a pixel
 THRIFT = (0.10, 0.12, 0.16)         # λ of quantisation in units of Δ², by picture type (a picture that others copy: less)
 
 
-def laplace_bits(k: Tensor, b: Tensor) -> Tensor:
-    """Bits of the integer magnitude k ≥ 0 under a zero-mean Laplace distribution of scale b (steps), sign included."""
-    zero = -torch.log2(-torch.expm1(-0.5 / b))
-    tail = (k - 0.5) / (b * math.log(2)) + 1.0 - torch.log2(-torch.expm1(-1.0 / b))
-    return torch.where(k < 0.5, zero, tail)
+@dataclass
+class Laplace:
+    """Cost in bits of the integers under zero-mean Laplace distributions of scale b steps (sign included):
+    `zero` of 0, `base + |s|·slope` of any other. Tensors of one shape."""
 
+    zero: Tensor
+    base: Tensor
+    slope: Tensor
 
-def quantise(e: Tensor, b: Tensor, thrift: Tensor) -> Tensor:
-    """Symbols nearest to e, one toward zero, or zero: whichever has the least (e - s)² + thrift · bits."""
-    a = e.abs()
-    k = torch.round(a)
-    zero = -torch.log2(-torch.expm1(-0.5 / b))
-    slope = 1.0 / (b * math.log(2))
-    base = 1.0 - 0.5 * slope - torch.log2(-torch.expm1(-1.0 / b))
-    def cost(v: Tensor) -> Tensor:
-        return (a - v) ** 2 + thrift * torch.where(v < 0.5, zero, base + v * slope)
-    down = (k - 1).clamp_min(0)
-    best = torch.where(cost(down) < cost(k), down, k)
-    best = torch.where(a * a + thrift * zero < cost(best), torch.zeros_like(best), best)
-    return best * torch.sign(e)
+    @staticmethod
+    def of(index: Tensor) -> Laplace:
+        """From scale indices. With e = exp(-1/2b): P(0) = 1 - e, P(±k) = ½ e^(2k-1) (1 - e²)."""
+        inverse = 1.0 / scale_of(index)
+        e = torch.exp(-0.5 * inverse)
+        zero = -torch.log(1.0 - e) * LOG2E
+        slope = inverse * LOG2E
+        return Laplace(zero, 1.0 - 0.5 * slope + zero - torch.log(1.0 + e) * LOG2E, slope)
+
+    def bits(self, k: Tensor) -> Tensor:
+        """Bits of magnitudes k ≥ 0."""
+        return torch.where(k < 0.5, self.zero, self.base + k * self.slope)
+
+    def quantise(self, e: Tensor, thrift: Tensor) -> Tensor:
+        """Symbols nearest to e, one toward zero, or zero: whichever has the least (e - s)² + thrift · bits."""
+        a = e.abs()
+        k = torch.round(a)
+        down = (k - 1).clamp_min(0)
+        cost_k = (a - k) ** 2 + thrift * self.bits(k)
+        cost_down = (a - down) ** 2 + thrift * self.bits(down)
+        best = torch.where(cost_down < cost_k, down, k)
+        best = torch.where(a * a + thrift * self.zero < torch.minimum(cost_k, cost_down), 0.0, best)
+        return best * torch.sign(e)
 
 
 class Objective(nn.Module):
@@ -47,6 +62,7 @@ class Objective(nn.Module):
         super().__init__()
         self.network = Network()
         self.analysis = Analysis()
+        self.register_buffer("thrift", torch.tensor(THRIFT), persistent=False)
 
     def forward(self, x: Tensor, p0: Tensor, p1: Tensor, kind: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x, p0, p1: planes [B, 6, h, w]; returns latent bits, hyper bits [B], distortion [B] (6:1:1 squared error)."""
@@ -54,23 +70,22 @@ class Objective(nn.Module):
         intra = (kind == 0).float()[:, None, None, None]
         p = torch.floor((p0 + p1 + 1) * 0.5) * (1 - intra) + 128.0 * intra
         d = (p0 - p1) * (1 - intra)
-        y = self.analysis.latents(x, p, d, side, net)
+        y = self.analysis.latents(x, p, d, side)
         z = self.analysis.hyper(y, side)
         z = z + (torch.round(z) - z).detach()
-        z_bits = laplace_bits(z.abs(), scale_of(net.z_index(side)).expand_as(z)).sum((1, 2, 3))
+        z_bits = Laplace.of(net.z_index(side)).bits(z.abs()).sum((1, 2, 3))
         context = net.context(z, p, d, side)
-        thrift = torch.tensor(THRIFT)[kind][:, None, None, None]
+        thrift = self.thrift[kind][:, None, None, None]
         bits: list[Tensor] = []
-        first = [0, *torch.cumsum(torch.tensor(GROUPS), 0).tolist()]
 
         def visit(step: int, mean: Tensor, index: Tensor) -> Tensor:
             group, parity = STEPS[step]
-            e = gather(y[:, first[group]:first[group + 1]], parity) - mean / 8.0
-            b = scale_of(index)
+            e = gather(y[:, FIRST[group]:FIRST[group + 1]], parity) - mean / 8.0
+            prior = Laplace.of(index)
             with torch.no_grad():
-                s = quantise(e, b, thrift) * (index > 0)
+                s = prior.quantise(e, thrift) * (index > 0)
             s = e + (s - e).detach()
-            bits.append((laplace_bits(s.abs(), b) * (index > 0)).sum((1, 2, 3)))
+            bits.append((prior.bits(s.abs()) * (index > 0)).sum((1, 2, 3)))
             return 8.0 * s + mean
 
         v8, features = net.walk(context, visit)

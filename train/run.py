@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -58,6 +59,8 @@ def main() -> None:
         average, start, spent = s["average"], s["step"], s["seconds"]
     samples = Samples(sorted(o.samples.glob("*.bin")), o.photos, o.seed + start)
     step_of = torch.compile(model)
+    ahead = ThreadPoolExecutor(1)
+    following = ahead.submit(samples.batch, o.intra, o.inter)
     mean_j = torch.full((8,), 1.0)
     log = (o.out / "log.jsonl").open("a")
     began, step = time.monotonic(), start
@@ -73,7 +76,8 @@ def main() -> None:
         factor = min(1.0, (step + 1) / 200) * (1.0 if share < 0.67 else max(0.01, (1 - share) / 0.33))
         for g in optimiser.param_groups:
             g["lr"] = g["base"] * factor
-        batch = samples.batch(o.intra, o.inter)
+        model.network.measure()
+        batch, following = following.result(), ahead.submit(samples.batch, o.intra, o.inter)
         with torch.autocast("cpu", torch.bfloat16):
             y_bits, z_bits, distortion = step_of(batch.x, batch.p0, batch.p1, batch.kind, batch.t)
         j = lagrangian(y_bits + z_bits, distortion, batch.t, 256 * 256)
@@ -109,6 +113,7 @@ def main() -> None:
         if step % 1000 == 0:
             save()
     save()
+    ahead.shutdown()
 
 
 if __name__ == "__main__":

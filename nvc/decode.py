@@ -1,0 +1,197 @@
+"""The decoder: packets in, pictures out. Everything reachable from here is normative; see nvc/fixed.py for exactness.
+
+`reconstruct` is the one way that planes are made from latents: the encoder calls it too, with a `visit` that chooses
+symbols where the decoder's reads them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nvc import rangecoder, vectors
+from nvc.errors import BitstreamError
+from nvc.fixed import FixedNetwork
+from nvc.model import Model
+from nvc.motion import MotionField, Reference, predict
+from nvc.network import HYPER, TYPES, Side
+from nvc.planes import Planes, crop, predictions, unpack
+from nvc.syntax import Packet, Stream
+from picture import Picture
+
+BATCH = 4                       # pictures at once, at most; more gain little and cost memory
+
+
+@dataclass
+class Frame:
+    """A decoded picture, padded, ready to be predicted from."""
+
+    picture: Picture
+    reference: Reference
+
+    @staticmethod
+    def of(planes: Planes, field: MotionField | None) -> Frame:
+        picture = unpack(planes)
+        return Frame(picture, Reference(picture, field))
+
+
+class Clock:
+    """Seconds by part of the work."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+    def rounded(self) -> dict[str, float]:
+        return {name: round(s, 4) for name, s in sorted(self.seconds.items())}
+
+
+def side_of(types: list[str], steps: list[int], device: torch.device) -> Side:
+    """Side information of a batch, from packets' types and step indices."""
+    return Side.of(torch.tensor([TYPES[t] for t in types]), torch.tensor([float(q) for q in steps])).to(device)
+
+
+def grid(x: Tensor) -> NDArray[np.int32]:
+    """[B, C, H, W] of integers → int32 [B, H, W, C]: the order in which symbols stand in the stream."""
+    return x.permute(0, 2, 3, 1).contiguous().to(torch.int32).cpu().numpy()
+
+
+def ungrid(x: NDArray[np.int32], device: torch.device) -> Tensor:
+    """Inverse of `grid`: float32 [B, C, H, W], channels last."""
+    return torch.from_numpy(x).to(device).float().permute(0, 3, 1, 2)
+
+
+def hyper_shape(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the hyper-latent of a padded picture."""
+    return -(-height // 64), -(-width // 64)
+
+
+def reconstruct(network: FixedNetwork, side: Side, p: Tensor, d: Tensor, z: Tensor,
+                visit: Callable[[int, Tensor, Tensor], Tensor]) -> NDArray[np.uint8]:
+    """Decoded planes uint8 [B, 6, h, w] of a batch. p, d: `planes.predictions`; z: hyper-latent; visit: see `walk`."""
+    context = network.context(z, p, d, side)
+    v8, features = network.walk(context, visit)
+    return network.synthesis(v8, features, p, d, side).to(torch.uint8).cpu().numpy()
+
+
+class _Symbols:
+    """Reads the symbols of a batch of pictures, each from its own bytes."""
+
+    def __init__(self, network: FixedNetwork, payloads: list[bytes | memoryview], clock: Clock) -> None:
+        self.network, self.clock = network, clock
+        self.coders = [rangecoder.Decoder(payload) for payload in payloads]
+
+    def get(self, index: NDArray[np.int32]) -> NDArray[np.int32]:
+        with self.clock.part("entropy"):
+            return np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
+
+    def visit(self, step: int, mean: Tensor, index: Tensor) -> Tensor:
+        symbols = self.get(grid(index))
+        return ungrid(8 * symbols, mean.device) + mean
+
+
+def spans_of(number: int, references: tuple[int, ...]) -> tuple[int, int]:
+    """How far picture `number` is after its references (negative: before), 0 where there is none."""
+    first, second = (*references, number)[:2]
+    return number - first, number - second
+
+
+class GopDecoder:
+    """Decodes the packets of one GOP, in coding order, a batch at a time."""
+
+    def __init__(self, network: FixedNetwork, width: int, height: int, clock: Clock) -> None:
+        self.network, self.clock = network, clock
+        self.height, self.width = -(-height // 16) * 16, -(-width // 16) * 16
+        self.frames: dict[int, Frame] = {}
+
+    def field(self, packet: Packet) -> MotionField:
+        """Motion of a P or B packet."""
+        references = [self.frames[n].reference for n in packet.references]
+        coder = rangecoder.Decoder(packet.motion)
+        field = vectors.decode_field(coder, spans_of(packet.number, packet.references), references)
+        if coder.overrun:
+            raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes")
+        return field
+
+    @torch.inference_mode()
+    def decode(self, batch: list[Packet]) -> None:
+        """Decode packets that do not refer to each other; the pictures are in `frames` afterwards."""
+        with self.clock.part("motion"):
+            fields = [self.field(p) if p.references else None for p in batch]
+            pairs = [None if f is None else predict(f, [self.frames[n].reference for n in p.references])
+                     for p, f in zip(batch, fields, strict=True)]
+        with self.clock.part("network"):
+            network, device = self.network, self.network.device
+            p, d = predictions(pairs, self.height, self.width, device)
+            side = side_of([packet.type for packet in batch], [packet.q for packet in batch], device)
+            symbols = _Symbols(network, [packet.latents for packet in batch], self.clock)
+            rows, columns = hyper_shape(self.height, self.width)
+            index = network.z_index(side).expand(len(batch), HYPER, rows, columns)
+            z = ungrid(symbols.get(grid(index)), device)
+            planes = reconstruct(network, side, p, d, z, symbols.visit)
+        for packet, coder, field, made in zip(batch, symbols.coders, fields, planes, strict=True):
+            if coder.overrun:
+                raise BitstreamError(f"picture {packet.number}: its latents are longer than its bytes")
+            self.frames[packet.number] = Frame.of(made, field)
+
+
+def independent(packets: list[Packet], most: int = BATCH) -> Iterator[list[Packet]]:
+    """Packets in coding order, grouped so that none refers to another of its group."""
+    batch: list[Packet] = []
+    for packet in packets:
+        if batch and (len(batch) == most or any(b.number in packet.references for b in batch)):
+            yield batch
+            batch = []
+        batch.append(packet)
+    if batch:
+        yield batch
+
+
+class StreamDecoder:
+    """Decodes a parsed stream. Iterate `pictures()` once: uint8 4:2:0 pictures in display order.
+
+    Memory: the pictures that the stream itself holds alive (nvc/syntax.py bounds them), and one batch.
+    Raises BitstreamError for payloads that do not hold what their packets say."""
+
+    def __init__(self, stream: Stream, model: Model) -> None:
+        self.stream, self.model = stream, model
+        self.clock = Clock()
+        self.count = 0
+
+    def pictures(self) -> Iterator[Picture]:
+        header = self.stream.header
+        for gop in self.stream.gops:
+            decoder = GopDecoder(self.model.network, header.width, header.height, self.clock)
+            show, dropped = gop.first, set[int]()
+            for batch in independent(self.stream.packets(gop)):
+                decoder.decode(batch)
+                for packet in batch:
+                    dropped.update(packet.drop)
+                while show in decoder.frames:
+                    self.count += 1
+                    yield crop(decoder.frames[show].picture, header.width, header.height)
+                    show += 1
+                for number in [n for n in dropped if n < show]:
+                    decoder.frames.pop(number, None)
+                    dropped.discard(number)
+
+    def details(self) -> dict[str, Any]:
+        """What was measured: seconds by part (network includes the waits for entropy), model, kernels."""
+        return {"seconds": self.clock.rounded(), "model": self.model.name, "model_sha256": self.model.sha256,
+                "missing": [[r.start, r.stop] for r in self.stream.missing]}

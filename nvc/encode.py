@@ -1,0 +1,217 @@
+"""The encoder: pictures in, stream out. Float where no decoder repeats it; pictures come from `decode.reconstruct`.
+
+    pictures ─ pad ─ mark cuts ─ order ─► batches of one level ─► motion ─► latents ─► symbols ─► packets
+                                              ▲                                  │
+                                              └───────── decoded pictures ◄──────┘
+
+Memory is bounded by the mini-GOP: pictures waiting to be coded, and those that later ones refer to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coding import Encoded, FrameReport, Progress, Report, Settings, no_report
+from nvc import quantise, rangecoder, search, vectors
+from nvc.analysis import Analysis
+from nvc.decode import Clock, Frame, grid, hyper_shape, reconstruct, side_of, spans_of, ungrid
+from nvc.errors import SettingsError
+from nvc.model import Model, load_model
+from nvc.motion import MotionField, predict
+from nvc.network import GROUPS, HYPER, STEPS, T_MAX, gather, step_size
+from nvc.planes import crop, pack, pad, predictions, tensor
+from nvc.scenes import mark_cuts
+from nvc.structure import STRUCTURES, Planner, Unit, schedule
+from nvc.syntax import Header, Packet, Writer
+from picture import ClipInfo, Picture
+
+QUALITY_MAX = 63
+EFFORT_MAX = 3
+T_COARSEST, T_FINEST = 106, 8           # step indices of qualities 0 and 63: Δ = 99 … 1.4
+THRIFT = {"I": 0.10, "P": 0.12, "B": 0.16}      # λ of quantisation in Δ²: less in pictures that others copy
+FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS) + 1)]
+_analyses: dict[str, Analysis] = {}
+
+
+def step_index(quality: int) -> int:
+    """Step index t of an I picture at quality 0 … 63."""
+    return round(T_COARSEST - quality * (T_COARSEST - T_FINEST) / QUALITY_MAX)
+
+
+def check(settings: Settings) -> None:
+    """SettingsError names the setting that is out of its range."""
+    if not 0 <= settings.quality <= QUALITY_MAX:
+        raise SettingsError(f"quality is {settings.quality}, expected 0…{QUALITY_MAX}")
+    if not 0 <= settings.effort <= EFFORT_MAX:
+        raise SettingsError(f"effort is {settings.effort}, expected 0…{EFFORT_MAX}")
+    if settings.structure not in STRUCTURES:
+        raise SettingsError(f"structure is {settings.structure!r}, expected one of {', '.join(STRUCTURES)}")
+    if settings.intra_period < 1:
+        raise SettingsError(f"intra_period is {settings.intra_period}, expected at least 1")
+    if settings.options:
+        raise SettingsError(f"options: nvc has none, got {', '.join(sorted(settings.options))}")
+
+
+def analysis_of(model: Model) -> Analysis:
+    """The encoder's networks of a model, made once."""
+    if model.sha256 not in _analyses:
+        analysis = Analysis()
+        prefix = "analysis."
+        analysis.load_state_dict({k.removeprefix(prefix): v.float() for k, v in model.weights.tensors.items()
+                                  if k.startswith(prefix)})
+        analysis = analysis.to(model.network.device, memory_format=torch.channels_last).eval()
+        _analyses[model.sha256] = analysis.requires_grad_(False)
+    return _analyses[model.sha256]
+
+
+@dataclass
+class Tally:
+    """What was spent: bits by part over the clip, and seconds."""
+
+    bits: dict[str, int] = field(default_factory=lambda: {"motion": 0, "hyper": 0, "latents": 0})
+    clock: Clock = field(default_factory=Clock)
+
+
+class _Writer:
+    """Chooses and writes the symbols of a batch of pictures, each into its own bytes."""
+
+    def __init__(self, model: Model, types: list[str], tally: Tally) -> None:
+        self.tables, self.tally = model.network.tables, tally
+        self.bits = self.tables.bits()
+        self.thrift = [np.float32(THRIFT[t]) for t in types]
+        self.coders = [rangecoder.Encoder() for _ in types]
+
+    def put(self, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
+        with self.tally.clock.part("entropy"):
+            for coder, s, i in zip(self.coders, symbols, index, strict=True):
+                coder.put(s, i, self.tables)
+
+    def code(self, y: Tensor, step: int, mean: Tensor, index: Tensor) -> Tensor:
+        """One step of `walk`: quantise by D + λR, write, and give back the latents in eighths of a step."""
+        group, parity = STEPS[step]
+        wanted = gather(y[:, FIRST[group]:FIRST[group + 1]], parity) - mean / 8.0
+        e = wanted.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        rows = grid(index)
+        symbols = np.empty(e.shape, np.int32)
+        with self.tally.clock.part("quantise"):
+            for k, thrift in enumerate(self.thrift):
+                quantise.choose(e[k].reshape(-1), rows[k].reshape(-1), thrift, self.bits, self.tables.radius,
+                                symbols[k].reshape(-1))
+        self.put(symbols, rows)
+        return ungrid(8 * symbols, mean.device) + mean
+
+
+class Encoder:
+    """Codes the batches of one clip; `frames` holds the decoded pictures that may still be referred to.
+
+    observe(unit, padded picture, its two predictions): called for each picture where set; training learns from it."""
+
+    def __init__(self, model: Model, settings: Settings, t: float) -> None:
+        self.model, self.settings, self.t = model, settings, t
+        self.network, self.analysis = model.network, analysis_of(model)
+        self.fast = torch.bfloat16 if "bfloat16" in self.network.kernels.values() else torch.float32
+        self.tally = Tally()
+        self.frames: dict[int, Frame] = {}
+        self.observe: Callable[[Unit, Picture, tuple[Picture, Picture] | None], None] | None = None
+
+    def q(self, unit: Unit) -> int:
+        """Step index of a unit. A fraction of t is spread over the pictures by the golden ratio's multiples."""
+        dither = (unit.number * 0.6180339887498949) % 1.0
+        return min(max(math.floor(self.t + dither) + unit.step_offset, 0), T_MAX)
+
+    def motion(self, unit: Unit, picture: Picture) -> tuple[MotionField, bytes]:
+        """Search and code the motion of a P or B picture."""
+        references = [self.frames[n].reference for n in unit.references]
+        spans = spans_of(unit.number, unit.references)
+        found = search.search(picture.y, references, spans, float(step_size(self.q(unit))))
+        coder = rangecoder.Encoder()
+        coded = vectors.encode_field(coder, found, references)
+        return coded, coder.finish()
+
+    @torch.inference_mode()
+    def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
+        """Packets of units that do not refer to each other, their padded pictures given."""
+        units, pictures = [u for u, _ in batch], [p for _, p in batch]
+        height, width = pictures[0].y.shape
+        clock, device = self.tally.clock, self.network.device
+        with clock.part("motion"):
+            found = [self.motion(u, p) if u.references else (None, b"") for u, p in batch]
+            pairs = [None if f is None else predict(f, [self.frames[n].reference for n in u.references])
+                     for u, (f, _) in zip(units, found, strict=True)]
+        if self.observe:
+            for unit, picture, pair in zip(units, pictures, pairs, strict=True):
+                self.observe(unit, picture, pair)
+        with clock.part("network"):
+            x = tensor([pack(p) for p in pictures], device)
+            p, d = predictions(pairs, height, width, device)
+            types = [u.type for u in units]
+            side = side_of(types, [self.q(u) for u in units], device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.fast == torch.bfloat16):
+                y = self.analysis.latents(x, p, d, side)
+                z = torch.round(self.analysis.hyper(y, side)).clamp(-127, 127)
+            writer = _Writer(self.model, types, self.tally)
+            z_index = grid(self.network.z_index(side).expand(len(units), HYPER, *hyper_shape(height, width)))
+            symbols = grid(z) * (z_index > 0)
+            writer.put(symbols, z_index)
+            hyper = [coder.size for coder in writer.coders]
+            planes = reconstruct(self.network, side, p, d, ungrid(symbols, device),
+                                 lambda step, mean, index: writer.code(y, step, mean, index))
+        for k, (unit, (motion, coded)) in enumerate(zip(units, found, strict=True)):
+            latents = writer.coders[k].finish()
+            for part, size in (("motion", len(coded)), ("hyper", hyper[k]), ("latents", len(latents) - hyper[k])):
+                self.tally.bits[part] += 8 * size
+            self.frames[unit.number] = Frame.of(planes[k], motion)
+            yield Packet(unit.number, unit.type, unit.references, self.q(unit), coded, latents)
+
+
+def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings, progress: Report = no_report, *,
+                t: float | None = None, watch: Callable[[int, Picture], None] | None = None) -> Encoded:
+    """Code a clip at a constant quality. SettingsError names a bad setting; Cancelled passes from `progress`.
+
+    t: step index instead of the quality's, may have a fraction; watch: is handed each decoded picture, in order."""
+    check(settings)
+    model = load_model(settings.model)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    encoder = Encoder(model, settings, step_index(settings.quality) if t is None else t)
+    header = Header(model.id, info.width, info.height, info.fps, info.matrix, info.range, settings.structure,
+                    settings.intra_period)
+    stream, reports = Writer(header), list[FrameReport]()
+    digest, show = hashlib.sha256(), 0
+    planner = Planner(settings.structure, settings.intra_period)
+    marked = mark_cuts((pad(picture) for picture in pictures), lambda picture: picture.y)
+    dropped = set[int]()
+    for batch in schedule(marked, planner):
+        for packet in encoder.encode(batch):
+            reports.append(FrameReport(packet.number, packet.type, stream.add(packet)))
+        for unit, _ in batch:
+            dropped.update(unit.drop)
+        while show in encoder.frames:
+            shown = crop(encoder.frames[show].picture, info.width, info.height)
+            for plane in shown:
+                digest.update(plane)
+            if watch:
+                watch(show, shown)
+            show += 1
+        for number in [n for n in dropped if n < show]:
+            encoder.frames.pop(number, None)
+            dropped.discard(number)
+        progress(Progress("encode", len(reports), info.frames))
+    if not reports:
+        raise SettingsError("clip: no pictures, expected at least one")
+    data = stream.finish()
+    reports.sort(key=lambda report: report.index)
+    bits = encoder.tally.bits | {"headers": 8 * len(data) - sum(encoder.tally.bits.values())}
+    details: dict[str, Any] = {"seconds": encoder.tally.clock.rounded(), "bits": bits, "quality": settings.quality,
+                               "step_index": encoder.t, "model": model.name, "model_sha256": model.sha256,
+                               "kernels": sorted(set(model.network.kernels.values()))}
+    return Encoded(data, reports, digest.hexdigest(), replace(info, frames=len(reports)), details)

@@ -1,0 +1,105 @@
+"""The networks: layout of the checkerboard, exactness of the frozen form, proofs that refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nvc import fixed
+from nvc.model import DEFAULT_MODEL, load_model
+from nvc.network import STEPS, Conv, Network, Side, dct_basis, gather, scatter
+from train.export import frozen, laplace_tables
+from train.objective import Laplace, Objective
+
+
+def test_scatter_undoes_gather_for_both_colours() -> None:
+    x = torch.arange(2 * 3 * 4 * 6, dtype=torch.float32).reshape(2, 3, 4, 6)
+    assert torch.equal(scatter(gather(x, 0), 0) + scatter(gather(x, 1), 1), x)
+
+
+def test_gather_takes_the_even_colour_row_by_row() -> None:
+    x = torch.tensor([[0.0, 1, 2, 3], [4, 5, 6, 7]])[None, None]
+    assert gather(x, 0)[0, 0].tolist() == [[0, 2], [5, 7]]
+    assert gather(x, 1)[0, 0].tolist() == [[1, 3], [4, 6]]
+
+
+def test_steps_cover_every_channel_group_once() -> None:
+    assert sorted(STEPS) == sorted([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, None)])
+
+
+def test_the_basis_is_orthonormal() -> None:
+    b = dct_basis().reshape(96, 96)
+    assert torch.allclose(b @ b.T, torch.eye(96), atol=1e-6)
+
+
+def test_weights_round_to_int8_times_a_power_of_two() -> None:
+    torch.manual_seed(0)
+    conv = Conv(5, 7, 3)
+    weight, exponent, bias = fixed.integers_of(conv)
+    assert weight.abs().max() <= 127
+    assert torch.equal(weight.float() * torch.exp2(exponent.float())[:, None, None, None], conv.quantised()[0])
+    assert torch.equal(bias.float() * torch.exp2(exponent.float()), conv.quantised()[1])
+
+
+def test_a_layer_whose_sums_could_leave_float32_is_refused() -> None:
+    weight = torch.full((1, 600, 1, 1), 127, dtype=torch.int8)
+    with pytest.raises(fixed.ExactnessError, match=r"layer x: a sum may reach 19431000, float32 is exact below 16777216"):
+        fixed.prove("x", weight, torch.zeros(1, dtype=torch.int32))
+
+
+def test_a_kernel_that_rounds_differently_is_found_at_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(DEFAULT_MODEL)
+    real = torch.nn.functional.conv2d
+
+    def sloppy(x, w, *args, **kwargs):
+        return real(x, w, *args, **kwargs) * (1 + 2.0**-7)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", sloppy)
+    with pytest.raises(fixed.ExactnessError, match="neither bfloat16 nor float32 kernels are exact"):
+        fixed.FixedNetwork(model.weights)
+
+
+def test_the_frozen_network_gives_the_numbers_of_the_trained_one() -> None:
+    torch.manual_seed(1)
+    trained = Objective().eval().requires_grad_(False)
+    tensors = frozen(trained, laplace_tables())
+    exact = fixed.FixedNetwork(fixed.Weights(tensors, "0" * 64))
+    side = Side.of(torch.tensor([2]), torch.tensor([48.0]))
+    p = torch.randint(0, 256, (1, 6, 32, 32)).float()
+    d = torch.randint(-40, 40, (1, 6, 32, 32)).float()
+    z = torch.randint(-3, 4, (1, 48, 1, 1)).float()
+
+    def visit(step: int, mean: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        noise = torch.Generator().manual_seed(step)
+        return 8 * torch.randint(-2, 3, mean.shape, generator=noise) + mean
+
+    results = []
+    for network in (trained.network, exact):
+        assert isinstance(network, Network)
+        with torch.inference_mode():
+            context = network.context(z, p, d, side)
+            v8, features = network.walk(context, visit)
+            results.append((context, v8, features, network.synthesis(v8, features, p, d, side).round().clamp(0, 255)))
+    for a, b in zip(results[0][:3], results[1][:3], strict=True):
+        assert torch.equal(a, b)
+    assert (results[0][3] - results[1][3]).abs().max() <= 1     # the linear core is rounded to 2^-14 at export
+
+
+def test_laplace_probabilities_sum_to_one() -> None:
+    k = torch.arange(0, 4000.0)[:, None]
+    p = torch.exp2(-Laplace.of(torch.tensor([0.0, 10.0, 30.0, 55.0]).double()[None].expand(4000, 4)).bits(k))
+    total = p[0] + 2 * p[1:].sum(0)
+    assert torch.allclose(total, torch.ones(4, dtype=torch.float64), atol=1e-6)
+
+
+def test_rate_distortion_quantisation_matches_a_plain_search() -> None:
+    torch.manual_seed(2)
+    e = torch.randn(500) * 3
+    index = torch.randint(1, 50, (500,)).float()
+    prior = Laplace.of(index)
+    chosen = prior.quantise(e, torch.tensor(0.15))
+    for value, symbol, zero, base, slope in zip(e, chosen, prior.zero, prior.base, prior.slope, strict=True):
+        near = int(torch.round(value))
+        options = {near, near - (near > 0) + (near < 0), 0}
+        cost = {s: (value - s) ** 2 + 0.15 * (zero if s == 0 else base + abs(s) * slope) for s in options}
+        assert cost[int(symbol)] <= min(cost.values()) + 1e-5
