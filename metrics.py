@@ -1,0 +1,198 @@
+"""What is measured, and its definitions. All on 8-bit 4:2:0 pictures, of which the distorted came out of a decoder.
+
+PSNR          10 log10(255² / MSE) of one plane of one picture, in dB.  Identical planes have no PSNR; they are given
+              as 100 dB, and so is anything above, since JSON has no infinity.
+psnr          (6 Y + U + V) / 8 of the planes' PSNRs.
+SSIM, MS-SSIM of luma, see ssim.py.
+of a clip     The mean over pictures of each of these.  ``…_of_mean_mse``: the PSNR of the mean MSE over all pictures
+              instead, which bad pictures pull down further; both averagings are found in papers.
+bit rate      8 · bytes · fps / frames / 10^6, in Mbit/s.  bpp: bits per luma sample.
+compression   Bytes of the clip as raw 8-bit 4:2:0 over its coded bytes.
+BD-rate       see bdrate.py.
+
+    python metrics.py REFERENCE DISTORTED [--json]
+
+compares two clips (any that video.py opens; one may be ``-``).  Exit codes: 0 done, 1 failed with one line on standard
+error, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from bdrate import BDRate, bd_rate
+from picture import ClipInfo, Picture, VideoError
+from ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim_and_ms_ssim
+
+__all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "frame_metrics", "psnr", "rate_metrics", "ssim_db"]
+
+MAX_DB = 100.0
+PLANES = ("y", "u", "v")
+AVERAGED = ("psnr", "psnr_y", "psnr_u", "psnr_v", "ssim", "ms_ssim", "mse_y", "mse_u", "mse_v")
+
+
+class MetricsError(Exception):
+    """Two clips that cannot be compared, or a rate of nothing."""
+
+
+def psnr(mse: float) -> float:
+    """PSNR in dB of a mean squared error of 8-bit samples, at most MAX_DB."""
+    return min(MAX_DB, 10 * math.log10(255**2 / mse)) if mse > 0 else MAX_DB
+
+
+def weighted(y: float, u: float, v: float) -> float:
+    """The 6:1:1 mean of values of the three planes."""
+    return (6 * y + u + v) / 8
+
+
+def ssim_db(ssim: float) -> float:
+    """SSIM or MS-SSIM on a scale on which differences near 1 show, and on which BD-rate is taken: -10 log10(1 - x)."""
+    return min(MAX_DB, -10 * math.log10(1 - ssim)) if ssim < 1 else MAX_DB
+
+
+def frame_metrics(reference: Picture, distorted: Picture) -> dict[str, float | None]:
+    """Of one picture: psnr, psnr_y, psnr_u, psnr_v (dB), mse_y, mse_u, mse_v, ssim, ms_ssim (luma).
+
+    ssim is None under 11 lines or columns, ms_ssim under 161.  MetricsError when the sizes differ.
+    """
+    errors = {}
+    for name, a, b in zip(PLANES, reference, distorted, strict=True):
+        if a.shape != b.shape:
+            raise MetricsError(f"{name}: the reference is {_size(a)}, the distorted picture {_size(b)}")
+        difference = np.subtract(a, b, dtype=np.float64).ravel()
+        errors[name] = float(difference @ difference) / difference.size
+    ratios = {name: psnr(mse) for name, mse in errors.items()}
+    ssim, ms_ssim = ssim_and_ms_ssim(reference.y, distorted.y)
+    return {
+        "psnr": weighted(**ratios),
+        **{f"psnr_{name}": value for name, value in ratios.items()},
+        **{f"mse_{name}": value for name, value in errors.items()},
+        "ssim": ssim,
+        "ms_ssim": ms_ssim,
+    }
+
+
+class ClipMetrics:
+    """Metrics of a clip, picture by picture: ``add`` each pair in order, then ask for the ``summary``."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._sums = dict.fromkeys(AVERAGED, 0.0)
+        self._missing: dict[str, str] = {}
+
+    def add(self, reference: Picture, distorted: Picture) -> dict[str, float | None]:
+        """The :func:`frame_metrics` of this pair, which are kept in the means."""
+        values = frame_metrics(reference, distorted)
+        self.frames += 1
+        for name in AVERAGED:
+            value = values[name]
+            if value is None:
+                side = SSIM_SIDE if name == "ssim" else MS_SSIM_SIDE
+                self._missing[name] = f"needs at least {side} lines and columns, the luma is {_size(reference.y)}"
+            else:
+                self._sums[name] += value
+        return values
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the pictures so far, by the names of :func:`frame_metrics`, and ``frames``.
+
+        ``psnr_of_mean_mse`` and ``psnr_{y,u,v}_of_mean_mse`` are of the mean MSE.  A metric that cannot be had is
+        None, and ``ssim_reason`` or ``ms_ssim_reason`` says why.  MetricsError without any picture.
+        """
+        if not self.frames:
+            raise MetricsError("no picture was compared")
+        means = {name: None if name in self._missing else self._sums[name] / self.frames for name in AVERAGED}
+        of_mean = {name: psnr(self._sums[f"mse_{name}"] / self.frames) for name in PLANES}
+        return {
+            "frames": self.frames,
+            **means,
+            "psnr_of_mean_mse": weighted(**of_mean),
+            **{f"psnr_{name}_of_mean_mse": value for name, value in of_mean.items()},
+            **{f"{name}_reason": reason for name, reason in self._missing.items()},
+        }
+
+
+def rate_metrics(total_bytes: int, info: ClipInfo) -> dict[str, float]:
+    """bitrate_mbps (10^6 bits a second), bpp (bits per luma sample) and compression_ratio of a coded clip.
+
+    MetricsError unless there are bytes, and pictures in ``info.frames``.
+    """
+    if total_bytes < 1 or not info.frames:
+        raise MetricsError(f"a rate needs bytes and pictures, got {total_bytes} bytes and {info.frames} pictures")
+    seconds = info.frames / info.fps
+    return {
+        "bitrate_mbps": float(Fraction(8 * total_bytes, 10**6) / seconds),
+        "bpp": 8 * total_bytes / (info.width * info.height * info.frames),
+        "compression_ratio": info.picture_bytes * info.frames / total_bytes,
+    }
+
+
+def _size(plane: np.ndarray) -> str:
+    return f"{plane.shape[1]}x{plane.shape[0]}"
+
+
+def compare(reference: str, distorted: str) -> dict[str, Any]:
+    """Metrics of two clips: the summary, ``per_frame`` rows, and ``notes`` on what makes the numbers doubtful.
+
+    Raises VideoError, and MetricsError when size or number of pictures differ.
+    """
+    from video import open_clip  # brings FFmpeg with it, which those who only ask for BD-rates need not load
+
+    total, rows = ClipMetrics(), []
+    with open_clip(reference) as a, open_clip(distorted) as b:
+        pictures, others = iter(a), iter(b)
+        for index, picture in enumerate(pictures):
+            other = next(others, None)
+            if other is None:
+                raise MetricsError(f"{distorted} ends after {index} pictures, {reference} goes on")
+            rows.append({"index": index, **total.add(picture, other)})
+        if next(others, None) is not None:
+            raise MetricsError(f"{reference} ends after {len(rows)} pictures, {distorted} goes on")
+        notes = [
+            f"{name} differs ({getattr(a.info, name)} and {getattr(b.info, name)}); samples are compared as they are"
+            for name in ("matrix", "range")
+            if getattr(a.info, name) != getattr(b.info, name)
+        ]
+        notes += [f"{path} was converted: {c.info.converted}" for path, c in ((reference, a), (distorted, b))
+                  if c.info.converted]  # fmt: skip
+    return {**total.summary(), "per_frame": rows, "notes": notes}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="metrics.py", description="Compare two clips, picture by picture.")
+    parser.add_argument("reference", metavar="REFERENCE", help="the source: a video file, picture or folder, or -")
+    parser.add_argument("distorted", metavar="DISTORTED", help="what a decoder made of it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with a row for each picture")
+    options = parser.parse_args(arguments)
+    if options.reference == options.distorted == "-":
+        parser.error("only one of the two can be standard input")
+    try:
+        result = compare(options.reference, options.distorted)
+    except (VideoError, MetricsError) as error:
+        print(f"metrics.py: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{result['frames']} pictures")
+    for name, unit in (("psnr", "dB YUV 6:1:1"), ("psnr_y", "dB"), ("psnr_u", "dB"), ("psnr_v", "dB"),
+                       ("psnr_of_mean_mse", "dB YUV 6:1:1"), ("ssim", ""), ("ms_ssim", "")):  # fmt: skip
+        value = result[name]
+        shown = f"{value:.4f} {unit}" if value is not None else f"none: {result[f'{name}_reason']}"
+        print(f"{name:<17} {shown.rstrip()}")
+    for note in result["notes"]:
+        print(f"note: {note}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
