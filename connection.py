@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import select
 import selectors
 import socket
 import ssl
@@ -32,16 +31,14 @@ from exchange import (
     render_problem,
     requested_wait,
 )
-from outgoing import Outgoing
+from incoming import PIECE, Incoming
 from routes import MethodNotAllowed, Route, check_accept, check_body, check_query, check_role, check_site
 from wire import BadMessage, Head, Problem, find_head, read_head, read_query
 
 if TYPE_CHECKING:
     from server import Server
 
-_PIECE = 1 << 16  # bytes asked of a socket at once
 _LINGER_BYTES = 1 << 22  # thrown away after an answer that ends the connection, so that the client can read it
-_GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class Phase(enum.Enum):
@@ -56,20 +53,16 @@ class Phase(enum.Enum):
     LINGER = "linger"
 
 
-class Connection(Outgoing):
+class Connection(Incoming):
     """See above.  At any time it belongs either to the doorman (parked) or to exactly one other thread."""
 
     def __init__(self, house: Server, sock: socket.socket, peer: str, *, tls: ssl.SSLContext | None) -> None:
-        super().__init__(sock, house.clock)
-        self.house, self.peer, self.tls = house, peer, tls
+        super().__init__(house, sock, peer, tls)
         self.phase = Phase.HEAD if tls is None else Phase.HANDSHAKE
-        self.deadline = self.clock() + (house.settings.http_idle_s if tls is None else house.settings.http_receive_s)
         self.timer: float | None = None  # the doorman's: when it looks at the deadline next
         self.watched = False  # the doorman's: in its selector
-        self.want = selectors.EVENT_READ
         self.closed = False
         self.served = 0
-        self.buffer = bytearray()
         self.body = bytearray()
         self._reset()
 
@@ -92,8 +85,13 @@ class Connection(Outgoing):
 
     @property
     def idle(self) -> bool:
-        """Between requests."""
-        return self.phase is Phase.HEAD and not self.buffer
+        """Nothing was asked that is not answered."""
+        return (self.phase is Phase.HEAD and not self.buffer) or self.phase is Phase.HANDSHAKE
+
+    @property
+    def spare(self) -> bool:
+        """May be closed to make room for another."""
+        return self.idle or self.phase is Phase.LINGER
 
     # --- going on -----------------------------------------------------------------------------------------------
 
@@ -102,8 +100,10 @@ class Connection(Outgoing):
         try:
             if self.phase is Phase.LINGER:
                 return self._linger()
-            if self.phase is Phase.HANDSHAKE and not self._handshake():
-                return
+            if self.phase is Phase.HANDSHAKE:
+                if not self.handshake():
+                    return
+                self.phase = Phase.HEAD
             if self.phase is Phase.DISCARD and not self._discard():
                 return
             if self.phase is Phase.HEAD and not self._receive_head():
@@ -123,64 +123,16 @@ class Connection(Outgoing):
             self._answer(self._problem(problem))
         except Disconnected:
             self.close()
-
-    def _park(self, want: int = selectors.EVENT_READ) -> None:
-        self.want = want
-        if want == selectors.EVENT_READ and isinstance(self.sock, ssl.SSLSocket) and self._decrypted():
-            self.house.enqueue(self)  # bytes that TLS has read already are not seen by a selector
-        else:
-            self.house.park(self)
-
-    def _decrypted(self) -> int:
-        try:
-            return self.sock.pending()  # type: ignore[attr-defined]
-        except (OSError, ValueError):
-            return 0
-
-    def _receive(self, most: int) -> bytes | None:
-        """What has arrived, at most `most` bytes; None when nothing has (parked then).  Raises Disconnected."""
-        try:
-            data = self.sock.recv(most)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            self._park()
-            return None
-        except ssl.SSLWantWriteError:
-            self._park(selectors.EVENT_WRITE)
-            return None
-        except OSError:
-            raise Disconnected from None
-        if not data:
-            raise Disconnected
-        if self.received_at is None:  # a request begins
-            self.received_at = self.clock()
-            self.deadline = self.received_at + self.house.settings.http_receive_s
-        return data
-
-    def _handshake(self) -> bool:
-        try:
-            if not isinstance(self.sock, ssl.SSLSocket):
-                assert self.tls is not None  # the phase says so
-                self.sock = self.tls.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
-            self.sock.do_handshake()
-        except ssl.SSLWantReadError:
-            self._park()
-            return False
-        except ssl.SSLWantWriteError:
-            self._park(selectors.EVENT_WRITE)
-            return False
-        except OSError as error:
-            self.house.count_refusal("handshake")
-            self.house.log.debug("handshake-failed", peer=self.peer, reason=str(error))
-            raise Disconnected from None
-        self.phase = Phase.HEAD
-        self.deadline = self.clock() + self.house.settings.http_idle_s
-        return True
+        except Exception as error:  # a fault of ours: keys that cannot be read, an answer that cannot be written
+            if self.bytes_out:
+                raise  # half an answer is out; the pool closes the connection
+            self._answer(self._failure(error))
 
     def _receive_head(self) -> bool:
         limits = self.house.head_limits
         size = find_head(self.buffer, limits) if self.buffer else 0
         while not size:
-            data = self._receive(_PIECE)
+            data = self.receive(PIECE)
             if data is None:
                 return False
             self.buffer += data
@@ -239,7 +191,7 @@ class Connection(Outgoing):
     def _receive_body(self) -> bool:
         self._take_buffered()
         while self.unread:
-            data = self._receive(min(self.unread, _PIECE))
+            data = self.receive(min(self.unread, PIECE))
             if data is None:
                 return False
             self.body += data
@@ -252,6 +204,20 @@ class Connection(Outgoing):
         self.body += self.buffer[:count]
         del self.buffer[:count]
         self.unread -= count
+
+    def park(self, want: int = selectors.EVENT_READ) -> None:
+        """Give the connection to the doorman; the caller lets go of it."""
+        self.want = want
+        if want == selectors.EVENT_READ and isinstance(self.sock, ssl.SSLSocket) and self._decrypted():
+            self.house.enqueue(self)  # bytes that TLS has read already are not seen by a selector
+        else:
+            self.house.park(self)
+
+    def _decrypted(self) -> int:
+        try:
+            return self.sock.pending()  # type: ignore[attr-defined]
+        except (OSError, ValueError):
+            return 0
 
     # --- the handler --------------------------------------------------------------------------------------------
 
@@ -308,53 +274,14 @@ class Connection(Outgoing):
             self.close()
             return
         except Exception as error:  # a fault of ours must not reach the client, nor end the thread
-            self.house.log.error("handler-failed", error=error, route=route.pattern, request_id=request.request_id,
-                                 trace_id=request.trace.trace_id)
-            answer = self._problem(Problem(500, "internal", "the service failed; its log says more under this id"))
+            answer = self._failure(error)
         self._answer(answer)
 
-    def read_body(self, view: memoryview) -> int:
-        """The next bytes of a streamed body (exchange.BodySource)."""
-        head, settings = self._the_head(), self.house.settings
-        if not self.continued:
-            self.continued = True
-            self.deadline = self.clock() + settings.http_receive_s + head.length / settings.http_min_rate
-            if head.expects_continue and not self.buffer:
-                self.send_all(b"HTTP/1.1 100 Continue\r\n\r\n", self.deadline)
-        if self.buffer and self.unread:
-            count = min(len(self.buffer), len(view), self.unread)
-            view[:count] = self.buffer[:count]
-            del self.buffer[:count]
-        elif self.unread:
-            left = self.deadline - self.clock()
-            try:
-                self.sock.settimeout(max(left, 0.001))
-                count = self.sock.recv_into(view[:min(self.unread, len(view))])
-            except TimeoutError:
-                raise self._too_slow() from None
-            except OSError:
-                raise Disconnected from None
-            if count == 0:
-                raise Disconnected
-            if left <= 0:
-                raise self._too_slow()
-        else:
-            count = 0
-        self.unread -= count
-        return count
-
-    def gone(self) -> bool:
-        """Whether the client has closed (exchange.BodySource)."""
-        poll = select.poll()
-        try:
-            poll.register(self.sock.fileno(), _GONE)
-            return bool(poll.poll(0))
-        except (OSError, ValueError):
-            return True
-
-    def _too_slow(self) -> BadMessage:
-        self.house.count_refusal("too-slow")
-        return BadMessage(408, "request-timeout", "the request did not arrive in time (RFC 9110 section 15.5.9)")
+    def _failure(self, error: Exception) -> Answer:
+        trace = self._the_trace()
+        self.house.log.error("handler-failed", error=error, route=self.route.pattern if self.route else "none",
+                             request_id=trace.span_id, trace_id=trace.trace_id)
+        return self._problem(Problem(500, "internal", "the service failed; its log says more under this request_id"))
 
     # --- answering ----------------------------------------------------------------------------------------------
 
@@ -467,14 +394,14 @@ class Connection(Outgoing):
         if unread:
             self.unread, self.phase = unread, Phase.DISCARD
             self.deadline = now + self.house.settings.http_receive_s
-            self._park()
+            self.park()
         else:
             self.phase, self.deadline = Phase.HEAD, now + self.house.settings.http_idle_s
             if self.buffer:  # the next request is here already
                 self.received_at, self.deadline = now, now + self.house.settings.http_receive_s
                 self.house.enqueue(self)
             else:
-                self._park()
+                self.park()
 
     def _take_unread(self) -> None:
         """Throw away what has arrived of a body that nobody will read."""
@@ -485,7 +412,7 @@ class Connection(Outgoing):
     def _discard(self) -> bool:
         while self.unread:
             self.received_at = self.received_at or self.clock()  # keeps the deadline where it is
-            data = self._receive(min(self.unread, _PIECE))
+            data = self.receive(min(self.unread, PIECE))
             if data is None:
                 return False
             self.unread -= len(data)
@@ -508,12 +435,12 @@ class Connection(Outgoing):
         self._release()
         self.buffer.clear()
         self.deadline = self.clock() + self.house.settings.http_linger_s
-        self._park()
+        self.park()
 
     def _linger(self) -> None:
         self.received_at = 0.0  # keeps the deadline where it is
         while self.unread > 0:
-            data = self._receive(_PIECE)
+            data = self.receive(PIECE)
             if data is None:
                 return
             self.unread -= len(data)
@@ -522,7 +449,7 @@ class Connection(Outgoing):
     def expire(self) -> None:
         """The deadline passed while parked (the doorman's thread: nothing here waits)."""
         if (self.phase is Phase.HEAD and self.buffer) or self.phase is Phase.BODY:
-            answer = self._problem(self._too_slow())
+            answer = self._problem(self.too_slow())
             with contextlib.suppress(Disconnected):
                 self.send_now(self._head_of(answer, False) + answer.body)
                 self._record(408, answer.slug)

@@ -35,6 +35,9 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
+_OURS = ("content-length", "transfer-encoding", "connection", "date", "server", "x-request-id")
+
+
 class Disconnected(Exception):
     """The client is gone; nobody is there to answer.  The server catches it."""
 
@@ -240,6 +243,18 @@ def file_response(path: Path, sha256: str, *, content_type: str = "application/o
     return Response(200, path, headers, sha256=sha256)
 
 
+class Fields(dict[str, str]):
+    """Header fields of an answer; setdefault compares names without case."""
+
+    def setdefault(self, name: str, value: str = "") -> str:
+        """Add the field where it is not given in any spelling."""
+        for known in self:
+            if known.lower() == name.lower():
+                return self[known]
+        self[name] = value
+        return value
+
+
 @dataclass
 class Answer:
     """What is sent: status and header fields, then one of body, `size` bytes of `file` from `start`, or pieces.
@@ -265,7 +280,7 @@ class Answer:
 
 def render(request: Request, response: Response) -> Answer:
     """The answer to send; raises Problem (412, 416), ValueError for a header that would break the framing."""
-    headers = dict(response.headers)
+    headers = Fields(response.headers)
     answer = Answer(response.status, headers)
     body = response.body
     if isinstance(body, dict | list):
@@ -297,7 +312,7 @@ def render(request: Request, response: Response) -> Answer:
 def render_problem(problem: Problem, *, instance: str, request_id: str) -> Answer:
     """A problem as an answer."""
     document = problem.document(instance=instance, request_id=request_id)
-    headers = {"Content-Type": PROBLEM_TYPE, "Cache-Control": "no-store", **problem.headers}
+    headers = Fields({"Content-Type": PROBLEM_TYPE, "Cache-Control": "no-store"} | problem.headers)
     _validate(headers)
     return Answer(problem.status, headers, _dumps(document).encode("utf-8", "replace") + b"\n", slug=problem.slug)
 
@@ -376,8 +391,11 @@ def _open(path: Path) -> tuple[BinaryIO, int]:
 
 
 def _validate(headers: dict[str, str]) -> None:
-    """ValueError for a field that would end early and begin another (RFC 9112 section 11.1, response splitting)."""
+    """ValueError for a field that the server writes itself, or that would end early and begin another (RFC 9112 section
+    11.1, response splitting)."""
     for name, value in headers.items():
+        if name.lower() in _OURS:
+            raise ValueError(f"header {name!r} is written by the server")
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"header {name!r} cannot be sent: {value!r}")
 

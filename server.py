@@ -62,7 +62,7 @@ class Server:
         self._waker, self._wake_end = socket.socketpair()
         self._awake = False
         self._parked: deque[Connection] = deque()  # on their way to the doorman
-        self._idle: dict[Connection, None] = {}  # the doorman's; the longest idle first
+        self._spare: dict[Connection, None] = {}  # the doorman's; who may be closed to make room, the longest first
         self._timers: list[tuple[float, int, Connection]] = []
         self._serial = itertools.count()
         self._accept_again = 0.0
@@ -78,9 +78,7 @@ class Server:
         self._stopping = False
         self._closed = False
         self._busy = 0
-        names = {name.strip().lower() for name in settings.http_hosts.split(",") if name.strip()}
-        guarded = authenticator is None and not sockets and is_loopback(settings.host)
-        self.hosts = names if names or guarded else None
+        self.hosts: set[str] | None = None  # that Host may name, besides loopback; None: any
         self._measure(metrics or Metrics())
 
     def _measure(self, metrics: Metrics) -> None:
@@ -106,6 +104,9 @@ class Server:
             self._sockets = [listen(self.settings.host, self.settings.port)]
         host, port = self._sockets[0].getsockname()[:2]
         self._address: tuple[str, int] = (host, port)
+        names = {name.strip().lower() for name in self.settings.http_hosts.split(",") if name.strip()}
+        if names or (self.authenticator is None and is_loopback(host)):
+            self.hosts = names
         raise_file_limit(self.settings.http_connections + 256)
         for sock in self._sockets:
             sock.setblocking(False)
@@ -254,9 +255,9 @@ class Server:
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle longest; False when none is."""
-        if not self._idle:
+        if not self._spare:
             return False
-        connection = next(iter(self._idle))
+        connection = next(iter(self._spare))
         self._let_go(connection)
         connection.close()
         self.count_refusal("idle-made-room")
@@ -277,8 +278,8 @@ class Server:
             connection.close()
             return
         connection.watched = True
-        if connection.idle:
-            self._idle[connection] = None
+        if connection.spare:
+            self._spare[connection] = None
         if connection.timer is None or connection.deadline < connection.timer:
             connection.timer = connection.deadline
             heapq.heappush(self._timers, (connection.deadline, next(self._serial), connection))
@@ -286,7 +287,7 @@ class Server:
     def _let_go(self, connection: Connection) -> None:
         self._selector.unregister(connection.sock)
         connection.watched = False
-        self._idle.pop(connection, None)
+        self._spare.pop(connection, None)
 
     def _expire(self) -> None:
         now = self.clock()
@@ -315,7 +316,7 @@ class Server:
                     self._selector.unregister(sock)
                 sock.close()
         now = self.clock()
-        for connection in list(self._idle):
+        for connection in [c for c in self._spare if c.idle]:
             if connection.served or connection.deadline <= now:
                 self._let_go(connection)
                 connection.close()
