@@ -119,7 +119,8 @@ def _read_message(pipe: IO[bytes], child: subprocess.Popen[bytes]) -> dict[str, 
 
 def _fail(message: dict[str, Any]) -> Any:
     error = message.get("error") or {"type": "wrong-output", "detail": "the decoder's process sent no clip info"}
-    raise MeasureError(error["type"], f"decoder: {error['detail']}", retry=bool(error.get("retry")))
+    whose = "" if error["type"] == "wrong-output" else "decoder: "  # which says so itself
+    raise MeasureError(error["type"], whose + error["detail"], retry=bool(error.get("retry")))
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from assignment import Dispatch
 from clip_cache import ClipCache
-from dispatch import Dispatch
 from outbox import could_not_store, read_sealed, seal
 from service import ClientError
 from slots import Outcome, failed

@@ -94,6 +94,8 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
     encoder = codec.get(experiment["codec"])
     encoded, encode_s = encode(encoder, source, settings_from(experiment, job.get("threads", 0)), progress)
     write_synced(stream_path, encoded.data)
+    if source.info.frames is None:  # a container that does not say; now it has been read
+        source.info = replace(source.info, frames=source.read)
     stream_bytes, stream_sha256 = len(encoded.data), hashlib.sha256(encoded.data).hexdigest()
     encoded.data = b""  # from here on there are only the bytes on disk
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import socket
@@ -24,7 +25,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +35,7 @@ from codec_process import MessageBuffer, MessageError, frame_message
 
 TERM_GRACE_S = 1.5  # from SIGTERM to SIGKILL; with the rest of a cancel well under 5 s
 REAP_S = 2.0  # to wait for the kernel to take a killed process away
+MARK = "NVC_CODEC_PROCESS"  # in the environment of a codec process, and so of all that it starts
 TAIL_BYTES = 4096  # of a codec process's output, kept to explain a crash
 POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")  # the thread pools of torch and NumPy read their size from these
 RESTART_PAUSES_S = (0.5, 1, 2, 5, 10, 30, 60)  # between tries to start a process that does not come up
@@ -57,6 +60,18 @@ class Outcome:
     result: dict[str, Any] | None = None
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: dict[str, Any] | None = None
+
+
+def marked(mark: bytes, candidates: Iterable[int] | None = None) -> list[int]:
+    """The living processes that inherited the mark (a zombie has no environment any more)."""
+    if candidates is None:
+        candidates = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    found = []
+    for pid in candidates:
+        with contextlib.suppress(OSError):  # another user's, or gone
+            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
 
 
 def failed(slug: str, detail: str, *, retry: bool) -> Outcome:
@@ -103,6 +118,8 @@ class CodecProcess:
             command += ["--codec", entry]
         threads = str(spec.threads)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **{f"{name}_NUM_THREADS": threads for name in POOLS}}
+        mark = environment[MARK] = uuid.uuid4().hex
+        self._mark = f"{MARK}={mark}".encode()
         for secret in ("NVC_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"):
             environment.pop(secret, None)  # not for code that handles foreign bytes
         try:
@@ -151,7 +168,8 @@ class CodecProcess:
                     data = self._socket.recv(1 << 18)
                 except OSError:
                     data = b""
-                if not data:
+                if not data:  # it is ending: let it, so that its own exit status is seen
+                    self._await_end(0.5)
                     return Heard("died")
                 self._buffer.feed(data)
                 continue  # what it said before it died counts
@@ -174,24 +192,22 @@ class CodecProcess:
         return self._tail.decode(errors="replace").strip()
 
     def kill(self) -> int:
-        """End the process and all of its group; the exit status (negative: the signal). Takes at most a few seconds.
+        """End the process, its group, and whatever else it started; its exit status (negative: the signal).
 
-        The order matters. The group's number stays ours as long as its leader is not reaped, so SIGKILL goes out
-        before anyone waits for the leader; the other way round it could hit strangers who were given the number.
+        Takes a few seconds at most. The order matters. The group's number stays ours as long as its leader is not
+        reaped, so SIGKILL goes out before anyone waits for the leader; the other way round it could hit strangers who
+        were given the number.
         """
         if self._gone:
             return self._child.returncode
         self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + TERM_GRACE_S
-        polite = selectors.DefaultSelector()
-        polite.register(self._ended, selectors.EVENT_READ)
-        polite.select(max(0.0, deadline - time.monotonic()))
-        polite.close()
+        self._await_end(TERM_GRACE_S)
         self._signal(signal.SIGKILL)
         try:
             status = self._child.wait(REAP_S)
         except subprocess.TimeoutExpired:
-            status = -signal.SIGKILL  # in the kernel's hands, e.g. on a stuck file system; the guard goes with us
+            status = -signal.SIGKILL  # in the kernel's hands, e.g. on a stuck file system
+        self._sweep(time.monotonic() + REAP_S)
         self._gone = True
         for _ in range(64):  # bounded: someone who left the group may still hold the pipe, and write
             if self._output not in {key.fd for key, _ in self._selector.select(0)}:
@@ -205,15 +221,44 @@ class CodecProcess:
             self._child.stdout.close()
         return status
 
+    def _sweep(self, until: float) -> None:
+        """Wait until the group is gone, and end those who left it: all bear the mark in their environment."""
+        while (left := marked(self._mark)) and time.monotonic() < until:
+            for pid in left:
+                with contextlib.suppress(OSError):  # ended by itself
+                    watch = os.pidfd_open(pid)
+                    try:
+                        if marked(self._mark, [pid]):  # still the one that was found: its number is pinned now
+                            signal.pidfd_send_signal(watch, signal.SIGKILL)
+                            select.select([watch], [], [], max(0.0, until - time.monotonic()))
+                    finally:
+                        os.close(watch)
+
+    def _await_end(self, seconds: float) -> None:
+        """Wait until the process has ended, without reaping it."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._ended, selectors.EVENT_READ)
+            selector.select(seconds)
+
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # nobody left
             os.killpg(self.pid, number)
 
 
+def last_words(tail: str) -> str:
+    """The line of a codec process's output that says most about its end."""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    fatal = next((index for index, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
+    if fatal is None:
+        return lines[-1][:300] if lines else ""
+    frame = next((line for line in lines[fatal:] if line.startswith("File ")), "")  # the innermost, see faulthandler
+    return f"{lines[fatal]} {frame}".strip()[:300]
+
+
 def how_it_died(status: int, tail: str) -> Outcome:
     """What a codec process's end by itself means for its run."""
-    last = tail.splitlines()[-1] if tail else ""
-    said = f"; its last words: {last[:300]}" if last else ""
+    words = last_words(tail)
+    said = f"; its last words: {words}" if words else ""
     if status == -signal.SIGKILL:
         return failed("out-of-memory", "the codec process was killed from outside (SIGKILL), most likely by the kernel "
                                        f"for want of memory{said}", retry=True)
@@ -313,6 +358,8 @@ class Slot:
             problem = self._bring_up()
             if problem:
                 self._put_down()
+                if self._closing:
+                    break
                 self.reason = problem
                 self._log("codec-process-does-not-start", slot=self.index, reason=problem)
                 self._set("failed")

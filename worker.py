@@ -33,9 +33,9 @@ from typing import Any
 
 import jobs
 import service
+from assignment import RUN_NAME, Dispatch, read_dispatch
 from attempts import Attempt, Keeper, Kept, Place, cut_short
 from clip_cache import ClipCache
-from dispatch import RUN_NAME, Dispatch, read_dispatch
 from link import Link
 from outbox import Outbox
 from service import Problem, Request, Response, row

@@ -1,0 +1,160 @@
+"""One run, measured: what is reported was observed, on pictures that came from the written bytes alone."""
+
+import hashlib
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import codec
+import jobs
+import measure
+from coding import Progress
+from measure import MeasureError
+from picture import ClipInfo, NotAVideo, Picture
+from version import commit
+from video import VideoWriter, open_clip
+
+SPECS = ["raw=tests.standin:Raw", "scripted=tests.standin:Scripted"]
+INFO = ClipInfo(48, 32, Fraction(30000, 1001), matrix="bt709", range="limited")
+
+
+@pytest.fixture(autouse=True)
+def _codecs() -> None:
+    for spec in SPECS:
+        codec.register(*spec.split("=", 1))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "six.mkv"
+    rng = np.random.default_rng(2)
+    with VideoWriter(path, INFO) as writer:
+        for _ in range(6):
+            writer.write(Picture(*(rng.integers(0, 256, size, np.uint8) for size in ((32, 48), (16, 24), (16, 24)))))
+    return path
+
+
+def job(clip: Path, **wanted: Any) -> dict[str, Any]:
+    experiment = jobs.read_request({"codec": "raw", **wanted})
+    return {"run": "exp_7", "experiment": experiment, "clip": {"name": "six", "sha256": None, "path": str(clip)},
+            "threads": 1, "codec_specs": SPECS}
+
+
+def test_every_part_of_the_result_is_there_and_measured(clip: Path, tmp_path: Path) -> None:
+    made = measure.run(job(clip), tmp_path)
+    result, stream = made["result"], (tmp_path / "stream.raw").read_bytes()
+    assert result["encoding_result"]["compressed_data"] == "/experiment/exp_7/artifacts/stream.raw"
+    assert result["encoding_result"]["bytes"] == len(stream)
+    assert result["encoding_result"]["sha256"] == hashlib.sha256(stream).hexdigest()
+    assert result["decoding_result"]["reconstructed_video"] == "/experiment/exp_7/artifacts/reconstruction.mkv"
+    assert result["decoding_result"]["matches_encoder"] is True
+    assert result["decoding_result"]["quality_metrics"]["psnr"] == 100.0
+    assert result["metrics"]["psnr_db"] == 100.0
+    assert result["metrics"]["ssim"] == pytest.approx(1.0)
+    assert result["metrics"]["bpp"] == pytest.approx(len(stream) * 8 / (48 * 32 * 6))
+    assert result["metrics"]["compression_ratio"] == pytest.approx(48 * 32 * 1.5 * 6 / len(stream))
+    assert result["metrics"]["bitrate_mbps"] == pytest.approx(len(stream) * 8 / (6 * 1001 / 30000) / 1e6)
+    assert [row["index"] for row in result["frames"]] == [0, 1, 2, 3, 4, 5]
+    assert {row["type"] for row in result["frames"]} == {"I"}
+    assert result["clip"] == {
+        "name": "six", "sha256": hashlib.sha256(clip.read_bytes()).hexdigest(), "width": 48, "height": 32,
+        "fps": "30000/1001", "frames": 6, "matrix": "bt709", "range": "limited", "converted": ""}
+    assert result["settings"] == jobs.read_request({"codec": "raw"})
+    assert set(result["provenance"]) >= {"version", "commit", "model_sha256", "torch", "cpu", "threads", "seed"}
+    assert made["artifacts"]["stream.raw"] == {
+        "sha256": hashlib.sha256(stream).hexdigest(), "bytes": len(stream)}
+
+
+def test_the_reconstruction_holds_the_decoded_pictures(clip: Path, tmp_path: Path) -> None:
+    made = measure.run(job(clip), tmp_path)
+    digest = hashlib.sha256()
+    with open_clip(tmp_path / "reconstruction.mkv") as reconstruction:
+        for picture in reconstruction:
+            for plane in picture:
+                digest.update(plane.tobytes())
+    assert made["result"]["decoding_result"]["decoded_sha256"] == digest.hexdigest()
+
+
+def test_no_reconstruction_is_kept_unless_asked_for(clip: Path, tmp_path: Path) -> None:
+    made = measure.run(job(clip, keep_reconstruction=False), tmp_path)
+    assert made["result"]["decoding_result"]["reconstructed_video"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["stream.raw"]
+
+
+def test_a_part_of_the_clip_is_coded_when_asked_for(clip: Path, tmp_path: Path) -> None:
+    made = measure.run(job(clip, first_frame=2, frames=3), tmp_path)
+    with open_clip(clip) as source:
+        wanted = b"".join(plane.tobytes() for picture in list(source)[2:5] for plane in picture)
+    assert made["result"]["clip"]["frames"] == 3
+    assert made["result"]["decoding_result"]["decoded_sha256"] == hashlib.sha256(wanted).hexdigest()
+
+
+def test_more_frames_than_there_are_means_all_of_them(clip: Path, tmp_path: Path) -> None:
+    assert measure.run(job(clip, frames=100), tmp_path)["result"]["clip"]["frames"] == 6
+
+
+def test_a_first_frame_past_the_end_is_refused(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasureError, match="first_frame: 6 is past the end of the clip") as caught:
+        measure.run(job(clip, first_frame=6), tmp_path)
+    assert caught.value.slug == "bad-settings"
+    assert caught.value.retry is False
+
+
+def test_a_clip_that_is_not_the_one_asked_for_is_refused(clip: Path, tmp_path: Path) -> None:
+    wanted = job(clip)
+    wanted["clip"]["sha256"] = "0" * 64
+    with pytest.raises(MeasureError, match="not 0000") as caught:
+        measure.run(wanted, tmp_path)
+    assert caught.value.retry is True
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.mkv").write_text("not a video")
+    with pytest.raises(NotAVideo):
+        measure.run(job(tmp_path / "text.mkv"), tmp_path)
+
+
+def test_a_decoder_that_needs_the_encoders_memory_fails(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasureError, match="nothing is remembered here"):
+        measure.run(job(clip, codec="scripted", model="remember"), tmp_path)
+
+
+def test_too_few_decoded_pictures_are_an_error(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasureError, match="the decoder gave 5 pictures, the clip has 6"):
+        measure.run(job(clip, codec="scripted", model="wrong-count"), tmp_path)
+
+
+def test_progress_tells_both_phases_to_their_ends(clip: Path, tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    measure.run(job(clip), tmp_path, heard.append)
+    assert heard[0] == Progress("encode", 0, None)  # this container does not say how many there are
+    assert Progress("encode", 6, None) in heard
+    assert heard[-1] == Progress("decode", 6, 6)
+
+
+def test_the_result_is_json_whatever_a_codec_reports() -> None:
+    said = {"a": np.float32(0.5), "b": np.arange(3), "c": math.nan, "d": (1, {2: math.inf}), "e": Path("x")}
+    assert json.loads(json.dumps(measure.plain(said), allow_nan=False)) == {
+        "a": 0.5, "b": [0, 1, 2], "c": None, "d": [1, {"2": None}], "e": "x"}
+
+
+def test_an_endless_report_of_a_codec_is_dropped() -> None:
+    assert measure.bounded({"trace": "x" * (2 << 20)}) == {"dropped": "2097165 bytes, more than 1048576"}
+
+
+def test_the_commit_is_read_from_a_file_a_branch_or_packed_references(tmp_path: Path) -> None:
+    assert commit(tmp_path) == "unknown"
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (tmp_path / ".git" / "packed-refs").write_text("# pack-refs\nabc123 refs/heads/main\n")
+    assert commit(tmp_path) == "abc123"
+    (tmp_path / ".git" / "refs" / "heads").mkdir(parents=True)
+    (tmp_path / ".git" / "refs" / "heads" / "main").write_text("def456\n")
+    assert commit(tmp_path) == "def456"
+    (tmp_path / "COMMIT").write_text("installed\n")
+    assert commit(tmp_path) == "installed"
