@@ -66,9 +66,8 @@ from observe import METRICS_TYPE, Counter, Gauge, Histogram, Log, Metrics, Notif
 from routes import JSON, Body, Handler, Route, Routes, json_body, upload
 from server import Server
 from settings import Row, SettingsError, add_flags, from_args, load, row, rows, show
+from version import VERSION
 from wire import Headers, Problem, read_json
-
-VERSION = "0.1.0"
 
 __all__ = [
     "JSON", "METRICS_TYPE", "ROLES", "VERSION", "Ambiguous", "Authenticator", "Body", "Client", "ClientError",
