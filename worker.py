@@ -289,7 +289,7 @@ class Worker:
         about = ((message or {}).get("artifacts") or {}).get(name)
         if folder is None or about is None:
             raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name} here")
-        return service.file_response(request, folder / name, sha256=about["sha256"])
+        return service.file_response(folder / name, about["sha256"], name=name)
 
     # --- accepting work ---
 
