@@ -46,7 +46,8 @@ class Stale(StoreError):
 class Run:
     """A run as stored. `attempt` is the last one granted (0: none); `tries` and `returns` count ended attempts by
     blame; `worker` holds the attempt while dispatched or running; `number` and `experiment` order runs and their
-    experiments by acceptance; times in Unix seconds."""
+    experiments by acceptance; `clip` is {"name", "sha256", "url"}: which bytes to code, and where on the orchestrator
+    they are (null for a clip that workers have by themselves); times in Unix seconds."""
 
     number: int
     id: str
@@ -59,6 +60,7 @@ class Run:
     worker: str | None
     finished_s: float | None
     settings: dict[str, Any]
+    clip: dict[str, Any]
     trace: str
 
 
@@ -109,3 +111,15 @@ class Experiment:
     accepted_s: float
     finished_s: float | None
     runs: list[RunRecord]
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """Everything accepted, of one moment. `accepted` was counted at submission and equals the sum of `counts`, at
+    every read; `unfinished` holds runs with their last attempt, oldest first; `refused` the last stale messages that
+    were turned away, newest first."""
+
+    accepted: int
+    counts: dict[State, int]
+    unfinished: list[tuple[Run, Attempt | None]]
+    refused: list[dict[str, Any]]

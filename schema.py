@@ -37,7 +37,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             returns INTEGER NOT NULL,                  -- ended attempts that do not
             worker TEXT,                               -- who holds the attempt while dispatched or running
             finished_s REAL,
-            settings TEXT NOT NULL)""",
+            settings TEXT NOT NULL,
+            clip TEXT NOT NULL)                        -- which bytes its clip's name meant when it was accepted
+            """,
         "CREATE INDEX runs_by_state ON runs (state, number)",
         "CREATE INDEX runs_by_experiment ON runs (experiment, state)",
         """CREATE TABLE attempts (

@@ -40,6 +40,7 @@ import jobs
 from jobs import Blame, Event, State
 from records import (
     Attempt,
+    Conservation,
     Experiment,
     Finished,
     KeyReused,
@@ -112,10 +113,12 @@ class Store:
 
     # --- submitting ------------------------------------------------------------------------------------------------
 
-    def submit(self, document: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], *, principal: str = "",
-               key: str | None = None, body_sha256: str = "", trace: str = "") -> tuple[str, list[Run]]:
+    def submit(self, document: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], *,
+               clips: Sequence[Mapping[str, Any]] = (), principal: str = "", key: str | None = None,
+               body_sha256: str = "", trace: str = "") -> tuple[str, list[Run]]:
         """Accept an experiment: its id and its runs; or the earlier id and no runs, where the same `principal` sent
-        the same `key` and body in the last 24 hours. Raises KeyReused for the same key with another body."""
+        the same `key` and body in the last 24 hours. `clips` holds each run's clip (see Run), as far as it is not
+        simply a name. Raises KeyReused for the same key with another body."""
 
         def operation(db: Connection) -> tuple[str, list[Run]]:
             now = self.clock()
@@ -128,8 +131,10 @@ class Store:
                         raise KeyReused(f"this key was used for {row[1]} with another body")
                     return row[1], []
             number, experiment_id = _insert_experiment(db, document, now, principal, trace)
+            named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
             made = [_insert_run(db, number, experiment_id, jobs.run_id(experiment_id, index, len(runs)), settings,
-                                now, trace) for index, settings in enumerate(runs)]
+                                clip, now, trace)
+                    for index, (settings, clip) in enumerate(zip(runs, named, strict=True))]
             db.execute("UPDATE counters SET value = value + ? WHERE name = 'accepted'", (len(made),))
             if key is not None:
                 db.execute("INSERT INTO idempotency VALUES (?, ?, ?, ?, ?)",
@@ -149,14 +154,15 @@ class Store:
 
         return self.write(operation)
 
-    def start(self, run_id: str, attempt: int) -> Run:
-        """The worker holds the attempt. Starting what runs already changes nothing. Raises Stale."""
+    def start(self, run_id: str, attempt: int) -> "Future[Run]":
+        """The worker holds the attempt; the future resolves when that is on disk. Starting what runs already changes
+        nothing. The future raises Stale."""
 
         def operation(db: Connection) -> Run:
             run = _current(db, run_id, attempt)
             return run if run.state is State.RUNNING else self._move(db, run, Event.START)
 
-        return self.write(operation)
+        return self._enqueue(operation)
 
     def progress(self, run_id: str, attempt: int, data: Mapping[str, Any]) -> "Future[None]":
         """Append a progress event; the future resolves when it is on disk, or raises Stale."""
@@ -298,12 +304,16 @@ class Store:
         with self.reading() as db:
             return _find_experiment(db, experiment_id)[1]
 
-    def unfinished(self, limit: int = -1) -> list[tuple[Run, Attempt | None]]:
-        """Unfinished runs with their last attempt, oldest first."""
+    def unfinished(self) -> list[Run]:
+        """Every unfinished run, oldest first."""
         with self.reading() as db:
-            rows = db.execute(_RUN + "WHERE runs.state IN (?, ?, ?) ORDER BY runs.number LIMIT ?",
-                              (*jobs.UNFINISHED, limit)).fetchall()
-            return [(_run(row), next(reversed(_attempts(db, row[0])), None)) for row in rows]
+            return [_run(row) for row in db.execute(_UNFINISHED, (*jobs.UNFINISHED, -1)).fetchall()]
+
+    def unfinished_attempts(self) -> dict[str, tuple[State, int]]:
+        """State and last attempt of every unfinished run: what memory is compared with from time to time."""
+        with self.reading() as db:
+            rows = db.execute("SELECT id, state, attempt FROM runs WHERE state IN (?, ?, ?)", jobs.UNFINISHED)
+            return {run_id: (State(state), attempt) for run_id, state, attempt in rows}
 
     def avoided(self, run_id: str) -> set[str]:
         """Workers on which an attempt of the run went wrong."""
@@ -351,14 +361,17 @@ class Store:
         with self.reading() as db:
             return _counts(db)
 
-    def conservation(self) -> tuple[int, dict[State, int], list[dict[str, Any]]]:
-        """Runs accepted, runs in each state, and the last stale messages refused (newest first), all of one moment.
-        The first is the sum of the second, at every read."""
+    def conservation(self, limit: int = 1000) -> Conservation:
+        """What was accepted and where it is now, all of one moment; at most `limit` unfinished runs."""
         with self.reading() as db:
             accepted = db.execute("SELECT value FROM counters WHERE name = 'accepted'").fetchone()[0]
             refused = db.execute("SELECT at_s, run, attempt, what, reason FROM refused ORDER BY number DESC LIMIT 100")
-            return accepted, _counts(db), [{"at": jobs.timestamp(row[0]), "run": row[1], "attempt": row[2],
-                                            "what": row[3], "reason": row[4]} for row in refused]
+            return Conservation(
+                accepted, _counts(db),
+                [(run, next(reversed(_attempts(db, run.number)), None)) for run in
+                 [_run(row) for row in db.execute(_UNFINISHED, (*jobs.UNFINISHED, limit)).fetchall()]],
+                [{"at": jobs.timestamp(at_s), "run": run, "attempt": attempt, "what": what, "reason": reason}
+                 for at_s, run, attempt, what, reason in refused])
 
     # --- the engine ------------------------------------------------------------------------------------------------
 
@@ -461,7 +474,8 @@ class Store:
 
 _EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s FROM experiments "
 _RUN = ("SELECT runs.number, runs.id, experiments.number, experiments.id, runs.state, attempt, tries, returns, worker, "
-        "runs.finished_s, settings, trace FROM runs JOIN experiments ON experiments.number = runs.experiment ")
+        "runs.finished_s, settings, clip, trace FROM runs JOIN experiments ON experiments.number = runs.experiment ")
+_UNFINISHED = _RUN + "WHERE runs.state IN (?, ?, ?) ORDER BY runs.number LIMIT ?"
 
 
 def dump(value: Any) -> str | None:
@@ -486,11 +500,12 @@ def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, 
 
 
 def _insert_run(db: Connection, experiment: int, experiment_id: str, run_id: str, settings: Mapping[str, Any],
-                now: float, trace: str) -> Run:
-    added = db.execute("INSERT INTO runs (id, experiment, state, attempt, tries, returns, settings) "
-                       "VALUES (?, ?, ?, 0, 0, 0, ?)", (run_id, experiment, State.QUEUED, dump(settings)))
+                clip: Mapping[str, Any], now: float, trace: str) -> Run:
+    added = db.execute("INSERT INTO runs (id, experiment, state, attempt, tries, returns, settings, clip) "
+                       "VALUES (?, ?, ?, 0, 0, 0, ?, ?)",
+                       (run_id, experiment, State.QUEUED, dump(settings), dump(clip)))
     run = Run(int(added.lastrowid or 0), run_id, experiment, experiment_id, State.QUEUED, 0, 0, 0, None, None,
-              dict(settings), trace)
+              dict(settings), dict(clip), trace)
     _append_event(db, run, "state", now, {"run": run_id, "status": State.QUEUED, "attempt": 0, "worker": None,
                                           "reason": None})
     return run
@@ -535,9 +550,10 @@ def _find_experiment(db: Connection, experiment_id: str) -> tuple[int, State]:
 
 
 def _run(row: tuple) -> Run:
-    number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, settings, trace = row
+    (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, settings, clip,
+     trace) = row
     return Run(number, name, experiment, experiment_id, State(state), attempt, tries, returns, worker, finished_s,
-               json.loads(settings), trace)
+               json.loads(settings), json.loads(clip), trace)
 
 
 def _experiment(row: tuple, runs: list[RunRecord]) -> Experiment:

@@ -61,7 +61,7 @@ def submit(store: Store, **fields: object) -> str:
 def running(store: Store) -> str:
     name = submit(store)
     store.place(name, 0, "w1")
-    store.start(name, 1)
+    store.start(name, 1).result(10)
     return name
 
 
@@ -90,7 +90,7 @@ def test_the_same_key_and_body_give_the_same_experiment_across_restarts(store: S
     store.close()
     again = Store(store.folder, clock=clock)
     assert (len(runs), again.submit(REQUEST, [REQUEST], principal="p", key="k", body_sha256="b")) == (1, (name, []))
-    assert again.conservation()[0] == 1
+    assert again.conservation().accepted == 1
     again.close()
 
 
@@ -121,7 +121,7 @@ def test_one_key_sent_by_many_at_once_makes_one_experiment(store: Store) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(names), len(set(names)), store.conservation()[0]) == (16, 1, 1)
+    assert (len(names), len(set(names)), store.conservation().accepted) == (16, 1, 1)
 
 
 def test_a_drawn_id_that_is_taken_is_drawn_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_drawn_id_that_is_taken_is_drawn_again(store: Store, monkeypatch: pyte
 def test_a_grid_has_numbered_runs_and_one_experiment(store: Store) -> None:
     name, runs = store.submit(REQUEST, [{**REQUEST, "quality": quality} for quality in (10, 20)])
     assert [run.id for run in runs] == [f"{name}.0", f"{name}.1"]
-    assert (store.conservation()[0], len(store.experiment(name).runs)) == (2, 2)
+    assert (store.conservation().accepted, len(store.experiment(name).runs)) == (2, 2)
 
 
 def test_many_waiting_submits_share_commits(store: Store) -> None:
@@ -162,7 +162,7 @@ def test_an_operation_that_raises_undoes_itself_and_no_other(store: Store) -> No
     with pytest.raises(KeyError):
         store.write(spoil)
     submit(store)
-    assert store.conservation()[0] == 1
+    assert store.conservation().accepted == 1
 
 
 # --- moves
@@ -182,7 +182,7 @@ def test_of_two_that_place_the_same_run_one_wins(store: Store) -> None:
 
 def test_starting_twice_is_starting_once(store: Store) -> None:
     name = running(store)
-    assert store.start(name, 1).state == "running"
+    assert store.start(name, 1).result(10).state == "running"
     assert [event.data["status"] for event in store.events(name)[0]] == ["queued", "dispatched", "running"]
 
 
@@ -220,7 +220,7 @@ def test_a_lost_attempt_is_queued_again_and_its_late_result_is_stale(store: Stor
 
 
 @pytest.mark.parametrize("message", [
-    lambda store, name: store.start(name, 1),
+    lambda store, name: store.start(name, 1).result(10),
     lambda store, name: store.progress(name, 1, {}).result(10),
     lambda store, name: store.complete(name, 1, RESULT, {}),
     lambda store, name: store.end_attempt(name, 1, "error", {"detail": "x"}, Blame.RUN),
@@ -277,7 +277,7 @@ def test_cancelling_ends_a_run_from_every_unfinished_state(store: Store, steps: 
     if steps > 0:
         store.place(name, 0, "w1")
     if steps > 1:
-        store.start(name, 1)
+        store.start(name, 1).result(10)
     before = store.cancel(name, "asked")
     assert ([run.worker for run in before], state_of(store, name)) == ([None if steps == 0 else "w1"], "cancelled")
 
@@ -303,7 +303,7 @@ def test_an_unknown_experiment_is_said_to_be_unknown(store: Store) -> None:
 def test_the_timeline_of_an_attempt_is_kept(store: Store, clock: Clock) -> None:
     name = submit(store)
     start = clock.now
-    for step in (lambda: store.place(name, 0, "w1"), lambda: store.start(name, 1),
+    for step in (lambda: store.place(name, 0, "w1"), lambda: store.start(name, 1).result(10),
                  lambda: store.complete(name, 1, RESULT, {})):
         clock.now += 1
         step()
@@ -370,14 +370,16 @@ def test_the_states_add_up_to_what_was_accepted(store: Store) -> None:
     running(store)
     store.complete(running(store), 1, RESULT, {})
     store.cancel(submit(store), "asked")
-    accepted, counts, _ = store.conservation()
-    assert (accepted, list(counts.values())) == (5, [1, 1, 1, 1, 0, 1])
+    found = store.conservation()
+    assert (found.accepted, list(found.counts.values())) == (5, [1, 1, 1, 1, 0, 1])
+    assert [(run.state, attempt.worker if attempt else None) for run, attempt in found.unfinished] == [
+        ("queued", None), ("dispatched", "w1"), ("running", "w1")]
 
 
 def test_refused_messages_are_listed_and_bounded(store: Store) -> None:
     for number in range(MAX_REFUSED + 5):
         store.refuse("exp_1_abcdef", number, "result", "stale")
-    assert store.conservation()[2][0]["attempt"] == MAX_REFUSED + 4
+    assert store.conservation().refused[0]["attempt"] == MAX_REFUSED + 4
     with store.reading() as db:
         assert db.execute("SELECT COUNT(*) FROM refused").fetchone()[0] == MAX_REFUSED
 

@@ -1,0 +1,85 @@
+"""Bytes kept under their SHA-256: clips that were uploaded, streams and pictures that workers made.
+
+    blobs/ab/ab12…      the bytes; whatever has this name has this digest, whole, and has been flushed to the disk
+    incoming/…/         what is being received; emptied at every start
+
+A file gets its name only when all of it is on the disk, so a crash or a full disk leaves nothing half-kept.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Blobs:
+    """The files under `folder`. Safe for any number of threads; one process."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OSError when the folder cannot be used."""
+        self._kept = folder / "blobs"
+        self._incoming = folder / "incoming"
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        for made in (self._kept, self._incoming):
+            made.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def path(self, sha256: str) -> Path:
+        """Where bytes of this digest are, if they are here. Raises ValueError for what is no digest."""
+        if not SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is no SHA-256 in hexadecimal digits")
+        return self._kept / sha256[:2] / sha256
+
+    def size(self, sha256: str) -> int | None:
+        """How many bytes have this digest; None if they are not here."""
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def receiving(self, name: str) -> Iterator[Path]:
+        """A path to write to, whose last part is `name`; what is not `keep`t by the end is removed."""
+        folder = Path(tempfile.mkdtemp(dir=self._incoming))
+        try:
+            yield folder / name
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, received: Path, sha256: str) -> bool:
+        """Flush the file and give it its name; false if the bytes were here already. Raises OSError."""
+        target = self.path(sha256)
+        if target.exists():
+            os.utime(target)    # used just now: `sweep` spares it until something names it
+            return False
+        _flush(received)
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        received.rename(target)
+        _flush(target.parent)
+        _flush(self._kept)
+        return True
+
+    def sweep(self, in_use: Callable[[str], bool], older_than_s: float) -> int:
+        """Remove bytes that nothing names and nobody has touched for `older_than_s` (wall clock); how many files."""
+        removed = 0
+        for path in self._kept.glob("*/*"):
+            try:
+                if path.stat().st_mtime < time.time() - older_than_s and not in_use(path.name):
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:
+                continue
+        return removed
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

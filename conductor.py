@@ -1,0 +1,541 @@
+"""Carries experiments from submission to their end: what the orchestrator does, without the HTTP around it.
+
+Threads
+=======
+Handlers (in the server's threads) write to the store first and then tell memory (`Placement`, under one lock); the
+store blocks until the disk has it, so it is never called with the lock held. One thread, *placing*, sleeps until it is
+woken by a submit, a registration, a freed slot or a result, or until the next back-off or lease is due; it chooses,
+and leaves the sending to the worker's lane (dispatch.py). So no timer stands on the way of an experiment, and a worker
+that hangs holds up only itself.
+
+Where store and memory might part
+=================================
+The store decides: a move it refuses (`Stale`) means that something else came first, and memory follows it. Whatever
+path was forgotten is found by `audit`, which compares the two now and then and takes up every unfinished run that
+memory does not know.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import jobs
+from dispatch import Answer, Lanes, cancel, offer
+from hub import Hub
+from jobs import Blame, State
+from placement import Lease, Placement
+from records import Run, Stale, StoreError
+from registry import Registry
+from service import Client, ClientError, Log, Metrics, new_trace
+from store import Store
+
+LOOK_S = 1.0            # the placing thread looks at leases at least this often, to notice that it was stopped
+AUDIT_S = 15.0          # between two comparisons of memory with the store
+PROGRESS_S = 0.2        # between two progress events of a run that are kept for replay
+RETRY_S = 0.5           # after the store could not be written
+CANCEL_TRIES_S = 20.0   # a worker that cannot be told by then is told by the answer to its next heartbeat
+
+
+class NameTaken(Exception):
+    """Another living worker has this name."""
+
+
+class Conductor:
+    """See above. `make_client` gives the client for a worker's URL; `callback` is the orchestrator's own URL as the
+    workers reach it; `clock` is monotonic."""
+
+    def __init__(self, store: Store, *, lease_s: float, heartbeat_s: float, callback: Callable[[], str],
+                 make_client: Callable[[str], Client], log: Log, metrics: Metrics,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = store
+        self.hub = Hub()
+        self.registry = Registry(store)
+        self._lease_s, self._heartbeat_s = lease_s, heartbeat_s
+        self._callback = callback
+        self._make_client = make_client
+        self._log = log
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._placement = Placement(lease_s, clock)
+        self._lanes = Lanes(lambda lane, error: log.error("lane-failed", lane=lane, error=error))
+        self._clients: dict[str, Client] = {}
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._draining = False
+        self._lost: set[str] = set()
+        self._stored_workers: dict[str, dict[str, Any]] = {}
+        self._thread = threading.Thread(target=self._place_forever, name="placing", daemon=True)
+        self._audited = clock()
+        self._suspects: set[str] = set()
+        self._count(metrics)
+
+    def start(self) -> None:
+        """Take up what an earlier life left, then place."""
+        for name, about in self.registry.workers().items():
+            self._placement.remember(name, about["url"], about)
+        for run in self.store.unfinished():
+            self._take_up(run)
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Grant nothing any more; results are still taken."""
+        self._draining = True
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the threads; whether every call to a worker had ended in time."""
+        self._draining = True
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return self._lanes.close(timeout_s)
+
+    def alive(self) -> None:
+        """For the watchdog: raises RuntimeError when placing has died or is stuck."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the placing thread has ended")
+        if not self._lock.acquire(timeout=5.0):
+            raise RuntimeError("the lock has been held for 5 s")
+        self._lock.release()
+
+    # --- from clients ----------------------------------------------------------------------------------------------
+
+    def submit(self, document: dict[str, Any], clips: list[dict[str, Any]], *, principal: str, key: str | None,
+               body_sha256: str, trace: str) -> tuple[str, bool]:
+        """Accept an experiment: its id, and whether it is new. Raises KeyReused, StoreError."""
+        experiment_id, runs = self.store.submit(document, jobs.runs_of(document), clips=clips, principal=principal,
+                                                key=key, body_sha256=body_sha256, trace=trace)
+        with self._lock:
+            for run in runs:
+                self._placement.enqueue(run)
+        self._wake.set()
+        if runs:
+            self._accepted.inc(len(runs))
+            self._log.info("experiment-accepted", experiment=experiment_id, runs=len(runs), traceparent=trace)
+        return experiment_id, bool(runs)
+
+    def cancel(self, experiment_id: str, reason: str) -> None:
+        """Raises UnknownExperiment, Finished, StoreError."""
+        for run in self.store.cancel(experiment_id, reason):
+            with self._lock:
+                self._placement.withdraw(run.id)
+            if run.worker:
+                self._send_cancel(run.worker, run)
+            self._ended.inc(state=State.CANCELLED)
+        self._log.info("experiment-cancelled", experiment=experiment_id, reason=reason)
+        self._changed(experiment_id)
+
+    # --- from workers ----------------------------------------------------------------------------------------------
+
+    def heartbeat(self, name: str, url: str, slots: int, about: dict[str, Any],
+                  running: dict[tuple[str, int], dict[str, Any]], *, boot_id: str, draining: bool) -> dict[str, Any]:
+        """The answer to a worker that registers or says that it lives. Raises NameTaken, StoreError."""
+        with self._lock:
+            known = self._placement.workers.get(name)
+            if known is not None and known.present and known.url != url and \
+                    self._clock() - known.heard < 2 * self._heartbeat_s:
+                raise NameTaken(f"worker {name} lives at {known.url}")
+            new = known is None or not known.present or known.boot_id != boot_id
+            renewed, unknown = self._placement.heartbeat(name, url, slots, about, running, boot_id=boot_id,
+                                                         draining=draining)
+            begun = [lease for lease in renewed if not lease.started]
+            for lease in begun:
+                self._placement.start(lease)
+            for lease in renewed:
+                self._tell_progress(lease)
+            drained = self._placement.workers[name].drained
+        for lease in begun:
+            self._write_start(lease)
+        if new:
+            self._log.info("worker-registered", worker=name, url=url, slots=slots)
+        self._store_worker(name, {"url": url, "boot_id": boot_id, "drained": drained, **about})
+        self._wake.set()
+        for run_id, attempt in unknown:
+            self._log.info("attempt-unknown", worker=name, run=run_id, attempt=attempt)
+        return {"lease_s": self._lease_s, "heartbeat_s": self._heartbeat_s,
+                "unknown": [{"run": run_id, "attempt": attempt} for run_id, attempt in unknown]}
+
+    def progress(self, run_id: str, attempt: int, data: dict[str, Any]) -> None:
+        """Raises Stale, UnknownExperiment."""
+        with self._lock:
+            lease = self._placement.current(run_id, attempt)
+            if lease is not None:
+                begun = not lease.started
+                if begun:
+                    self._placement.start(lease)
+                lease.progress = data
+                self._tell_progress(lease)
+        if lease is None:
+            run = self.store.run(run_id)
+            raise Stale(f"attempt {attempt} of {run_id} is over; the run is {run.state}, attempt {run.attempt}")
+        if begun:
+            self._write_start(lease)
+
+    def finished(self, run_id: str, attempt: int, state: State, result: Mapping[str, Any] | None,
+                 error: Mapping[str, Any] | None, artifacts: Mapping[str, Mapping[str, Any]]) -> Run:
+        """A worker reports how an attempt ended. Raises Stale (remembered), UnknownExperiment, StoreError."""
+        try:
+            if state is State.COMPLETED:
+                run = self.store.complete(run_id, attempt, result or {}, artifacts)
+            elif state is State.CANCELLED:
+                run = self.store.cancel_run(run_id, attempt, "cancelled at the worker")
+            else:
+                reason = {"type": str((error or {}).get("type") or "error"),
+                          "detail": str((error or {}).get("detail") or "the worker gave no reason")}
+                return self._end(run_id, attempt, reason["type"], reason, jobs.blame_for_error(error or {}))
+        except Stale as stale:
+            self._refused.inc()
+            self._log.warning("result-refused", run=run_id, attempt=attempt, state=state, reason=str(stale))
+            self.store.refuse(run_id, attempt, f"result: {state}", str(stale))
+            self._free(run_id, attempt)
+            raise
+        with self._lock:
+            lease = self._placement.current(run_id, attempt)
+            if lease is not None:
+                self._placement.withdraw(run_id)
+                self._ended.inc(state=run.state)
+                self._log.info("run-ended", run=run_id, attempt=attempt, state=run.state, traceparent=run.trace)
+        self._free(run_id, attempt)
+        self._changed(run.experiment_id)
+        return run
+
+    def drain_worker(self, name: str, drained: bool) -> bool:
+        """Give the worker nothing new, or something again; false if it is not known."""
+        with self._lock:
+            worker = self._placement.workers.get(name)
+            if worker is not None:
+                worker.drained = drained
+                about = {"url": worker.url, "boot_id": worker.boot_id, **worker.about, "drained": drained}
+        if worker is None:
+            return False
+        self._store_worker(name, about)
+        self._wake.set()
+        return True
+
+    # --- what others see -------------------------------------------------------------------------------------------
+
+    def live_progress(self, run_id: str) -> dict[str, Any] | None:
+        """The newest progress of a run that is at work."""
+        with self._lock:
+            lease = self._placement.leases.get(run_id)
+            return self._with_eta(lease) if lease is not None and lease.started and lease.progress else None
+
+    def why(self, run_id: str) -> tuple[str, str, float | None]:
+        """See Placement.why."""
+        with self._lock:
+            return self._placement.why(run_id)
+
+    def lease_left_s(self, run_id: str) -> float | None:
+        with self._lock:
+            lease = self._placement.leases.get(run_id)
+            return None if lease is None else lease.expires - self._clock()
+
+    def codecs(self) -> set[str] | None:
+        """Codecs that any worker known here offers; None while no worker has said."""
+        with self._lock:
+            offers = [worker.about.get("codecs") or () for worker in self._placement.workers.values()]
+        found = {codec for offered in offers for codec in offered}
+        return found or None
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Every worker, for people."""
+        with self._lock:
+            now = self._clock()
+            placed = self._placement
+            return [{
+                "name": worker.name, "url": worker.url, "state": placed.state_of(worker), "slots": worker.slots,
+                "free": worker.free, **worker.about, "boot_id": worker.boot_id, "trouble": worker.trouble,
+                "heard_s_ago": round(now - worker.heard, 3),
+                "running": [{"run": lease.run.id, "attempt": lease.attempt, **lease.progress,
+                             "lease_s_left": round(lease.expires - now, 3)}
+                            for lease in placed.leases.values() if lease.worker == worker.name],
+            } for worker in sorted(placed.workers.values(), key=lambda worker: worker.name)]
+
+    # --- placing ---------------------------------------------------------------------------------------------------
+
+    def _place_forever(self) -> None:
+        while not self._stopping.is_set():
+            with self._lock:
+                due_s = None if self._draining else self._placement.next_due_s()
+            self._wake.wait(LOOK_S if due_s is None else min(due_s, LOOK_S))
+            self._wake.clear()
+            try:
+                self._look()
+            except StoreError as error:
+                self._log.error("placing-failed", error=error)
+                self._stopping.wait(RETRY_S)
+
+    def _look(self) -> None:
+        """Take back what is over, grant what can go."""
+        with self._lock:
+            self._placement.looking(LOOK_S)
+            over = [(lease, "lost", f"worker {lease.worker} was not heard of for {self._lease_s:g} s", Blame.WORKER)
+                    for lease in self._placement.expired()]
+            over += [(lease, "timeout", f"the run took longer than its {lease.run.settings['timeout_s']:g} s",
+                      Blame.RUN) for lease in self._placement.overdue()]
+            for lease, *_ in over:
+                self._placement.withdraw(lease.run.id)
+            granted = [] if self._draining else self._placement.choose()
+            lost = {worker.name for worker in self._placement.workers.values() if not self._placement.alive(worker)}
+            forgotten = self._placement.forget_lost()
+        for lease, outcome, detail, blame in over:
+            self._lanes.do("leases", partial(self._take_back, lease, outcome, detail, blame))
+        for lease in granted:
+            self._lanes.do(lease.worker, partial(self._hand_over, lease))
+        for name in sorted(lost - self._lost):
+            self._log.warning("worker-lost", worker=name)
+        self._lost = lost
+        for name in forgotten:
+            self.registry.forget_worker(name)
+        if self._clock() - self._audited > AUDIT_S:
+            self._audited = self._clock()
+            self._audit()
+
+    def _hand_over(self, lease: Lease) -> None:
+        """In the worker's lane: write the grant down, then send it."""
+        with self._lock:
+            if not self._placement.renew(lease):
+                return
+        try:
+            placed = self.store.place(lease.run.id, lease.run.attempt, lease.worker)
+        except Stale:       # cancelled since it was chosen
+            self._drop(lease)
+            return
+        except StoreError as error:
+            self._log.error("grant-not-stored", run=lease.run.id, error=error)
+            self._drop(lease)
+            with self._lock:
+                self._placement.enqueue(lease.run, delay_s=RETRY_S)
+            return
+        with self._lock:
+            lease.run = placed
+            still = self._placement.renew(lease)
+        self._changed(placed.experiment_id)
+        self._waited.observe(lease.waited)
+        if not still:       # taken back between the two: the attempt is closed before anything was sent
+            self._end_quietly(placed, "busy", "the grant was taken back before it was sent", Blame.NOBODY)
+            return
+        self._offer(lease, ask_first=False)
+
+    def _offer(self, lease: Lease, *, ask_first: bool) -> None:
+        """In the worker's lane: send the attempt and act on what became of it."""
+        run, name = lease.run, lease.worker
+        with self._lock:
+            worker = self._placement.workers.get(name)
+        if worker is None:
+            return          # the lease will run out
+        trace = new_trace(run.trace)
+        began = self._clock()
+        outcome = offer(self._client(worker.url), self._payload(run), trace=trace, ask_first=ask_first,
+                        still_wanted=lambda: self._is_current(lease), pause=self._stopping.wait)
+        self._dispatches.inc(answer=outcome.answer.value)
+        self._log.info("run-offered", run=run.id, attempt=run.attempt, worker=name, answer=outcome.answer.value,
+                       detail=outcome.detail, trace_id=trace.trace_id)
+        if outcome.answer is Answer.HELD:
+            self._offered.observe(self._clock() - began)
+            self._held(lease)
+        elif outcome.answer is not Answer.UNCLEAR:
+            with self._lock:
+                if outcome.answer is Answer.BUSY:
+                    self._placement.busy(name, outcome.detail, outcome.retry_after_s)
+                else:
+                    self._placement.trouble(name, outcome.detail, outcome.retry_after_s)
+            self._end_quietly(run, outcome.answer.value, f"worker {name}: {outcome.detail}", outcome.blame)
+
+    def _held(self, lease: Lease) -> None:
+        with self._lock:
+            self._placement.well(lease.worker)
+            current = self._placement.leases.get(lease.run.id) is lease
+            begun = current and not lease.started
+            if begun:
+                self._placement.start(lease)
+        if begun:
+            self._write_start(lease)
+        elif not current and not self._has_ended(lease):
+            self._send_cancel(lease.worker, lease.run)
+
+    def _has_ended(self, lease: Lease) -> bool:
+        """Whether the worker itself ended the attempt already (its result overtook the 202)."""
+        with self._lock:
+            worker = self._placement.workers.get(lease.worker)
+            return worker is None or lease.key not in worker.busy
+
+    def _take_back(self, lease: Lease, outcome: str, detail: str, blame: Blame) -> None:
+        """In the lane of leases: the attempt is over whatever its worker says later."""
+        if lease.run.attempt != lease.attempt:  # granted, never written down: nothing to close
+            with self._lock:
+                self._placement.let_go(lease.key)
+                self._placement.enqueue(lease.run)
+            self._wake.set()
+            return
+        self._log.warning("lease-ended", run=lease.run.id, attempt=lease.attempt, worker=lease.worker, why=outcome)
+        self._lease_ends.inc(why=outcome)
+        self._end_quietly(lease.run, outcome, detail, blame)
+        self._send_cancel(lease.worker, lease.run)
+
+    def _end_quietly(self, run: Run, outcome: str, detail: str, blame: Blame) -> None:
+        """End an attempt that may have ended otherwise meanwhile; tries until the store takes it."""
+        while not self._stopping.is_set():
+            try:
+                self._end(run.id, run.attempt, outcome, {"type": outcome, "detail": detail}, blame)
+                return
+            except Stale:
+                self._free(run.id, run.attempt)
+                return
+            except StoreError as error:
+                self._log.error("end-not-stored", run=run.id, attempt=run.attempt, error=error)
+                self._stopping.wait(RETRY_S)
+
+    def _end(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any], blame: Blame) -> Run:
+        """Close the attempt without a result, and queue the run again if it may. Raises Stale, StoreError."""
+        run = self.store.end_attempt(run_id, attempt, outcome, error, blame)
+        self._log.info("attempt-ended", run=run_id, attempt=attempt, outcome=outcome, detail=error["detail"],
+                       state=run.state, traceparent=run.trace)
+        again = run.state is State.QUEUED and run.attempt == attempt
+        avoid = frozenset(self.store.avoided(run_id)) if again else frozenset()
+        delay_s = jobs.backoff_s(run.tries) if blame is Blame.WORKER else 0.0
+        with self._lock:
+            if self._placement.current(run_id, attempt) is not None:
+                self._placement.withdraw(run_id)
+            if again:
+                self._placement.enqueue(run, avoid, delay_s)
+        if run.state is State.FAILED:
+            self._ended.inc(state=State.FAILED)
+        self._free(run_id, attempt)
+        self._changed(run.experiment_id)
+        return run
+
+    def _drop(self, lease: Lease) -> None:
+        with self._lock:
+            if self._placement.leases.get(lease.run.id) is lease:
+                self._placement.withdraw(lease.run.id)
+            self._placement.let_go(lease.key)
+        self._wake.set()
+
+    def _take_up(self, run: Run) -> None:
+        """An unfinished run that memory does not know."""
+        if run.state is State.QUEUED:
+            avoid = frozenset(self.store.avoided(run.id)) if run.attempt else frozenset()
+            with self._lock:
+                self._placement.enqueue(run, avoid)
+            return
+        with self._lock:
+            lease = self._placement.restore(run, started=run.state is State.RUNNING)
+        if run.state is State.DISPATCHED:
+            self._lanes.do(lease.worker, partial(self._offer, lease, ask_first=True))
+
+    def _audit(self) -> None:
+        """Take up every unfinished run that memory has not known for two audits."""
+        stored = self.store.unfinished_attempts()
+        with self._lock:
+            unknown = {run_id for run_id in stored if not self._placement.knows(run_id)}
+        for run_id in unknown & self._suspects:
+            self._log.error("run-taken-up", run=run_id, state=stored[run_id][0])
+            self._take_up(self.store.run(run_id))
+        self._suspects = unknown
+
+    # --- small parts -----------------------------------------------------------------------------------------------
+
+    def _payload(self, run: Run) -> dict[str, Any]:
+        """The body of a dispatch."""
+        base = self._callback().rstrip("/")
+        clip = {**run.clip, "url": base + run.clip["url"]} if run.clip.get("url") else run.clip
+        return {"run": run.id, "attempt": run.attempt, "experiment": run.settings, "clip": clip, "callback": base,
+                "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"]}
+
+    def _is_current(self, lease: Lease) -> bool:
+        with self._lock:
+            return not self._stopping.is_set() and self._placement.leases.get(lease.run.id) is lease
+
+    def _write_start(self, lease: Lease) -> None:
+        self._started.observe(self._clock() - lease.granted + lease.waited)
+        future = self.store.start(lease.run.id, lease.attempt)
+        future.add_done_callback(lambda done: self._written(done, lease.run.experiment_id, "start"))
+
+    def _tell_progress(self, lease: Lease) -> None:
+        """Wake those who wait; keep some of it for replay. Called with the lock held."""
+        now = self._clock()
+        if now - lease.stored >= PROGRESS_S and lease.progress != lease.told and lease.run.attempt == lease.attempt:
+            lease.stored, lease.told = now, lease.progress
+            data = {"run": lease.run.id, "attempt": lease.attempt, **self._with_eta(lease)}
+            future = self.store.progress(lease.run.id, lease.attempt, data)
+            future.add_done_callback(lambda done: self._written(done, lease.run.experiment_id, "progress"))
+
+    def _with_eta(self, lease: Lease) -> dict[str, Any]:
+        """The lease's progress, with the seconds left if it goes on at the rate so far."""
+        fraction, eta_s = lease.progress.get("fraction"), None
+        if isinstance(fraction, int | float) and 0.02 < fraction <= 1 and lease.began > 0:
+            eta_s = round((self._clock() - lease.began) * (1 - fraction) / fraction, 1)
+        return {**lease.progress, "eta_s": eta_s}
+
+    def _written(self, done: "Future[Any]", experiment_id: str, what: str) -> None:
+        """In the store's thread: something nobody waited for is on disk, or is not."""
+        error = done.exception()
+        if error is None:
+            self._changed(experiment_id)
+        elif not isinstance(error, Stale):
+            self._log.error("not-stored", what=what, experiment=experiment_id, error=error)
+
+    def _changed(self, experiment_id: str) -> None:
+        self.hub.tell(experiment_id)
+
+    def _free(self, run_id: str, attempt: int) -> None:
+        with self._lock:
+            self._placement.let_go((run_id, attempt))
+        self._wake.set()
+
+    def _send_cancel(self, name: str, run: Run) -> None:
+        self._lanes.do(f"{name} cancels", partial(self._cancel_at, name, run))
+
+    def _cancel_at(self, name: str, run: Run) -> None:
+        """In the worker's second lane. It may hear of it by a heartbeat too; whichever comes first."""
+        until = self._clock() + CANCEL_TRIES_S
+        while not self._stopping.is_set() and self._clock() < until:
+            with self._lock:
+                worker = self._placement.workers.get(name)
+                if worker is None or not self._placement.alive(worker):
+                    return
+            try:
+                cancel(self._client(worker.url), run.id, run.attempt, new_trace(run.trace))
+                return
+            except ClientError as error:
+                self._log.warning("cancel-not-delivered", worker=name, run=run.id, reason=str(error))
+                self._stopping.wait(RETRY_S)
+
+    def _client(self, url: str) -> Client:
+        with self._lock:
+            if url not in self._clients:
+                self._clients[url] = self._make_client(url)
+            return self._clients[url]
+
+    def _store_worker(self, name: str, about: dict[str, Any]) -> None:
+        if self._stored_workers.get(name) != about:
+            self.registry.put_worker(name, about)
+            self._stored_workers[name] = about
+
+    def _count(self, metrics: Metrics) -> None:
+        self._accepted = metrics.counter("nvc_runs_accepted_total", "Runs accepted.")
+        self._ended = metrics.counter("nvc_runs_ended_total", "Runs ended, by state.", ("state",))
+        self._dispatches = metrics.counter("nvc_dispatches_total", "Offers to workers, by what became of them.",
+                                           ("answer",))
+        self._refused = metrics.counter("nvc_stale_results_total", "Results of earlier attempts, turned away.")
+        self._lease_ends = metrics.counter("nvc_leases_ended_total", "Attempts taken back from workers.", ("why",))
+        self._waited = metrics.histogram("nvc_queue_wait_seconds", "From joining the queue to a worker's slot.")
+        self._offered = metrics.histogram("nvc_offer_seconds", "From sending an attempt to the worker's 202.")
+        self._started = metrics.histogram("nvc_start_seconds", "From joining the queue to a worker having begun.")
+        metrics.gauge("nvc_runs", "Runs by state.", ("state",)).track(
+            lambda: [({"state": str(state)}, float(count)) for state, count in self.store.counts().items()])
+        metrics.gauge("nvc_workers", "Workers by state.", ("state",)).track(self._worker_states)
+        metrics.gauge("nvc_conservation_difference", "Runs accepted minus the sum of all states; always 0.").track(
+            self._difference)
+
+    def _worker_states(self) -> list[tuple[dict[str, str], float]]:
+        with self._lock:
+            states = [self._placement.state_of(worker) for worker in self._placement.workers.values()]
+        return [({"state": state}, float(states.count(state))) for state in sorted({*states, "free", "busy", "lost"})]
+
+    def _difference(self) -> float:
+        found = self.store.conservation(limit=0)
+        return float(found.accepted - sum(found.counts.values()))
