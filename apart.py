@@ -11,6 +11,8 @@ as it would on another machine.  The child is started for one stream, reads it f
 
 from __future__ import annotations
 
+import importlib
+import math
 import os
 import signal
 import subprocess
@@ -23,8 +25,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from codec_process import LENGTH, MAX_MESSAGE_BYTES, MessageBuffer, explain, frame_message, register
-from coding import Decoded
+from codec_process import LENGTH, MAX_MESSAGE_BYTES, MessageBuffer, explain, frame_message
+from coding import Codec, Decoded
 from picture import ClipInfo, Picture
 
 
@@ -131,6 +133,21 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.stdout.close()
 
 
+def plain(value: Any) -> Any:
+    """The value as JSON can say it: NumPy's numbers and arrays become Python's, NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return str(value)
+
+
 def _info_message(info: ClipInfo) -> dict[str, Any]:
     return {"info": {"width": info.width, "height": info.height, "fps": str(info.fps), "frames": info.frames,
                      "matrix": info.matrix, "range": info.range}}
@@ -141,6 +158,19 @@ def _info_from(message: dict[str, Any]) -> ClipInfo:
     return ClipInfo(**{**said, "fps": Fraction(said["fps"])})
 
 
+def _load(name: str, specs: list[str]) -> Codec:
+    """The codec; one that was given by its module alone comes without the others, which take seconds to load."""
+    targets = dict(spec.split("=", 1) for spec in specs)
+    if name in targets:
+        sys.path.append(os.getcwd())
+        module, _, factory = targets[name].partition(":")
+        made: Codec = getattr(importlib.import_module(module), factory)()
+        return made
+    import codec
+
+    return codec.get(name)
+
+
 def main(arguments: list[str]) -> int:
     """The child: NAME STREAM [SPEC…]. Standard output carries the pictures; what a codec prints goes elsewhere."""
     out = os.fdopen(os.dup(1), "wb")
@@ -148,13 +178,10 @@ def main(arguments: list[str]) -> int:
     name, stream, *specs = arguments
     tag = b""
     try:
-        import codec
-        from measure import plain
-
-        register(specs)
+        decoder = _load(name, specs)
         data = Path(stream).read_bytes()
         began = time.perf_counter()
-        decoded = codec.get(name).decode(data)
+        decoded = decoder.decode(data)
         pictures = iter(decoded)
         seconds = time.perf_counter() - began
         out.write(frame_message(_info_message(decoded.info)))

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import random
@@ -32,7 +31,7 @@ import clips
 import codec
 import metrics
 import video
-from apart import MeasureError, check_picture, decode_apart
+from apart import MeasureError, check_picture, decode_apart, plain
 from coding import Codec, Decoded, Encoded, Progress, Report, Settings, no_report
 from picture import ClipInfo, Picture
 from version import VERSION, commit
@@ -318,21 +317,6 @@ def write_synced(path: Path, data: bytes) -> None:
 def sync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON can say it: NumPy's numbers and arrays become Python's, NaN and infinities become null."""
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    return str(value)
 
 
 def bounded(details: dict[str, Any]) -> dict[str, Any]:
