@@ -1,0 +1,73 @@
+# `make demo` and `make test` are all that a fresh machine with Python 3.11 or newer needs.
+PYTHON ?= python3
+# More for pip; `PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"` saves 2 GB where there is no GPU.
+PIP_FLAGS ?=
+# Of `make train`: a folder that holds train_video/ and train_photos/, and the time to spend.
+DATA ?= data
+MINUTES ?= 180
+# Of `make fuzz`: cases a test.
+FUZZ_CASES ?= 20000
+
+PY := .venv/bin/python
+READY := .venv/.requirements-installed
+KERNELS := .venv/.kernels-compiled
+BENCHES := $(filter-out __init__,$(basename $(notdir $(wildcard bench/*.py))))
+
+.PHONY: help demo test bench train lint fuzz clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    run the default experiment on both services, show what it gives (KEEP=1 leaves them running)"
+	@echo "make test    run the tests"
+	@echo "make lint    check style and types"
+	@echo "make bench   measure everything into bench/results/ (or one: make bench BENCHES=codec)"
+	@echo "make train   train the codec: DATA=folder MINUTES=180"
+	@echo "make fuzz    hours of new cases for every property test: FUZZ_CASES=20000"
+	@echo "make clean   remove the environment and everything made"
+
+$(READY): requirements.txt requirements-dev.txt requirements-clips.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up .venv (a few minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements-dev.txt
+	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r requirements-clips.txt
+	@touch $@
+
+$(KERNELS): $(READY) $(wildcard nvc/*.py)
+	@echo "Compiling the codec's integer loops (a minute, once)"
+	@$(PY) -m nvc.warm
+	@touch $@
+
+demo: $(KERNELS)
+	@$(PY) demo.py
+
+test: $(KERNELS)
+	$(PY) -m pytest
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(KERNELS)
+	@set -e; for name in $(BENCHES); do \
+	    echo "bench/$$name.py > bench/results/$$name.json"; \
+	    $(PY) -m bench.$$name > bench/results/$$name.json.part; \
+	    mv bench/results/$$name.json.part bench/results/$$name.json; \
+	done
+
+train/run/samples/own.bin: | $(KERNELS)
+	@mkdir -p $(@D)
+	$(PY) -m train.samples --clips $(DATA)/train_video --out $@ --weights nvc/weights/nvc-1.safetensors --minutes 30
+
+# Resumes where it was stopped; the exported weights lie in train/run/ until someone puts them in use.
+train: train/run/samples/own.bin
+	$(PY) -m train.run --out train/run --samples train/run/samples --photos $(DATA)/train_photos --minutes $(MINUTES)
+	$(PY) -m train.export train/run/float.safetensors train/run/nvc-1.safetensors
+
+fuzz: $(KERNELS)
+	HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(FUZZ_CASES) $(PY) -m pytest $$(grep -l "^from hypothesis" tests/test_*.py)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

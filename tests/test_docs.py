@@ -1,0 +1,71 @@
+"""What the documents promise is there: commands, files, links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def section(text: str, heading: str) -> str:
+    """The text under a heading of the second level."""
+    return re.split(r"^## ", text.split(f"\n## {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def table_rows(text: str) -> list[str]:
+    """Rows of Markdown tables, without heads and rules."""
+    rows = []
+    for block in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        rows += block.splitlines()[2:]
+    return rows
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_make_target_named_exists(path: Path) -> None:
+    code = "\n".join(re.findall(r"`([^`]+)`", path.read_text(encoding="utf-8")))
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", code))
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert named - targets == set()
+
+
+def test_every_target_is_in_makes_own_help() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split()) - {"help"}
+    assert set(re.findall(r'@echo "make (\w+) ', makefile)) == phony
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    local = {link for link in links if "://" not in link and not link.startswith("mailto:")}
+    assert {link for link in local if not (path.parent / link).exists()} == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_program_file_named_exists(path: Path) -> None:
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_0-9]+\.(?:py|md|json))`", path.read_text(encoding="utf-8")))
+    assert {name for name in named if "/" in name and not (ROOT / name).exists()} == set()
+
+
+def test_every_result_file_named_exists() -> None:
+    named = set(re.findall(r"bench/results/[\w.-]+\.\w+", README))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_every_figure_names_its_command_and_its_result_file() -> None:
+    bare = [
+        row
+        for row in table_rows(section(README, "Figures"))
+        if not (re.search(r"`(?:make|python -m|\.venv/bin/python) [^`]+`", row) and "bench/results/" in row)
+    ]
+    assert bare == []
+
+
+def test_every_program_in_a_command_of_the_readme_exists() -> None:
+    named = set(re.findall(r"python (\w+\.py)", README))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
