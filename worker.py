@@ -207,7 +207,7 @@ class Worker:
         routes = service.Routes()
         read, write = {"read", "client", "worker"}, {"client", "worker"}
         routes.add("GET", "/livez", lambda request: Response(200, {"status": "alive"}), always=True)
-        routes.add("GET", "/readyz", self.get_readyz)
+        routes.add("GET", "/readyz", self.get_readyz, query={"verbose"})
         routes.add("GET", "/health", self.get_health)
         routes.add("GET", "/status", self.get_status, roles=read)
         routes.add("GET", "/metrics", self.get_metrics, roles=read, produces="text/plain")
@@ -220,7 +220,8 @@ class Worker:
     def get_readyz(self, request: Request) -> Response:
         if why := self.why_not_ready():
             raise Problem(503, "not-ready", why, headers=RETRY_AFTER)
-        return Response(200, {"status": "ready"})
+        checks = {f"slot {slot.index}": slot.state for slot in self.slots}
+        return Response(200, {"status": "ready"} | ({"checks": checks} if "verbose" in request.query else {}))
 
     def get_health(self, request: Request) -> Response:
         why = self.why_not_ready()

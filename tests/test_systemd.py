@@ -1,0 +1,140 @@
+"""The units verify and are closed, the scripts parse, an installation is whole and repeatable."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import orchestrator
+import service
+import worker
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "systemd"
+UNITS = sorted(FOLDER.glob("*.service"))
+SCRIPTS = sorted(FOLDER.glob("*.sh"))
+MOST_EXPOSED = 15  # tenths: 1.5, where 0 is sealed and 100 is a plain unit as root
+ANALYZE = shutil.which("systemd-analyze")
+TABLES = {"orchestrator": orchestrator.OrchestratorSettings, "worker": worker.WorkerSettings}
+
+
+def call(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def install(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return call(str(FOLDER / "install.sh"), "--root", str(root), *options)
+
+
+def test_there_is_a_unit_for_each_program() -> None:
+    assert [unit.name for unit in UNITS] == ["nvc-orchestrator.service", "nvc-worker.service"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_verifies(unit: Path, tmp_path: Path) -> None:
+    if ANALYZE is None:
+        return  # nothing to ask; the next tests read the file themselves
+    # The program it starts is not installed here; everything else is checked as it stands.
+    text = unit.read_text().replace("/opt/nvc/.venv/bin/python", sys.executable).replace("/opt/nvc", str(ROOT))
+    (tmp_path / unit.name).write_text(text)
+    seen = call(ANALYZE, "verify", "--man=no", str(tmp_path / unit.name))
+    assert (seen.returncode, seen.stdout + seen.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_is_closed(unit: Path) -> None:
+    if ANALYZE is None:
+        return
+    seen = call(ANALYZE, "security", "--offline=yes", f"--threshold={MOST_EXPOSED}", "--no-pager", str(unit))
+    assert seen.returncode == 0, seen.stdout[-300:]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_is_watched_and_started_again(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+    assert {"Type=notify", "Restart=always", "WatchdogSec=30", "StartLimitIntervalSec=0"} <= set(lines)
+
+
+def test_a_worker_has_longer_to_stop_than_its_runs_have_to_finish() -> None:
+    said = re.search(r"^TimeoutStopSec=(\d+)$", (FOLDER / "nvc-worker.service").read_text(), re.MULTILINE)
+    assert said
+    assert int(said[1]) >= worker.WorkerSettings.drain_s + 20
+
+
+@pytest.mark.parametrize("program", TABLES)
+def test_an_environment_example_names_settings_that_exist(program: str) -> None:
+    named = set(re.findall(r"^#?(NVC_\w+)=", (FOLDER / f"{program}.env.example").read_text(), re.MULTILINE))
+    assert named
+    assert named <= {row.variable for row in service.rows(TABLES[program])}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_parses_and_can_be_run(script: Path) -> None:
+    assert call("bash", "-n", str(script)).returncode == 0
+    assert script.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_explains_itself(script: Path) -> None:
+    seen = call(str(script), "--help")
+    assert seen.returncode == 0
+    assert script.name in seen.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"), [("install.sh", ["--bogus"]), ("install.sh", ["--prefix", "relative"]),
+                              ("install.sh", ["--key", "/nonexistent/key"]), ("smoke_test.sh", ["a", "b", "c"])])
+def test_wrong_usage_is_2(script: str, arguments: list[str]) -> None:
+    seen = call(str(FOLDER / script), *arguments)
+    assert seen.returncode == 2
+    assert seen.stderr.startswith(f"{script}: ")
+
+
+def test_an_installation_holds_programs_units_and_settings(tmp_path: Path) -> None:
+    seen = install(tmp_path)
+    assert seen.returncode == 0, seen.stderr
+    for name in ("opt/nvc/orchestrator.py", "opt/nvc/worker.py", "opt/nvc/codec_process.py", "opt/nvc/nvc/decode.py",
+                 "opt/nvc/requirements.txt", "opt/nvc/systemd/smoke_test.sh", "etc/nvc/orchestrator.env",
+                 "etc/nvc/worker.env", "etc/systemd/system/nvc-worker.service"):
+        assert (tmp_path / name).is_file(), name
+    assert not list(tmp_path.rglob("__pycache__"))
+    assert not list((tmp_path / "opt/nvc").glob(".new*"))
+
+
+def test_the_installed_worker_says_its_settings(tmp_path: Path) -> None:
+    install(tmp_path, "worker")
+    seen = subprocess.run([sys.executable, str(tmp_path / "opt/nvc/worker.py"), "--show-config"], capture_output=True,
+                          text=True, timeout=120, check=False, cwd=tmp_path, env={"NVC_SLOTS": "3"})
+    assert seen.returncode == 0, seen.stderr
+    assert re.search(r"^slots = 3\b.*NVC_SLOTS", seen.stdout, re.MULTILINE)
+
+
+def test_an_update_keeps_settings_and_drops_old_modules(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "etc/nvc/worker.env").write_text("NVC_SLOTS=2\n")
+    (tmp_path / "opt/nvc/gone_by_now.py").write_text("")
+    (tmp_path / "opt/nvc/.venv").mkdir()
+    assert install(tmp_path).returncode == 0
+    assert (tmp_path / "etc/nvc/worker.env").read_text() == "NVC_SLOTS=2\n"
+    assert not (tmp_path / "opt/nvc/gone_by_now.py").exists()
+    assert (tmp_path / "opt/nvc/.venv").is_dir()
+
+
+def test_one_service_can_be_installed_alone_elsewhere_with_its_network_and_key(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("nck_0123456789_x\n")
+    seen = install(tmp_path / "root", "worker", "--prefix", "/srv/nvc", "--network", "10.0.0.0/16",
+                   "--network", "fd00::/8", "--key", str(tmp_path / "key"))
+    assert seen.returncode == 0, seen.stderr
+    units = tmp_path / "root/etc/systemd/system"
+    assert [unit.name for unit in units.glob("*.service")] == ["nvc-worker.service"]
+    assert "ExecStart=/srv/nvc/.venv/bin/python /srv/nvc/worker.py" in (units / "nvc-worker.service").read_text()
+    drop_ins = units / "nvc-worker.service.d"
+    assert (drop_ins / "network.conf").read_text() == "[Service]\nIPAddressAllow=10.0.0.0/16\nIPAddressAllow=fd00::/8\n"
+    assert (drop_ins / "credential-key.conf").read_text() == (
+        "[Service]\nLoadCredential=key:/etc/nvc/credentials/nvc-worker.key\n")
+    assert (tmp_path / "root/etc/nvc/credentials/nvc-worker.key").stat().st_mode & 0o077 == 0
