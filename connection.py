@@ -337,7 +337,8 @@ class Connection(Incoming):
                 self.send_file(answer, clock() + settings.http_send_s + answer.size / settings.http_min_rate)
             elif answer.pieces is not None and not silent:
                 for piece in answer.pieces:
-                    self.send_all(self.chunk(piece), clock() + settings.http_send_s)
+                    if piece:  # an empty chunk would end the answer
+                        self.send_all(self.chunk(piece), clock() + settings.http_send_s)
                 self.send_all(self.chunk(b""), clock() + settings.http_send_s)
         except Disconnected:
             outcome = "client-closed"

@@ -79,6 +79,7 @@ class Outgoing(BaseHTTPRequestHandler):
             view = view[count:]
 
     def send_file(self, answer: Answer, deadline: float) -> None:
+        """Send the answer's part of its file before the deadline; OSError when the file has become shorter."""
         assert answer.file is not None
         answer.file.seek(answer.start)
         left = answer.size

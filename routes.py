@@ -123,11 +123,11 @@ def _match(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | No
         return None
     params = {}
     for name, raw in zip(pattern, segments, strict=True):
+        value = decode_segment(raw)
         if not name.startswith("{"):
-            if name != raw:
+            if name != value:
                 return None
             continue
-        value = decode_segment(raw)
         if value in ("", ".", "..") or "/" in value or "\\" in value:  # would name another place once joined to a path
             return None
         params[name[1:-1]] = value
@@ -139,7 +139,7 @@ def check_site(head: Head, hosts: Collection[str] | None) -> None:
     of this machine): 421 for a Host that is not one of `hosts` (a name bound to this address by someone else; RFC 9110
     section 15.5.20), 403 for a change asked for by a page of another origin."""
     name = head.host.rsplit(":", 1)[0] if not head.host.endswith("]") else head.host
-    if hosts is not None and not is_loopback(name) and name.lower() not in hosts:
+    if hosts is not None and name and not is_loopback(name) and name.lower() not in hosts:  # HTTP/1.0 may lack it
         raise Problem(421, "misdirected", f"this service is not {name[:100]}; call it localhost, or allow the name "
                       "with --http-hosts", field="host")
     origin = head.headers.get("origin")

@@ -181,8 +181,9 @@ class Server:
         for _ in range(self.settings.http_threads):
             self._queue.put(None)
         self._reserve.put(None)
+        until = time.monotonic() + 1.0  # a handler that does not end is left behind; its thread ends with the process
         for thread in self._threads:
-            thread.join(timeout=1.0)
+            thread.join(timeout=max(until - time.monotonic(), 0.0))
         for sock in (*self._sockets, *(connection.sock for connection in left), self._waker, self._wake_end):
             with contextlib.suppress(OSError):
                 sock.close()
