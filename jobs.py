@@ -62,6 +62,10 @@ class FieldError(JobError):
         self.field = field
 
 
+class UnknownField(FieldError):
+    """The request has a field that experiments do not have."""
+
+
 class NoSuchMove(JobError):
     """The table has no row for this state and event."""
 
@@ -161,7 +165,7 @@ def read_request(document: object) -> dict[str, Any]:
         raise FieldError("", f"the request must be a JSON object, got {_kind_of(document)}")
     for name in document:
         if name not in _BY_NAME:
-            raise FieldError(str(name), "no such field; known are " + ", ".join(_BY_NAME))
+            raise UnknownField(str(name), "no such field; known are " + ", ".join(_BY_NAME))
     filled = {field.name: _check(field, document[field.name]) if field.name in document else field.default
               for field in FIELDS}
     given = [name for name in AIMS if document.get(name) is not None]

@@ -18,17 +18,26 @@ class Registry:
     # --- clips
 
     def put_clip(self, name: str, sha256: str, size: int, info: Mapping[str, Any]) -> None:
-        """Give `size` bytes that are stored already a name; a later clip of the same name takes its place."""
-        self._do("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)",
+        """Give `size` bytes that are stored already a name; a later clip of the same name takes its place, but the
+        earlier one stays known by its hash."""
+        self._do("INSERT INTO clips (name, sha256, bytes, info, at_s) VALUES (?, ?, ?, ?, ?)",
                  name, sha256, size, dump(info), self._store.clock())
 
-    def clips(self, *, name: str | None = None, sha256: str | None = None) -> list[dict[str, Any]]:
-        """Uploaded clips, all, or of one name, or of one hash: {"name", "sha256", "bytes", "uploaded", …info}."""
+    def clips(self) -> list[dict[str, Any]]:
+        """What each uploaded clip's name means now, by name: {"name", "sha256", "bytes", "uploaded", …info}."""
+        return self._clips("number IN (SELECT MAX(number) FROM clips GROUP BY name) ORDER BY name")
+
+    def clip(self, *, name: str = "", sha256: str = "") -> dict[str, Any] | None:
+        """One uploaded clip, by name or by hash; None if there is none."""
+        found = self._clips("name = ? ORDER BY number DESC LIMIT 1", name) if name else \
+            self._clips("sha256 = ? ORDER BY number DESC LIMIT 1", sha256)
+        return found[0] if found else None
+
+    def _clips(self, condition: str, *values: str) -> list[dict[str, Any]]:
         with self._store.reading() as db:
-            rows = db.execute("SELECT name, sha256, bytes, info, at_s FROM clips WHERE (?1 IS NULL OR name = ?1) "
-                              "AND (?2 IS NULL OR sha256 = ?2) ORDER BY name", (name, sha256))
-            return [{"name": row[0], "sha256": row[1], "bytes": row[2], "uploaded": jobs.timestamp(row[4]),
-                     **json.loads(row[3])} for row in rows]
+            rows = db.execute(f"SELECT name, sha256, bytes, info, at_s FROM clips WHERE {condition}", values)
+            return [{"name": name, "sha256": sha256, "bytes": size, "uploaded": jobs.timestamp(at_s),
+                     **json.loads(info)} for name, sha256, size, info, at_s in rows]
 
     def referenced(self, sha256: str) -> bool:
         """Whether a clip or an artifact has these bytes."""

@@ -66,10 +66,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             principal TEXT, key TEXT, body_sha256 TEXT NOT NULL, experiment TEXT NOT NULL, at_s REAL NOT NULL,
             PRIMARY KEY (principal, key)) WITHOUT ROWID""",
         "CREATE INDEX idempotency_by_age ON idempotency (at_s)",
-        """CREATE TABLE clips (
-            name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, info TEXT NOT NULL,
-            at_s REAL NOT NULL) WITHOUT ROWID""",
-        "CREATE INDEX clips_by_hash ON clips (sha256)",
+        """CREATE TABLE clips (                        -- the newest row of a name is what it means now
+            number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, sha256 TEXT NOT NULL,
+            bytes INTEGER NOT NULL, info TEXT NOT NULL, at_s REAL NOT NULL)""",
+        "CREATE INDEX clips_by_name ON clips (name, number)",
+        "CREATE INDEX clips_by_hash ON clips (sha256, number)",
         "CREATE TABLE workers (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
         """CREATE TABLE refused (
             number INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, run TEXT NOT NULL,

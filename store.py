@@ -300,7 +300,7 @@ class Store:
             return _find_run(db, run_id)
 
     def state(self, experiment_id: str) -> State:
-        """Raises UnknownExperiment."""
+        """The experiment's state. Raises UnknownExperiment."""
         with self.reading() as db:
             return _find_experiment(db, experiment_id)[1]
 
@@ -314,6 +314,14 @@ class Store:
         with self.reading() as db:
             rows = db.execute("SELECT id, state, attempt FROM runs WHERE state IN (?, ?, ?)", jobs.UNFINISHED)
             return {run_id: (State(state), attempt) for run_id, state, attempt in rows}
+
+    def artifact(self, run_id: str, name: str) -> dict[str, Any] | None:
+        """{"sha256", "bytes"} of one artifact; None if the run has none of this name. Raises UnknownExperiment."""
+        with self.reading() as db:
+            run = _find_run(db, run_id)
+            row = db.execute("SELECT sha256, bytes FROM artifacts WHERE run = ? AND name = ?",
+                             (run.number, name)).fetchone()
+        return None if row is None else {"sha256": row[0], "bytes": row[1]}
 
     def avoided(self, run_id: str) -> set[str]:
         """Workers on which an attempt of the run went wrong."""

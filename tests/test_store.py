@@ -391,8 +391,16 @@ def test_a_clip_is_found_by_name_and_by_hash(store: Store) -> None:
     registry = Registry(store)
     registry.put_clip("mine", "ab", 5, {"width": 16})
     clip = {"name": "mine", "sha256": "ab", "bytes": 5, "uploaded": "2025-10-17T19:16:10.000Z", "width": 16}
-    assert (registry.clips(name="mine"), registry.clips(sha256="ab"), registry.clips(name="other")) == (
-        [clip], [clip], [])
+    assert (registry.clip(name="mine"), registry.clip(sha256="ab"), registry.clip(name="other")) == (clip, clip, None)
+
+
+def test_a_clip_whose_name_was_given_away_is_still_found_by_hash(store: Store) -> None:
+    registry = Registry(store)
+    registry.put_clip("mine", "ab", 5, {})
+    registry.put_clip("mine", "cd", 6, {})
+    assert [clip["sha256"] for clip in registry.clips()] == ["cd"]
+    assert (registry.clip(sha256="ab") or {})["bytes"] == 5
+    assert registry.referenced("ab")
 
 
 def test_a_revoked_key_stays_listed_and_cannot_be_revoked_again(store: Store) -> None:

@@ -1,0 +1,191 @@
+"""The orchestrator's interface as OpenAPI 3.1, made from the routes that are served and the table below.
+
+A route without a row, or a row without a route, is an error (`describe` raises it, a test calls it): the document
+cannot fall behind the program.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import jobs
+from jobs import State
+from service import VERSION, Route, Routes
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
+MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
+ANY: Schema = {"type": "object"}
+TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+
+
+def _object(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties} | ({"required": list(required)} if required else {})
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _named(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+STATE: Schema = {"type": "string", "enum": [str(state) for state in State]}
+PROGRESS = {"phase": MAYBE_TEXT, "fraction": MAYBE_NUMBER, "frame": MAYBE_NUMBER, "frames": MAYBE_NUMBER,
+            "fps": MAYBE_NUMBER}
+
+SCHEMAS: dict[str, Schema] = {
+    "Request": jobs.request_schema(),
+    "Accepted": _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE, url=TEXT, events=TEXT),
+    "Status": _object(
+        ("experiment_id", "status", "settings", "timeline"), experiment_id=TEXT, status=STATE, encoding_result=ANY,
+        decoding_result=ANY, metrics=ANY, frames=_list(ANY), clip=ANY, settings=ANY, provenance=ANY,
+        artifacts={"type": "object", "additionalProperties": _object(("url", "sha256", "bytes"), url=TEXT, sha256=TEXT,
+                                                                     bytes=COUNT)},
+        attempts=_list(_object(("attempt", "worker"), attempt=COUNT, worker=TEXT, dispatched=TIME, started=TIME,
+                               ended=TIME, outcome=MAYBE_TEXT, detail=MAYBE_TEXT)),
+        timeline=_object(accepted=TIME, dispatched=TIME, started=TIME, finished=TIME), error=ANY, progress=ANY),
+    "Summary": _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE, label=TEXT, tags=ANY,
+                       accepted=TIME, finished=TIME, attempts=COUNT, url=TEXT),
+    "Clip": _object(("name", "source"), name=TEXT, source={"enum": ["library", "uploaded"]}, sha256=MAYBE_TEXT,
+                    bytes=MAYBE_NUMBER, width=COUNT, height=COUNT, fps=TEXT, frames=MAYBE_NUMBER, data=MAYBE_TEXT),
+    "Heartbeat": _object(("name", "url", "slots"), name=TEXT, url=TEXT, slots=COUNT, device=TEXT, threads=COUNT,
+                         running=_list(_object(("run", "attempt"), run=TEXT, attempt=COUNT, **PROGRESS)),
+                         codecs=_list(TEXT), models=ANY, version=TEXT, draining={"type": "boolean"}, boot_id=TEXT),
+    "Lease": _object(("lease_s", "heartbeat_s", "unknown"), lease_s=NUMBER, heartbeat_s=NUMBER,
+                     unknown=_list(_object(("run", "attempt"), run=TEXT, attempt=COUNT))),
+    "Worker": _object(("name", "url", "state"), name=TEXT, url=TEXT, state=TEXT, slots=COUNT, free=COUNT,
+                      running=_list(ANY)),
+    "Progress": _object(("run", "attempt"), run=TEXT, attempt=COUNT, **PROGRESS),
+    "End": _object(("run", "attempt", "state"), run=TEXT, attempt=COUNT,
+                   state={"enum": ["completed", "failed", "cancelled"]}, result={"type": ["object", "null"]},
+                   error={"type": ["object", "null"]}, artifacts=ANY),
+    "Conservation": _object(
+        ("accepted", "sum", "holds", *[str(state) for state in State], "unfinished"), accepted=COUNT, sum=COUNT,
+        holds={"const": True}, **{str(state): COUNT for state in State}, unfinished_total=COUNT,
+        unfinished=_list(_object(("run", "status", "why", "next_action"), run=TEXT, status=STATE, attempt=COUNT,
+                                 owner=TEXT, why=TEXT, lease_s_left=MAYBE_NUMBER, next_action=TEXT,
+                                 next_action_at=TIME)), refused=_list(ANY)),
+    "Problem": _object(("type", "title", "status", "detail", "instance", "request_id"), type=TEXT, title=TEXT,
+                       status=COUNT, detail=TEXT, instance=TEXT, request_id=TEXT, field=TEXT),
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One row: `answers` maps a status to the schema of its body (None: no JSON); `body` is the request's schema;
+    `problems` are the statuses of the handler's own refusals, besides those that any request may meet."""
+
+    summary: str
+    answers: dict[int, Schema | None]
+    problems: tuple[int, ...] = ()
+    body: Schema | None = None
+    headers: tuple[str, ...] = field(default=())
+
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/"): Operation("Experiments as a page for browsers", {200: None}, (400,)),
+    ("GET", "/livez"): Operation("The process answers", {200: _object(status=TEXT)}),
+    ("GET", "/readyz"): Operation("It can accept work", {200: _object(status=TEXT, checks=ANY)}, (503,)),
+    ("GET", "/health"): Operation("A few numbers, for people and old scripts", {200: _object(
+        status=TEXT, version=TEXT, uptime_s=NUMBER, workers=COUNT, queued=COUNT, running=COUNT)}),
+    ("GET", "/metrics"): Operation("Prometheus text format 0.0.4", {200: None}),
+    ("GET", "/openapi.json"): Operation("This document", {200: ANY}),
+    ("POST", "/experiment"): Operation(
+        "Submit an experiment; with Prefer: wait=n, wait for its end",
+        {200: _named("Status"), 202: _named("Accepted")}, (422, 503, 507), _named("Request"),
+        ("Idempotency-Key", "Prefer")),
+    ("GET", "/experiment/{id}/status"): Operation(
+        "Everything about one experiment; with Prefer: wait=n, as soon as it changes", {200: _named("Status")}, (404,),
+        None, ("Prefer", "If-None-Match")),
+    ("GET", "/experiment/{id}/events"): Operation(
+        "Its history and what happens from now on, as server-sent events: state, progress, result",
+        {200: None, 204: None}, (404,), None, ("Last-Event-ID",)),
+    ("POST", "/experiment/{id}/cancel"): Operation(
+        "Stop it", {202: _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE)}, (404, 409, 422),
+        {"type": "object", "additionalProperties": False, "maxProperties": 0}),
+    ("GET", "/experiment/{id}/artifacts/{name}"): Operation(
+        "A stream, reconstruction or plot", {200: None, 206: None}, (404, 416), None, ("Range", "If-None-Match")),
+    ("GET", "/experiments"): Operation("Experiments, newest first", {200: _object(
+        ("experiments", "next_cursor"), experiments=_list(_named("Summary")), next_cursor=MAYBE_TEXT)}),
+    ("GET", "/clips"): Operation("Clips of the library and uploaded ones",
+                                 {200: _object(("clips",), clips=_list(_named("Clip")))}),
+    ("GET", "/clips/{name}"): Operation("One clip, by name or sha256:…", {200: _named("Clip")}, (404,)),
+    ("PUT", "/clips/{name}"): Operation("Upload a clip: any video file",
+                                        {200: _named("Clip"), 201: _named("Clip")}, (409, 422, 507)),
+    ("GET", "/clips/{name}/data"): Operation("A clip's bytes", {200: None, 206: None}, (404, 416), None, ("Range",)),
+    ("GET", "/workers"): Operation("Workers and what runs where",
+                                   {200: _object(("workers",), workers=_list(_named("Worker")))}),
+    ("POST", "/workers"): Operation("Of a worker: register, and say that it lives", {200: _named("Lease")},
+                                    (409, 422, 503, 507), _named("Heartbeat")),
+    ("POST", "/workers/{name}/drain"): Operation(
+        "Give a worker nothing new, or something again", {202: _object(name=TEXT, drained={"type": "boolean"})},
+        (404, 422), _object(drain={"type": "boolean", "default": True}) | {"additionalProperties": False}),
+    ("POST", "/experiment_progress"): Operation("Of a worker: how far an attempt is", {200: ANY}, (404, 409, 422),
+                                                _named("Progress")),
+    ("POST", "/experiment_result"): Operation("Of a worker: how an attempt ended; 409 is final", {200: ANY},
+                                              (404, 409, 422, 503, 507), _named("End")),
+    ("PUT", "/artifacts/{sha256}"): Operation(
+        "Of a worker: store bytes under their digest, before the result that names them",
+        {200: _object(sha256=TEXT, bytes=COUNT), 201: _object(sha256=TEXT, bytes=COUNT)}, (422, 507)),
+    ("GET", "/conservation"): Operation("Where everything is that was accepted, and why it waits",
+                                        {200: _named("Conservation")}),
+}
+QUERY: dict[str, Schema] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "verbose": TEXT,
+}
+
+
+def describe(routes: Routes) -> dict[str, Any]:
+    """The OpenAPI document of these routes. Raises ValueError when a route and the table do not match."""
+    served = {(route.method, route.pattern): route for route in routes.table}
+    if served.keys() != OPERATIONS.keys():
+        raise ValueError(f"routes and their descriptions differ in {sorted(served.keys() ^ OPERATIONS.keys())}")
+    paths: dict[str, dict[str, Any]] = {}
+    for (method, pattern), operation in OPERATIONS.items():
+        paths.setdefault(pattern, {})[method.lower()] = _operation(served[method, pattern], operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Neural video codec service: orchestrator", "version": VERSION},
+        "paths": paths,
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "nck_…"}},
+        },
+    }
+
+
+def _operation(route: Route, operation: Operation) -> dict[str, Any]:
+    named = re.findall(r"\{(\w+)\}", route.pattern)
+    parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in named]
+    parameters += [{"name": name, "in": "query", "schema": QUERY[name]} for name in sorted(route.query or ())]
+    parameters += [{"name": name, "in": "header", "schema": TEXT} for name in operation.headers]
+    responses: dict[str, Any] = {}
+    for status, schema in operation.answers.items():
+        media = "application/json" if schema is not None else route.produces
+        responses[str(status)] = {"description": operation.summary}
+        if status != 204:
+            responses[str(status)]["content"] = {media: {"schema": {} if schema is None else schema}}
+    # What the HTTP layer itself may answer to any request (service.py), told like all problems.
+    problem = {"description": "problem", "content": {"application/problem+json": {"schema": _named("Problem")}}}
+    common = (400, 401, 403, 405, 406, 408, 411, 413, 415, 417, 421, 429, 431, 500, 503)
+    responses |= {str(status): problem for status in sorted({*common, *operation.problems} - {*operation.answers})}
+    made: dict[str, Any] = {"summary": operation.summary, "responses": responses}
+    if parameters:
+        made["parameters"] = parameters
+    if route.body is not None:
+        media = "application/octet-stream" if route.body.stream else "application/json"
+        made["requestBody"] = {"required": route.body.stream or bool((operation.body or {}).get("required")),
+                               "content": {media: {"schema": operation.body or {}}}}
+    if "Prefer" in operation.headers or operation.answers.keys() & {200}:
+        responses["304"] = {"description": "not changed"}
+    if route.roles is not None:
+        made["security"] = [{"key": []}, {}]
+        made["x-roles"] = sorted(route.roles)
+    return made
