@@ -7,6 +7,7 @@ so both are ignored.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -20,9 +21,9 @@ import av.error
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
 from PIL import Image
 
+from frames import CODE_OF_MATRIX, FULL, LIMITED, MATRIX_OF_CODE, REORDERED, frame_of, is_full, picture_of
 from picture import (
     DEFAULT_FPS,
     ClipInfo,
@@ -34,12 +35,10 @@ from picture import (
     Picture,
     TooLarge,
     VideoError,
-    check_picture,
     check_rate,
     check_size,
     default_matrix,
 )
-from pixels import rgb_to_420, to_420
 
 DEMUXERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,ogg,asf,gif,apng,mxf,nut,dv,wav,flac,"
@@ -52,26 +51,12 @@ PICTURE_MAGIC = (  # how a picture file begins, and the demuxer that reads it
 )
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-# ISO/IEC 23091-2 MatrixCoefficients; 5 (625 lines) and 6 (525 lines) are the same matrix, 9 and 10 nearly so.
-MATRIX_OF_CODE = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco", 9: "bt2020", 10: "bt2020"}
-CODE_OF_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 6, "smpte240m": 7, "ycgco": 8, "bt2020": 9}
-LIMITED, FULL = 1, 2  # AVColorRange
-
-# Sample formats that are another order of the same samples: a copy, not a conversion.
-REORDERED = {
-    **dict.fromkeys(("nv12", "nv21"), "yuv420p"),
-    **dict.fromkeys(("p010le", "p010be"), "yuv420p10le"),
-    **dict.fromkeys(("yuyv422", "uyvy422", "yvyu422", "nv16"), "yuv422p"),
-    **dict.fromkeys(("p210le", "y210le"), "yuv422p10le"),
-    **dict.fromkeys(("nv24", "nv42"), "yuv444p"),
-    "p410le": "yuv444p10le",
-}
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
-
 # Every picture is a key picture, so that any can be sought. One slice: FFmpeg cuts odd sizes into no more.
 LOSSLESS = {"ffv1": {"level": "3", "slices": "1", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
-RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
 
+# Tags of the files that are written here.
+RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
+SIZE_TAG = "PICTURE_SIZE"  # of coders that only take even sizes: the part of their pictures that counts, from top left
 
 Opened = tuple[ClipInfo, Iterator[Picture], Callable[[], None]]
 
@@ -225,15 +210,19 @@ def _sound(frame: av.VideoFrame, index: int, name: str) -> av.VideoFrame:
 
 
 def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame, name: str) -> ClipInfo:
-    rate = _tagged_rate(container) or _plain_rate(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    tagged = _tag(container, RATE_TAG, "/")
+    rate = Fraction(*tagged) if tagged else _plain_rate(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
     check_rate(name, rate)
     form = frame.format
     matrix = None if form.is_rgb else MATRIX_OF_CODE.get(int(frame.colorspace))
-    full = not form.is_rgb and _is_full(frame)
+    full = not form.is_rgb and is_full(frame)
     plain = form.name in ("yuv420p", "yuvj420p") or REORDERED.get(form.name) == "yuv420p"
+    width, height = _tag(container, SIZE_TAG, "x") or (frame.width, frame.height)
+    if width > frame.width or height > frame.height:
+        raise DamagedVideo(f"{name}: pictures of {frame.width}x{frame.height} cannot hold {width}x{height}", 0)
     return ClipInfo(
-        width=frame.width,
-        height=frame.height,
+        width=width,
+        height=height,
         fps=rate,
         frames=stream.frames or None,
         matrix=matrix or default_matrix(frame.height),
@@ -242,9 +231,10 @@ def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFram
     )
 
 
-def _tagged_rate(container: InputContainer) -> Fraction | None:
-    match = re.fullmatch(r"(\d{1,10})/(\d{1,10})", container.metadata.get(RATE_TAG, ""))
-    return Fraction(int(match[1]), int(match[2])) if match and int(match[2]) else None
+def _tag(container: InputContainer, name: str, between: str) -> tuple[int, int] | None:
+    """Two numbers above 0 of a tag such as 60000/1001 or 175x143, or None where the file has no such tag."""
+    match = re.fullmatch(rf"([1-9]\d{{0,9}}){between}([1-9]\d{{0,9}})", container.metadata.get(name, ""))
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _plain_rate(rate: Fraction) -> Fraction:
@@ -254,78 +244,27 @@ def _plain_rate(rate: Fraction) -> Fraction:
 
 
 def _pictures(first: av.VideoFrame, rest: Iterator[av.VideoFrame], info: ClipInfo, name: str) -> Iterator[Picture]:
-    yield picture_of(first, info.matrix)
-    for index, frame in enumerate(rest, start=1):
-        if (frame.width, frame.height) != (info.width, info.height):
-            raise _size_change(name, index, frame, info)
-        yield picture_of(frame, info.matrix)
+    coded = (first.width, first.height)
+    for index, frame in enumerate(itertools.chain([first], rest)):
+        if (frame.width, frame.height) != coded:
+            raise _size_change(name, index, frame, first)
+        yield _cropped(picture_of(frame, info.matrix), info)
 
 
-def _size_change(name: str, index: int, new: av.VideoFrame | ClipInfo, info: ClipInfo) -> DamagedVideo:
+def _cropped(picture: Picture, info: ClipInfo) -> Picture:
+    rows, columns = info.chroma_shape
+    if picture.y.shape == (info.height, info.width):
+        return picture
+    y, u, v = picture.y[: info.height, : info.width], picture.u[:rows, :columns], picture.v[:rows, :columns]
+    return Picture(*(np.ascontiguousarray(plane) for plane in (y, u, v)))
+
+
+def _size_change(
+    name: str, index: int, new: av.VideoFrame | ClipInfo, old: av.VideoFrame | ClipInfo
+) -> DamagedVideo:
     return DamagedVideo(
-        f"{name}: picture {index} is {new.width}x{new.height}, the ones before are {info.width}x{info.height}", index
+        f"{name}: picture {index} is {new.width}x{new.height}, the ones before are {old.width}x{old.height}", index
     )
-
-
-def picture_of(frame: av.VideoFrame, matrix: str) -> Picture:
-    """A decoded frame as an 8-bit 4:2:0 picture of its own memory; RGB goes by ``matrix``."""
-    form = frame.format
-    if form.name in REORDERED:
-        frame = frame.reformat(format=REORDERED[form.name])
-        form = frame.format
-    if form.name in ("yuv420p", "yuvj420p"):
-        return Picture(*(samples.copy() for samples in _samples(frame)))
-    bits = max(c.bits for c in form.components)
-    if form.is_rgb or form.has_palette or form.is_bit_stream:
-        depth = 8 if bits <= 8 else 16
-        rgb = frame.reformat(format="rgb24" if depth == 8 else "rgb48le", interpolation=EXACT)
-        return rgb_to_420(rgb.to_ndarray(), depth, matrix)
-    if not _is_plain_planar(form):
-        bits = 8 if bits <= 8 else 16
-        frame = frame.reformat(format="yuv444p" if bits == 8 else "yuv444p16le", interpolation=EXACT)
-    return to_420(list(_samples(frame)), bits, _is_full(frame))
-
-
-def _is_full(frame: av.VideoFrame) -> bool:
-    """Full range where the frame says so or, as FFmpeg has it, says nothing and is grey or of JPEG's old formats."""
-    if int(frame.color_range) in (LIMITED, FULL):
-        return int(frame.color_range) == FULL
-    return frame.format.name.startswith(("yuvj", "gray", "ya"))
-
-
-def _is_plain_planar(form: av.VideoFormat) -> bool:
-    """Each component in a plane of its own, integers in the low bits, chroma at full or half size."""
-    parts = [c for c in form.components if not c.is_alpha]
-    rows, columns = (form.height, (form.height + 1) // 2), (form.width, (form.width + 1) // 2)
-    return (
-        len(parts) in (1, 3)
-        and len(parts) == len({c.plane for c in parts})
-        and len({c.plane for c in form.components}) == len(form.components)
-        and all(8 <= c.bits <= 16 and c.height in rows and c.width in columns for c in parts)
-        and "msb" not in form.name
-    )
-
-
-def _samples(frame: av.VideoFrame) -> Iterator[np.ndarray]:
-    """Views of the planes y, u, v (or y), without the padding that FFmpeg keeps at the end of rows. Alpha is left."""
-    for component in frame.format.components:
-        if component.is_alpha:
-            continue
-        plane = frame.planes[component.plane]
-        kind = np.dtype("u1") if component.bits <= 8 else np.dtype(">u2" if frame.format.is_big_endian else "<u2")
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
-        yield rows[: component.height, : component.width * kind.itemsize].view(kind)
-
-
-def frame_of(picture: Picture, info: ClipInfo) -> av.VideoFrame:
-    """A picture as a yuv420p frame, with the clip's matrix and range. Raises VideoError on another size."""
-    check_picture(picture, info)
-    frame = av.VideoFrame(info.width, info.height, "yuv420p")
-    frame.colorspace = CODE_OF_MATRIX[info.matrix]
-    frame.color_range = FULL if info.range == "full" else LIMITED
-    for target, plane in zip(_samples(frame), picture, strict=True):
-        target[:] = plane
-    return frame
 
 
 class VideoWriter:

@@ -45,11 +45,11 @@ def to_420(planes: Sequence[np.ndarray], depth: int, full_range: bool) -> Pictur
 
 
 def rgb_to_420(rgb: np.ndarray, depth: int, matrix: str) -> Picture:
-    """R'G'B' (H, W, 3) of ``depth`` bits, full range, to 8-bit limited-range 4:2:0 by ``matrix`` (of LUMA_WEIGHTS).
+    """R'G'B' (H, W, 3) of ``depth`` bits, full range, to 8-bit limited-range 4:2:0 by ``matrix`` (bt709 for one without weights).
 
     Y' = 16 + 219 (Kr R' + Kg G' + Kb B'), Cb = 128 + 112 (B' - Y') / (1 - Kb), Cr alike, with R'G'B' in 0…1.
     """
-    kr, kb = LUMA_WEIGHTS[matrix]
+    kr, kb = LUMA_WEIGHTS.get(matrix, LUMA_WEIGHTS["bt709"])
     r, g, b = (rgb[..., i].astype(np.float32) / np.float32((1 << depth) - 1) for i in range(3))
     luma = np.float32(kr) * r + np.float32(1 - kr - kb) * g + np.float32(kb) * b
     cb, cr = (b - luma) * np.float32(112 / (1 - kb)), (r - luma) * np.float32(112 / (1 - kr))

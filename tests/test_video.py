@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.color import rgb2ycbcr
 
-from containers import frame_of, picture_of
+from frames import frame_of, picture_of
 from picture import DEFAULT_FPS
 from video import (
     ClipInfo,
