@@ -33,13 +33,14 @@ ROOMS: dict[str, tuple[str, str]] = {
         "version",
     ),
     "orchestrator": (
-        "conductor placement dispatch hub blobs probe documents catalogue",
+        "orchestrator conductor placement dispatch hub blobs probe documents catalogue messages openapi page",
         "version picture video clips metrics jobs store service",
     ),
     "worker": (
         "worker assignment attempts clip_cache link outbox slots codec_process apart measure",
         "version picture video clips metrics coding codec jobs service",
     ),
+    "demo": ("demo", "picture video clips"),
     "train": ("train/*", "picture video metrics coding nvc codec"),
     "bench": ("bench/*", "version picture video clips metrics coding nvc codec jobs service"),
 }
@@ -58,7 +59,11 @@ NEVER: dict[str, str] = {
 }
 
 # File: what importing it must not load, because its process stays light; functions may import these.
-NOT_AT_IMPORT: dict[str, str] = {"worker": "torch numba codec nvc av", "codec": "matplotlib scipy"}
+NOT_AT_IMPORT: dict[str, str] = {
+    "orchestrator": "torch numba av codec nvc",
+    "worker": "torch numba av codec nvc",
+    "codec": "matplotlib scipy",
+}
 
 # Module: the files that may import it, nobody else.
 ONLY: dict[str, set[str]] = {"sqlite3": {"store"}, "orchestrator": set(), "worker": set()}
