@@ -26,6 +26,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -63,7 +64,8 @@ class Server:
         self._awake = False
         self._parked: deque[Connection] = deque()  # on their way to the doorman
         self._spare: dict[Connection, None] = {}  # the doorman's; who may be closed to make room, the longest first
-        self._timers: list[tuple[float, int, Connection]] = []
+        # By weak reference: a closed connection must not be kept in memory until its deadline would have been.
+        self._timers: list[tuple[float, int, weakref.ref[Connection]]] = []
         self._serial = itertools.count()
         self._accept_again = 0.0
         self._queue: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
@@ -282,8 +284,11 @@ class Server:
         if connection.spare:
             self._spare[connection] = None
         if connection.timer is None or connection.deadline < connection.timer:
-            connection.timer = connection.deadline
-            heapq.heappush(self._timers, (connection.deadline, next(self._serial), connection))
+            self._set_timer(connection)
+
+    def _set_timer(self, connection: Connection) -> None:
+        connection.timer = connection.deadline
+        heapq.heappush(self._timers, (connection.deadline, next(self._serial), weakref.ref(connection)))
 
     def _let_go(self, connection: Connection) -> None:
         self._selector.unregister(connection.sock)
@@ -293,15 +298,15 @@ class Server:
     def _expire(self) -> None:
         now = self.clock()
         while self._timers and self._timers[0][0] <= now:
-            due, _, connection = heapq.heappop(self._timers)
-            if connection.closed or due != connection.timer:
+            due, _, reference = heapq.heappop(self._timers)
+            connection = reference()
+            if connection is None or connection.closed or due != connection.timer:
                 continue  # superseded by an earlier one
             connection.timer = None
             if not connection.watched:
                 continue  # someone works for it; the timer is set again when it is parked
             if connection.deadline > now:
-                connection.timer = connection.deadline
-                heapq.heappush(self._timers, (connection.deadline, next(self._serial), connection))
+                self._set_timer(connection)
                 continue
             self._let_go(connection)
             connection.expire()

@@ -65,7 +65,7 @@ from listening import ServerSettings
 from observe import METRICS_TYPE, Counter, Gauge, Histogram, Log, Metrics, Notifier, Watchdog, listen_sockets
 from routes import JSON, Body, Handler, Route, Routes, json_body, upload
 from server import Server
-from settings import Row, SettingsError, add_flags, from_args, load, row, rows, show
+from settings import Row, SettingsError, add_flags, from_args, load, markdown, row, rows, show
 from version import VERSION
 from wire import Headers, Problem, read_json
 
@@ -74,6 +74,6 @@ __all__ = [
     "Counter", "Disconnected", "Event", "Gauge", "Handler", "Headers", "Histogram", "Key", "Log", "Metrics",
     "Notifier", "Principal", "Problem", "Refused", "Reply", "Request", "Response", "Route", "Routes", "Row", "Server",
     "ServerSettings", "SettingsError", "Trace", "Unreachable", "Watchdog", "add_flags", "check_exposure",
-    "event_stream", "file_response", "from_args", "is_loopback", "json_body", "listen_sockets", "load", "new_key",
-    "new_trace", "read_json", "row", "rows", "show", "upload",
+    "event_stream", "file_response", "from_args", "is_loopback", "json_body", "listen_sockets", "load", "markdown",
+    "new_key", "new_trace", "read_json", "row", "rows", "show", "upload",
 ]

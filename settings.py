@@ -150,6 +150,18 @@ def show(config: Any) -> str:
     return "".join(lines)
 
 
+def markdown(table: type, *, inherited: bool = True) -> str:
+    """The rows as a table for the docs, which tests compare with the docs.  `inherited`: also those of base classes."""
+    own = set(table.__annotations__)
+    lines = ["| setting | default | unit | why |", "|---|---|---|---|"]
+    for item in rows(table):
+        if inherited or item.name in own:
+            default = "none" if item.default is None else str(item.default).lower() if item.type == "bool" \
+                else f"`{item.default}`" if item.default != "" else "empty"
+            lines.append(f"| `{item.flag}`, `{item.variable}` | {default} | {item.unit} | {item.reason} |")
+    return "\n".join(lines) + "\n"
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 

@@ -133,3 +133,17 @@ def test_where_a_service_may_listen(host: str, has_keys: bool, insecure: bool) -
 def test_nothing_is_open_to_the_network_by_accident() -> None:
     with pytest.raises(service.SettingsError, match="--insecure-bind"):
         service.check_exposure("0.0.0.0", has_keys=False, insecure_bind=False)
+
+
+def test_the_docs_give_every_limit_of_the_server() -> None:
+    docs = Path(service.__file__).with_name("docs") / "http.md"
+    assert docs.read_text(encoding="utf-8").endswith("## Limits\n\n" + service.markdown(service.ServerSettings))
+
+
+def test_a_table_for_the_docs() -> None:
+    @dataclass(frozen=True)
+    class More(Table):
+        name: str = row("", "", "what it is called")
+
+    assert service.markdown(More, inherited=False) == ("| setting | default | unit | why |\n|---|---|---|---|\n"
+                                                       "| `--name`, `NVC_NAME` | empty |  | what it is called |\n")
