@@ -30,7 +30,7 @@ class Body:
 
 
 # `curl -d` without a header calls its body application/x-www-form-urlencoded; it is read as JSON all the same.
-JSON = Body(1 << 20, ("application/json", "application/x-www-form-urlencoded"))
+JSON = Body(256 << 10, ("application/json", "application/x-www-form-urlencoded"))
 
 
 def json_body(limit: int) -> Body:
@@ -72,7 +72,7 @@ class Routes:
 
         method    GET, POST, PUT, PATCH or DELETE; HEAD and OPTIONS come by themselves
         pattern   "/experiment/{id}/status": a variable is one whole segment; a literal segment wins over a variable
-        body      None: no body; JSON, json_body(limit), or Body(limit, media); upload(limit)
+        body      None: no body; JSON (up to 256 KiB), json_body(limit), or Body(limit, media); upload(limit)
         roles     who may call it, besides admin; None: everyone, without a key
         waits     True: always runs apart from the pool (event streams); "prefer": only when asked with Prefer: wait
         produces  media type of the answer, for Accept (406); "*/*" for any

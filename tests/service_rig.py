@@ -140,7 +140,7 @@ def running(add: Callable[[service.Routes, Rig], None] = lambda routes, rig: Non
 
     routes.add("GET", "/livez", lambda request: service.Response(200, {"status": "alive"}), always=True)
     routes.add("GET", "/echo", echo)
-    routes.add("POST", "/echo", echo, body=service.JSON)
+    routes.add("POST", "/echo", echo, body=service.json_body(1 << 20))
     routes.add("GET", "/slow", slow)
     add(routes, rig)
     server.start()
