@@ -6,8 +6,8 @@ the sum of absolute deviations from each tile's own mean. Pans and zooms find th
 ratio of 1 is where prediction stops paying. Restless content (surf, crowds) may come near 1 for long, so a cut must
 also stand out against the ratios just before it. A flash is no cut: the pictures after it look like those before.
 
-On 198 varied sequences of 17 pictures without cuts, 2 of 3,168 pictures were marked (a blur and a fast zoom); of 149
-cuts made by joining two of them 148 were found, with one other mark. The ratio of 600 such joints is over 1.1, but for
+On 198 varied sequences of 17 pictures without cuts, 2 of 3,168 pictures were marked (a blur and a fast zoom); of 150
+cuts made by joining two of them 149 were found, with one other mark. The ratio of 600 such joints is over 1.1, but for
 two that join one scene to itself.
 """
 

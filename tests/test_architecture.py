@@ -20,12 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS: dict[str, tuple[str, str]] = {
     "version": ("version", ""),
     "picture": ("picture", ""),
-    "video": ("video planar containers pixels", "picture"),
+    "video": ("video planar containers frames pixels", "picture"),
     "clips": ("clips", "picture video"),
     "metrics": ("metrics ssim bdrate", "picture video"),
     "coding": ("coding", "picture"),
     "nvc": ("nvc/*", "picture coding"),
     "codec": ("codec", "picture video metrics coding nvc"),
+    "peers": ("peers", "picture video coding"),
     "jobs": ("jobs", ""),
     "store": ("store schema records registry", "jobs"),
     "service": (
