@@ -71,6 +71,7 @@ def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: 
 
     Raises NotAVideo, NoVideoStream, EmptyVideo, TooLarge, and DamagedVideo here (first picture) or while iterating.
     """
+    cut = _is_cut_matroska(source)  # first: it reads from where the stream stands
     container = _open(source, name, demuxer)
     try:
         stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
@@ -81,7 +82,7 @@ def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: 
             raise VideoError(f"{name}: no decoder for its video")
         if context.width or context.height:  # before a picture of that size is made
             check_size(name, context.width, context.height, limits)
-        frames = _decode(container, stream, name, _is_cut_matroska(source))
+        frames = _decode(container, stream, name, cut)
         first = next(frames, None)
         if first is None:
             raise EmptyVideo(f"{name}: holds no picture")

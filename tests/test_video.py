@@ -401,6 +401,13 @@ def test_a_cut_file_gives_the_sound_pictures_and_names_the_next(tmp_path: Path) 
     assert same(sound, clip[: len(sound)])
 
 
+def test_a_cut_file_in_memory_is_found_too(tmp_path: Path) -> None:
+    write_lossless(tmp_path / "a.mkv", pictures(64, 64, 4), ClipInfo(64, 64, Fraction(25)))
+    cut = io.BytesIO((tmp_path / "a.mkv").read_bytes()[:-1])
+    with open_clip(cut) as back, pytest.raises(DamagedVideo, match="picture 4 is damaged or cut short"):
+        list(back)
+
+
 def test_a_picture_that_the_decoder_had_to_guess_is_named(tmp_path: Path) -> None:
     write_coded(tmp_path / "a.mp4", pictures(64, 64, 10), bf="0")
     data = bytearray((tmp_path / "a.mp4").read_bytes())
