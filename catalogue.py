@@ -92,7 +92,7 @@ class Catalogue:
     def file(self, name: str) -> tuple[Path, str]:
         """A clip's bytes, and their digest. Raises UnknownClip."""
         clip = self.get(name)
-        if clip["sha256"] is None:
+        if clip["data"] is None:
             raise UnknownClip(f"clip {name}: {clip['error']}")
         if clip["source"] == "library":
             return self._find_library(name), clip["sha256"]
@@ -107,14 +107,27 @@ class Catalogue:
         return {**clip, "source": "uploaded", "data": f"/clips/{clip['name']}/data"}
 
     def _describe_library(self, name: str) -> dict[str, Any]:
-        """Read once, by a process of its own; where the clip's file is missing, "error" says what to do."""
+        """Read once, all of them by one process; where a clip's file is missing, "error" says what to do."""
         with self._lock:
             if name not in self._library:
-                about: dict[str, Any] = {"name": name, "sha256": None, "bytes": None, "uploaded": None}
-                try:
-                    path = self._find_library(name)
-                    about |= {"sha256": clips.sha256(name), "bytes": path.stat().st_size, **probe.look(path)}
-                except (VideoError, OSError, probe.NotAClip) as error:
-                    return {**about, "source": "library", "data": None, "error": str(error)}
-                self._library[name] = {**about, "source": "library", "data": f"/clips/{name}/data"}
+                self._library = self._read_library()
             return self._library[name]
+
+    def _read_library(self) -> dict[str, dict[str, Any]]:
+        library: dict[str, dict[str, Any]] = {}
+        paths: dict[str, Path] = {}
+        for name in clips.names():
+            library[name] = {"name": name, "sha256": None, "bytes": None, "uploaded": None}
+            try:
+                paths[name] = self._find_library(name)
+                library[name] |= {"sha256": clips.sha256(name), "bytes": paths[name].stat().st_size}
+            except (VideoError, OSError) as error:
+                library[name]["error"] = str(error)
+        try:
+            seen = probe.look_at_all(list(paths.values())) if paths else []
+        except probe.NotAClip as error:
+            seen = [{"error": str(error)}] * len(paths)
+        for name, found in zip(paths, seen, strict=False):
+            library[name] |= found
+        return {name: {**about, "source": "library", "data": None if "error" in about else f"/clips/{name}/data"}
+                for name, about in library.items()}

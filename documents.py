@@ -39,7 +39,8 @@ def _run(experiment: Experiment, record: RunRecord, progress: Callable[[str], di
     found["clip"].pop("url", None)
     last = record.attempts[-1] if record.attempts else None
     document = {
-        **found, "settings": run.settings, "artifacts": artifacts,
+        **{name: part for name, part in found.items() if name != "provenance"}, "settings": run.settings,
+        **({"provenance": found["provenance"]} if "provenance" in found else {}), "artifacts": artifacts,
         "attempts": [{"attempt": attempt.attempt, "worker": attempt.worker,
                       "dispatched": jobs.timestamp(attempt.dispatched_s), "started": jobs.timestamp(attempt.started_s),
                       "ended": jobs.timestamp(attempt.ended_s), "outcome": attempt.outcome, "detail": attempt.detail}

@@ -240,22 +240,15 @@ class Orchestrator:
             raise Problem(503, "draining", "no new experiments are taken; try again in a moment",
                           headers={"Retry-After": "2"})
         began = time.monotonic()
-        given = request.document()
-        document = jobs.read_request(given)
-        offered = self.conductor.codecs()
-        if offered is not None and document["codec"] not in offered:
-            raise Problem(422, "unknown-codec", f"codec: no worker has {document['codec']}; there are "
-                          f"{', '.join(sorted(offered))}", field="codec")
-        try:
-            clips = [self.catalogue.resolve(run["clip"]) for run in jobs.runs_of(document)]
-        except UnknownClip as error:
-            raise Problem(422, "unknown-clip", f"clip: {error}", field="clip") from error
-        except NotFetched as error:
-            raise Problem(422, "clip-not-fetched", f"clip: {error}", field="clip") from error
-        experiment_id, new = self.conductor.submit(
-            document, clips, principal=request.principal.key, key=idempotency_key(request),
-            body_sha256=hashlib.sha256((storage.dump(sort_keys(given)) or "").encode()).hexdigest(),
-            trace=request.trace.traceparent)
+        key, given = idempotency_key(request), request.document()
+        digest = hashlib.sha256((storage.dump(sort_keys(given)) or "").encode()).hexdigest()
+        # What was accepted once under this key is accepted still, whatever clips and codecs there are today.
+        experiment_id = None if key is None else self.store.earlier(request.principal.key, key, digest)
+        new = False
+        if experiment_id is None:
+            document, clips = self._check(given)
+            experiment_id, new = self.conductor.submit(document, clips, principal=request.principal.key, key=key,
+                                                       body_sha256=digest, trace=request.trace.traceparent)
         self._submit_s.observe(time.monotonic() - began)
         headers = {"Location": f"/experiment/{experiment_id}/status"}
         if not new:
@@ -267,6 +260,20 @@ class Orchestrator:
         state = State.QUEUED if new and not request.wait_s else self.store.state(experiment_id)
         return Response(202, {"experiment_id": experiment_id, "status": state, "url": headers["Location"],
                               "events": f"/experiment/{experiment_id}/events"}, {**headers, "Retry-After": "1"})
+
+    def _check(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The request filled in, and each run's clip. Raises FieldError, Problem."""
+        document = jobs.read_request(given)
+        try:
+            clips = [self.catalogue.resolve(run["clip"]) for run in jobs.runs_of(document)]
+        except (UnknownClip, NotFetched) as error:
+            slug = "unknown-clip" if isinstance(error, UnknownClip) else "clip-not-fetched"
+            raise Problem(422, slug, f"clip: {error}", field="clip") from error
+        offered = self.conductor.codecs()
+        if offered is not None and document["codec"] not in offered:
+            raise Problem(422, "unknown-codec", f"codec: no worker has {document['codec']}; there are "
+                          f"{', '.join(sorted(offered))}", field="codec")
+        return document, clips
 
     def get_status(self, request: Request) -> Response:
         experiment_id = request.params["id"]

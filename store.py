@@ -124,12 +124,9 @@ class Store:
             now = self.clock()
             if key is not None:
                 db.execute("DELETE FROM idempotency WHERE at_s < ?", (now - IDEMPOTENCY_S,))
-                row = db.execute("SELECT body_sha256, experiment FROM idempotency WHERE principal = ? AND key = ?",
-                                 (principal, key)).fetchone()
-                if row is not None:
-                    if row[0] != body_sha256:
-                        raise KeyReused(f"this key was used for {row[1]} with another body")
-                    return row[1], []
+                earlier = _earlier(db, principal, key, body_sha256, now)
+                if earlier is not None:
+                    return earlier, []
             number, experiment_id = _insert_experiment(db, document, now, principal, trace)
             named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
             made = [_insert_run(db, number, experiment_id, jobs.run_id(experiment_id, index, len(runs)), settings,
@@ -142,6 +139,11 @@ class Store:
             return experiment_id, made
 
         return self.write(operation)
+
+    def earlier(self, principal: str, key: str, body_sha256: str) -> str | None:
+        """The experiment that the same key and body were answered with before. Raises KeyReused."""
+        with self.reading() as db:
+            return _earlier(db, principal, key, body_sha256, self.clock())
 
     # --- the moves of a run ----------------------------------------------------------------------------------------
 
@@ -489,6 +491,16 @@ _UNFINISHED = _RUN + "WHERE runs.state IN (?, ?, ?) ORDER BY runs.number LIMIT ?
 def dump(value: Any) -> str | None:
     """JSON as it is stored; None stays NULL."""
     return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _earlier(db: Connection, principal: str, key: str, body_sha256: str, now: float) -> str | None:
+    row = db.execute("SELECT body_sha256, experiment FROM idempotency WHERE principal = ? AND key = ? AND at_s >= ?",
+                     (principal, key, now - IDEMPOTENCY_S)).fetchone()
+    if row is None:
+        return None
+    if row[0] != body_sha256:
+        raise KeyReused(f"this key was used for {row[1]} with another body")
+    return row[1]
 
 
 def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, principal: str, trace: str
