@@ -54,7 +54,7 @@ def note(text: str) -> None:
 
 
 class Nothing:
-    """A codec that does nothing, in the place of nvc. Notes when it was called (Unix seconds); its pictures are grey."""
+    """A codec that does nothing, in the place of nvc: notes when it was called (Unix seconds), shows grey pictures."""
 
     name = "nvc"
 
