@@ -21,9 +21,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import codec
 from coding import Codec, Settings
 from metrics import BDRate, ClipMetrics, bd_rate, rate_metrics, ssim_db
-from peers import Peer
 from picture import ClipInfo, Picture
 from video import open_clip
 
@@ -34,15 +34,15 @@ FORMAT = 1  # of the cached files; raised when a point's meaning changes
 Point = dict[str, Any]  # settings, bytes, bitrate_mbps, bpp, the metrics of ClipMetrics.summary, encode_s
 
 
-def rd_points(codec: Codec, clip: Path, frames: int | None, runs: Iterable[Settings]) -> list[Point]:
+def rd_points(coder: Codec, clip: Path, frames: int | None, runs: Iterable[Settings]) -> list[Point]:
     """Code and decode the first ``frames`` pictures of a clip (None: all) with each of the settings, and measure."""
     points = []
     for settings in runs:
         with open_clip(clip) as source:
             info = replace(source.info, frames=_known(source.info, frames))
-            encoded = codec.encode(islice(source, frames), info, settings)
+            encoded = coder.encode(islice(source, frames), info, settings)
         total = ClipMetrics()
-        decoded = iter(codec.decode(encoded.data))
+        decoded = iter(coder.decode(encoded.data))
         for reference, picture in zip(_pictures(clip, frames), decoded, strict=True):
             total.add(reference, picture)
         size = encoded.details.get("rate_bytes", len(encoded.data))
@@ -66,23 +66,23 @@ def anchor_points(
     cache: Path | None = None,
     crfs: Sequence[float] = ANCHOR_CRF,
 ) -> list[Point]:
-    """The points of x264 or x265 (or another of peers.py), from ``cache`` where they are known already."""
-    codec = Peer(name)
+    """The points of x264 or x265 (or another peer), from ``cache`` where they are known already."""
+    coder = codec.get(name)
     runs = [Settings(intra_period=intra_period, threads=1, options={"crf": crf}) for crf in crfs]
     key = {
         "format": FORMAT,
-        "codec": codec.describe(),
+        "codec": coder.describe(),
         "clip_sha256": _sha256(clip),
         "frames": frames,
         "runs": [asdict(settings) for settings in runs],
     }
     if cache is None:
-        return rd_points(codec, clip, frames, runs)
+        return rd_points(coder, clip, frames, runs)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache / f"{clip.stem}-{name}-{digest[:16]}.json"
     if path.is_file():
         return json.loads(path.read_text())["points"]
-    points = rd_points(codec, clip, frames, runs)
+    points = rd_points(coder, clip, frames, runs)
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps({"key": key, "points": points}, indent=1))
