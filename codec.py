@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from coding import BitstreamError, Codec, CodecError, Decoded, Encoded, Progress, Report, Settings, no_report
+from nvc.allocator import keep_memory
 from nvc.decode import StreamDecoder
 from nvc.encode import encode_clip
 from nvc.model import DEFAULT_MODEL, load_for, load_model, models
@@ -79,6 +80,7 @@ class Nvc:
         """Load the default weights, prove the kernels exact on this machine, compile the integer loops."""
         from nvc import warm
 
+        keep_memory()
         warm.compile_all()
         load_model(DEFAULT_MODEL)
 
@@ -248,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     o = _parser().parse_args(argv)
+    keep_memory()
     try:
         o.run(o)
     except BrokenPipeError:

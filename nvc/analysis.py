@@ -1,4 +1,7 @@
-"""The encoder's own networks: analysis g_a and hyper-analysis h_a. Float; no decoder ever runs them."""
+"""The encoder's own networks: analysis g_a and hyper-analysis h_a. Float; no decoder ever runs them.
+
+Their rectifiers leak: plain ones died in the first hundred steps of training, when the loss is steep.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ class Analysis(nn.Module):
         self.core = nn.Parameter(lapped)
         self.gain = nn.Parameter(torch.zeros(3, CHANNELS))              # log gain of a coefficient, by type
         self.gain_slope = nn.Parameter(torch.zeros(3, CHANNELS))        # its change by octave of Δ
-        self.ga = nn.Sequential(nn.Conv2d(18 + 3, 64, 4, 4), nn.ReLU(), _conv(64, 96), nn.ReLU(),
-                                _conv(96, 96), nn.ReLU(), _conv(96, CHANNELS))
-        self.ha = nn.Sequential(_conv(2 * CHANNELS + 3, 96, 1), nn.ReLU(), _conv(96, 96, 5, 2), nn.ReLU(),
+        self.ga = nn.Sequential(nn.Conv2d(18 + 3, 64, 4, 4), nn.LeakyReLU(0.1), _conv(64, 96), nn.LeakyReLU(0.1),
+                                _conv(96, 96), nn.LeakyReLU(0.1), _conv(96, CHANNELS))
+        self.ha = nn.Sequential(_conv(2 * CHANNELS + 3, 96, 1), nn.LeakyReLU(0.1), _conv(96, 96, 5, 2), nn.LeakyReLU(0.1),
                                 _conv(96, HYPER, 5, 4))
         last = self.ga[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None

@@ -87,7 +87,7 @@ def reconstruct(network: FixedNetwork, side: Side, p: Tensor, d: Tensor, z: Tens
     """Decoded planes uint8 [B, 6, h, w] of a batch. p, d: `planes.predictions`; z: hyper-latent; visit: see `walk`."""
     context = network.context(z, p, d, side)
     v8, features = network.walk(context, visit)
-    return network.synthesis(v8, features, p, d, side).to(torch.uint8).cpu().numpy()
+    return network.synthesis(v8, features, p, d, side).numpy()
 
 
 class _Symbols:

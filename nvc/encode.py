@@ -132,7 +132,7 @@ class Encoder:
         """Search and code the motion of a P or B picture."""
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
-        found = search.search(picture.y, references, spans, float(step_size(self.q(unit))))
+        found = search.search(picture.y, references, spans, search.lagrangian(float(step_size(self.q(unit)))))
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()
@@ -157,7 +157,8 @@ class Encoder:
             side = side_of(types, [self.q(u) for u in units], device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.fast == torch.bfloat16):
                 y = self.analysis.latents(x, p, d, side)
-                z = torch.round(self.analysis.hyper(y, side)).clamp(-127, 127)
+            # In float32: oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
+            z = torch.round(self.analysis.hyper(y, side)).clamp(-127, 127)
             writer = _Writer(self.model, types, self.tally)
             z_index = grid(self.network.z_index(side).expand(len(units), HYPER, *hyper_shape(height, width)))
             symbols = grid(z) * (z_index > 0)

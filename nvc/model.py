@@ -47,7 +47,6 @@ def load_model(name: str, device: str = "cpu") -> Model:
             path = FOLDER / f"{name}.safetensors"
             if name not in models():
                 raise SettingsError(f"model: unknown name {name!r}, known are {', '.join(models())}")
-            torch.set_grad_enabled(True)
             weights = Weights.read(path)
             _loaded[name, device] = Model(name, weights.model_sha256, FixedNetwork(weights, device), weights)
         return _loaded[name, device]

@@ -79,6 +79,20 @@ class _Clip(torch.autograd.Function):
         return g * keep, None, None
 
 
+class _Act(torch.autograd.Function):
+    """Round and clip to 0 … 255; the gradient passes inside, and above where it leads back down."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.round(x).clamp(0, 255)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return g * ((x > 0) & ((x < 255) | (g > 0)))
+
+
 def round_(x: Tensor) -> Tensor:
     return _Round.apply(x) if x.requires_grad else torch.round(x)
 
@@ -89,7 +103,7 @@ def clip_(x: Tensor, lo: float, hi: float) -> Tensor:
 
 def act(x: Tensor) -> Tensor:
     """Requantise product sums to activations: integers 0 … 255 (the clip is the ReLU)."""
-    return round_(x).clamp(0, 255)
+    return _Act.apply(x) if x.requires_grad else torch.round(x).clamp(0, 255)
 
 
 class Conv(nn.Module):

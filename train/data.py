@@ -1,8 +1,8 @@
 """Batches: photographs and video pictures to code as I; picture triples with motion-compensated predictions for P, B.
 
 A sample file is raw uint8 records [3, 6, 128, 128] (picture, first prediction, second prediction; packed planes of a
-256×256 picture) beside a text file with a line a record: step index of the reference's coding, type (1 P, 2 B),
-distance of the references, motion bits, name of the source. train/samples.py writes them.
+256×256 picture) beside a text file with a line a record: step index t of the picture, type (1 P, 2 B), distance of the
+references, name of the source. train/samples.py writes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 SIDE = 128                      # planes of a 256×256 picture
-OFFSET_BY_DISTANCE = {1: 8, 2: 6, 4: 4, 8: 2}
 
 
 @dataclass
@@ -51,12 +50,13 @@ def photograph(path: Path) -> np.ndarray:
 
 
 class Samples:
-    """Memory-mapped sample files and photographs; `batch` draws from them."""
+    """Sample files, read whole (about 3 400 samples a GB), and photographs; `batch` draws from them."""
 
     def __init__(self, files: list[Path], photos: Path, seed: int) -> None:
+        # Not memory-mapped: a page cache that the system reclaims costs a disk read for each sample.
         self.random = random.Random(seed)
-        self.parts = [np.memmap(f, np.uint8, "r").reshape(-1, 3, 6, SIDE, SIDE) for f in files]
-        self.rows: list[tuple[int, int, int, int, int]] = []            # part, record, t of the reference, type, distance
+        self.parts = [np.fromfile(f, np.uint8).reshape(-1, 3, 6, SIDE, SIDE) for f in files]
+        self.rows: list[tuple[int, int, int, int, int]] = []            # part, record, t, type, distance
         for part, f in enumerate(files):
             for record, line in enumerate(f.with_suffix(".txt").read_text().splitlines()[: len(self.parts[part])]):
                 t, kind, distance = (int(v) for v in line.split()[:3])
@@ -85,7 +85,7 @@ class Samples:
             triple = self.turned(self.parts[part][record])
             x.append(triple[[0, 2, 1]] if r.random() < 0.5 else triple)
             kinds.append(kind)
-            steps.append(t + OFFSET_BY_DISTANCE[distance] + r.gauss(0, 2.5))
+            steps.append(t + r.gauss(0, 2.0))
         a = torch.from_numpy(np.stack(x)).float()
         planes = [a[:, k].contiguous(memory_format=torch.channels_last) for k in range(3)]
         t_ = torch.tensor(steps).round().clamp(2, 112)

@@ -110,7 +110,7 @@ def main() -> None:
             log.write(json.dumps(row) + "\n")
             log.flush()
             window = []
-        if step % 1000 == 0:
+        if step % 500 == 0:
             save()
     save()
     ahead.shutdown()

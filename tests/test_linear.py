@@ -1,0 +1,56 @@
+"""The inverse transform in integers, against a plain twin in arbitrary precision."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nvc import linear
+
+
+def plain_inverse(v8: np.ndarray, gains: np.ndarray, core: np.ndarray) -> np.ndarray:
+    rows, columns, channels = v8.shape
+    sums = np.zeros((6, 4 * rows + 4, 4 * columns + 4), object)
+    for i in range(rows):
+        for j in range(columns):
+            for c in range(channels):
+                coefficient = (int(v8[i, j, c]) * int(gains[c]) + 32) >> 6
+                coefficient = min(max(coefficient, -32767), 32767)
+                sums[:, 4 * i:4 * i + 8, 4 * j:4 * j + 8] += coefficient * core[c].astype(object)
+    return sums
+
+
+def random_case(seed: int, density: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    v8 = (rng.integers(-300, 300, (2, 3, 96)) * (rng.random((2, 3, 96)) < density)).astype(np.int32)
+    return v8, rng.integers(1, 4000, 96).astype(np.int32), rng.integers(-4000, 4000, (96, 6, 8, 8)).astype(np.int32)
+
+
+def test_inverse_equals_the_plain_twin_for_dense_and_sparse_latents() -> None:
+    for seed, density in enumerate((0.0, 0.03, 0.5)):
+        v8, gains, core = random_case(seed, density)
+        core = core // 16           # so that no sum wraps
+        assert (linear.sums_of(v8, gains, core) == plain_inverse(v8, gains, core)).all()
+
+
+def test_sums_that_leave_int32_wrap() -> None:
+    v8, gains, core = random_case(9, 1.0)
+    wrapped = np.array([int(s) & 0xFFFFFFFF for s in plain_inverse(v8, gains * 0 + 90000, core).ravel()], np.uint64)
+    made = linear.sums_of(v8, gains * 0 + np.int32(90000), core).ravel()
+    assert (made.astype(np.uint32) == wrapped).all()
+
+
+def test_a_coefficient_beyond_sixteen_bits_is_clipped() -> None:
+    v8, core = np.zeros((1, 1, 96), np.int32), np.zeros((96, 6, 8, 8), np.int32)
+    v8[0, 0, 0], core[0, 0, 0, 0] = 1 << 20, 1
+    assert linear.sums_of(v8, np.full(96, 4096, np.int32), core)[0, 0, 0] == 32767
+
+
+def test_finish_rounds_half_up_and_clips() -> None:
+    prediction = np.array([10, 10, 250, 3], np.uint8).reshape(1, 1, 4).repeat(6, 0)
+    sums = np.zeros((6, 5, 8), np.int32)
+    sums[:, 2, 2:6] = np.array([1 << 17, (1 << 17) - 1, 9 << 18, -(9 << 18)])
+    out = np.empty((6, 1, 4), np.uint8)
+    linear.finish(prediction, sums, np.zeros((6, 1, 4), np.float32), out)
+    assert out[0, 0].tolist() == [11, 10, 255, 0]
+    linear.finish(prediction, sums, np.full((6, 1, 4), -4.0, np.float32), out)
+    assert out[0, 0].tolist() == [10, 10, 255, 0]
