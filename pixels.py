@@ -45,8 +45,9 @@ def to_420(planes: Sequence[np.ndarray], depth: int, full_range: bool) -> Pictur
 
 
 def rgb_to_420(rgb: np.ndarray, depth: int, matrix: str) -> Picture:
-    """R'G'B' (H, W, 3) of ``depth`` bits, full range, to 8-bit limited-range 4:2:0 by ``matrix`` (bt709 for one without weights).
+    """R'G'B' (H, W, 3) of ``depth`` bits, full range, to 8-bit limited-range 4:2:0.
 
+    ``matrix`` is one of LUMA_WEIGHTS; any other, which no RGB source has, counts as bt709.
     Y' = 16 + 219 (Kr R' + Kg G' + Kb B'), Cb = 128 + 112 (B' - Y') / (1 - Kb), Cr alike, with R'G'B' in 0…1.
     """
     kr, kb = LUMA_WEIGHTS.get(matrix, LUMA_WEIGHTS["bt709"])
