@@ -60,11 +60,12 @@ class WorkerSettings(service.ServerSettings):
     device: str = row("auto", "", "device of runs that ask for auto", choices=("auto", "cpu", "cuda"))
     codec: str = row("", "", "more codecs, NAME=MODULE:FACTORY; the flag may be repeated, the variable has commas")
     warm: str = row("nvc", "", "codecs made ready at the start, with commas; others load when first used")
-    warm_s: float = row(300.0, "s", "to make them ready; compiling all kernels on a slow machine takes a minute", low=1)
+    warm_s: float = row(300.0, "s", "until they are; compiling all kernels on a slow machine takes a minute", low=1)
     codec_memory_mb: int = row(0, "MiB", "address space of a codec process; 0: no limit, the machine's is one", low=0)
     drain_s: float = row(60.0, "s", "to let runs finish at SIGTERM; those that do not are handed back", low=0)
-    clip_cache_mb: int = row(10_240, "MiB", "of fetched clips; the longest unused make room", low=1)
+    clip_cache_mb: int = row(10_240, "MiB", "of fetched clips; those unused for longest go first", low=1)
     keep_results: int = row(100, "runs", "whose results are kept here when no orchestrator takes them", low=1)
+    log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
     key: str | None = row(None, "", "key shown to the orchestrator (role worker)", secret=True)
     accept_key: str | None = row(None, "", "key that callers of this worker must show", secret=True)
     ca: Path | None = row(None, "", "CA certificates (PEM) that the orchestrator's certificate is checked against")
@@ -434,7 +435,7 @@ def join_repeated(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     config = service.load(WorkerSettings, join_repeated(sys.argv[1:] if argv is None else argv), prog="worker.py",
                           description="Runs codecs for an orchestrator, or alone.")
-    log = service.Log(service="worker")
+    log = service.Log(service="worker", level=config.log_level)
     asked, hurry = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -535,3 +536,24 @@ def test_nobody_is_called_that_a_dispatch_names(orchestrator: Orchestrator, hire
         assert orchestrator.result_of("exp_1")["state"] == "completed"
         with pytest.raises(BlockingIOError):
             stranger.accept()
+
+
+def test_every_setting_is_in_the_docs_with_its_default() -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs" / "worker.md").read_text(encoding="utf-8")
+    told = {line.split(" | ")[0].strip("| `"): line for line in text.splitlines() if line.startswith("| `")}
+    inherited = {row.name for row in service.rows(service.ServerSettings)} - {"port"}
+    for row in service.rows(WorkerSettings):
+        if row.name not in inherited:
+            default = f"`{row.default}`" if row.default is not None and str(row.default) else ""
+            assert told[row.name] == f"| `{row.name}` | {default} | {row.unit} | {row.reason} |"
+
+
+def test_every_way_to_fail_is_in_the_docs() -> None:
+    root = Path(__file__).resolve().parent.parent
+    text = (root / "docs" / "worker.md").read_text(encoding="utf-8")
+    said = set()
+    for name in ("slots", "attempts", "outbox", "codec_process", "apart", "measure"):
+        source = (root / f"{name}.py").read_text(encoding="utf-8")
+        said |= set(re.findall(r'(?:failed|MeasureError|own)\(\s*"([a-z-]+)"|"type": "([a-z-]+)"', source))
+    slugs = {slug for pair in said for slug in pair if slug} - {"died"}  # that one becomes another before it is told
+    assert {slug for slug in slugs if f"`{slug}`" not in text} == set()
