@@ -109,13 +109,15 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
     if kept:
         artifacts[kept.name] = {"sha256": file_sha256(kept), "bytes": kept.stat().st_size}
     info = replace(source.info, frames=seen["count"])
-    rates = metrics.rate_metrics(stream_bytes, info)
+    rate_bytes = counted_bytes(encoder, encoded, stream_bytes)
+    rates = metrics.rate_metrics(rate_bytes, info)
     quality = seen["summary"]
     address = f"/experiment/{job['run']}/artifacts/"
     result = {
         "encoding_result": {
             "compressed_data": address + stream_path.name,
             "bytes": stream_bytes,
+            "rate_bytes": rate_bytes,
             "sha256": stream_sha256,
             "device_used": str(encoded.details.get("device", "cpu")),
             "encode_s": encode_s,
@@ -169,6 +171,18 @@ def encode(encoder: Codec, source: Source, settings: Settings, progress: Report)
     if [row.index for row in encoded.frames] != list(range(len(encoded.frames))):
         raise MeasureError("wrong-output", "the encoder's frame reports are not numbered 0, 1, 2, … in display order")
     return encoded, seconds
+
+
+def counted_bytes(encoder: Codec, encoded: Encoded, stream_bytes: int) -> int:
+    """The bytes that count as the codec's rate: all of the stream.
+
+    The peers (peers.py) put theirs into a container, whose own bytes say nothing of the codec; of them the packets and
+    parameter sets count.  No other codec is believed in this.
+    """
+    said = encoded.details.get("rate_bytes")
+    if type(encoder).__module__ == "peers" and isinstance(said, int) and 0 < said <= stream_bytes:
+        return said
+    return stream_bytes
 
 
 def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encoded, progress: Report) -> dict[str, Any]:

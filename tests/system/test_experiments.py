@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,26 @@ def test_a_worker_works_alone(folder: Path) -> None:
         assert worker.terminate() == 0
     finally:
         worker.end()
+
+
+def test_with_keys_both_services_ask_and_show(folder: Path) -> None:
+    def new_key(role: str) -> str:
+        state = str(folder / "orchestrator")
+        command = [sys.executable, str(ROOT / "orchestrator.py"), "keys", "--state", state, "add", "--role", role]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout.strip()
+
+    client, shown, accepted = (new_key(role) for role in ("client", "worker", "admin"))
+    orchestrator = Program("orchestrator", folder / "orchestrator", environment={"NVC_WORKER_KEY": accepted})
+    worker = Program("worker", folder / "worker", "--orchestrator", orchestrator.url, "--codec", CODECS[0], "--warm",
+                     "raw", environment={"NVC_KEY": shown, "NVC_ACCEPT_KEY": accepted})
+    try:
+        wanted: dict[str, Any] = {"json": {"codec": "raw", "frames": 2}, "timeout": PATIENCE_S}
+        for url in (orchestrator.url, worker.url):
+            assert requests.post(f"{url}/experiment", **wanted).status_code == 401
+        headers = {"Authorization": f"Bearer {client}"}
+        wait_until(lambda: any(known["free"] for known in orchestrator.get("/workers", headers=headers)["workers"]))
+        answer = requests.post(f"{orchestrator.url}/experiment", **wanted, headers={**headers, "Prefer": "wait=60"})
+        assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+    finally:
+        worker.end()
+        orchestrator.end()
