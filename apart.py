@@ -55,13 +55,13 @@ def check_picture(picture: Any, info: ClipInfo, index: int) -> Picture:
     return Picture(*(np.ascontiguousarray(plane) for plane in picture))
 
 
-def decode_apart(name: str, specs: list[str], stream: Path) -> Decoded:
-    """Decode ``stream`` by codec ``name`` in a new process. ``details["decode_s"]`` holds the seconds afterwards.
+def decode_apart(target: str, stream: Path) -> Decoded:
+    """Decode ``stream`` by the codec that ``target`` ("module:factory") makes, in a new process.
 
-    ``specs`` are the codecs to register there first ("name=module:factory").  Raises MeasureError, at once or while
-    the pictures are read, when the decoder refuses, crashes or sends nonsense.
+    ``details["decode_s"]`` holds the seconds afterwards.  Raises MeasureError, at once or while the pictures are read,
+    when the decoder refuses, crashes or sends nonsense.
     """
-    command = [sys.executable, str(Path(__file__).resolve()), name, str(stream), *specs]
+    command = [sys.executable, str(Path(__file__).resolve()), target, str(stream)]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert child.stdout is not None  # asked for by stdout=PIPE
     pipe = child.stdout
@@ -158,27 +158,22 @@ def _info_from(message: dict[str, Any]) -> ClipInfo:
     return ClipInfo(**{**said, "fps": Fraction(said["fps"])})
 
 
-def _load(name: str, specs: list[str]) -> Codec:
-    """The codec; one that was given by its module alone comes without the others, which take seconds to load."""
-    targets = dict(spec.split("=", 1) for spec in specs)
-    if name in targets:
-        sys.path.append(os.getcwd())
-        module, _, factory = targets[name].partition(":")
-        made: Codec = getattr(importlib.import_module(module), factory)()
-        return made
-    import codec
-
-    return codec.get(name)
+def _load(target: str) -> Codec:
+    """The codec "module:factory" alone: the others would take seconds to load."""
+    sys.path.append(os.getcwd())
+    module, _, factory = target.partition(":")
+    made: Codec = getattr(importlib.import_module(module), factory)()
+    return made
 
 
 def main(arguments: list[str]) -> int:
-    """The child: NAME STREAM [SPEC…]. Standard output carries the pictures; what a codec prints goes elsewhere."""
+    """The child: TARGET STREAM. Standard output carries the pictures; what a codec prints goes elsewhere."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    name, stream, *specs = arguments
+    target, stream = arguments
     tag = b""
     try:
-        decoder = _load(name, specs)
+        decoder = _load(target)
         data = Path(stream).read_bytes()
         began = time.perf_counter()
         decoded = decoder.decode(data)

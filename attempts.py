@@ -47,7 +47,6 @@ class Place:
     runs: Path
     clips: ClipCache
     threads: int
-    codec_specs: tuple[str, ...]
     download: Callable[[Dispatch, Any], tuple[int, str]]  # (dispatch, out): fetch the dispatch's clip
     keeper: Callable[[Dispatch], Keeper]
     told: Callable[[Attempt], None]  # progress has changed
@@ -113,7 +112,6 @@ class Attempt:
             "clip": {"name": clip.get("name") or f"sha256:{clip['sha256']}", "sha256": clip.get("sha256"),
                      "path": None if path is None else str(path.resolve())},
             "threads": self.place.threads,
-            "codec_specs": list(self.place.codec_specs),
         }, self.folder.resolve()
 
     def _get_clip(self, path: Path) -> Outcome | None:

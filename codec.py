@@ -56,13 +56,19 @@ def names() -> list[str]:
     return sorted({*_factories, *(e.name for e in entry_points(group=ENTRY_POINTS))})
 
 
+def target_of(name: str) -> str:
+    """Where the codec of that name comes from, "module:factory". CodecError: unknown (lists the known ones)."""
+    target = _factories.get(name) or next((e.value for e in entry_points(group=ENTRY_POINTS) if e.name == name), "")
+    if not target:
+        raise CodecError(f"codec: unknown name {name!r}, known are {', '.join(names())}")
+    return target
+
+
 def get(name: str) -> Codec:
     """The codec of that name, made once. CodecError: unknown (lists the known ones), or it cannot be imported."""
     with _lock:
         if name not in _made:
-            target = _factories.get(name) or next((e.value for e in entry_points(group=ENTRY_POINTS) if e.name == name), "")
-            if not target:
-                raise CodecError(f"codec: unknown name {name!r}, known are {', '.join(names())}")
+            target = target_of(name)
             module, factory = target.split(":")
             try:
                 _made[name] = getattr(importlib.import_module(module), factory)()

@@ -78,7 +78,7 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
     """Carry out one run; returns {"result": document parts, "artifacts": {name: {"sha256", "bytes"}}}.
 
     ``job``: {"run": id, "experiment": the request with every field filled in, "clip": {"name", "sha256", "path"}
-    (``path`` null for a clip of the library), "threads": n, "codec_specs": ["name=module:factory", …]}.
+    (``path`` null for a clip of the library), "threads": n}.
     The artifacts are files of ``out_dir``, synced to disk.  ``progress`` hears of the phases "encode" and "decode".
 
     Raises MeasureError, picture.VideoError, coding.CodecError, OSError, MemoryError and whatever a codec raises.
@@ -101,7 +101,7 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
     if encoder.name in OURS:
         decoded = type(encoder)().decode(stream_path.read_bytes(), no_report)  # codec.get would give the encoder again
     else:
-        decoded = decode_apart(experiment["codec"], job.get("codec_specs", []), stream_path)
+        decoded = decode_apart(codec.target_of(experiment["codec"]), stream_path)
     kept = out_dir / "reconstruction.mkv" if experiment["keep_reconstruction"] else None
     seen = measure(source, decoded, kept, encoded, progress)
 

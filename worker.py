@@ -82,22 +82,20 @@ class Worker:
         self.began = time.monotonic()
         self.draining = False
         self.threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.slots)
-        self.codec_specs = tuple(part for part in config.codec.split(",") if part)
         self._lock = threading.RLock()
         self._attempts: dict[str, Attempt] = {}  # the newest of each run
         self._idle = threading.Condition(self._lock)
         self._state_lock = lock_state(config.state)
 
-        spec = ProcessSpec(tuple(part for part in config.warm.split(",") if part), self.codec_specs, self.threads,
-                           config.codec_memory_mb, config.warm_s)
+        warm, codecs = (tuple(part for part in given.split(",") if part) for given in (config.warm, config.codec))
+        spec = ProcessSpec(warm, codecs, self.threads, config.codec_memory_mb, config.warm_s)
         self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
         self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration, self._fence, log.info)
         self.outbox = Outbox(config.state / "outbox", self.link.deliver, log.info)
         self.link.when_heard(self.outbox.hurry)
         self.kept = Kept(config.state / "kept", config.keep_results)
         self.place = Place(config.state / "runs", ClipCache(config.state / "clips", config.clip_cache_mb << 20),
-                           self.threads, self.codec_specs, self.link.download, self._keeper, self._told,
-                           self._over)
+                           self.threads, self.link.download, self._keeper, self._told, self._over)
         for message, folder in cut_short(self.place.runs):
             log.warning("attempt-cut-short", run=message["run"], attempt=message["attempt"])
             (self.outbox if message["callback"] else self.kept).put(message, folder)

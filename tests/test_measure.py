@@ -42,7 +42,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(clip: Path, **wanted: Any) -> dict[str, Any]:
     experiment = jobs.read_request({"codec": "raw", **wanted})
     return {"run": "exp_7", "experiment": experiment, "clip": {"name": "six", "sha256": None, "path": str(clip)},
-            "threads": 1, "codec_specs": SPECS}
+            "threads": 1}
 
 
 def test_every_part_of_the_result_is_there_and_measured(clip: Path, tmp_path: Path) -> None:

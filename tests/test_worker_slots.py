@@ -37,8 +37,7 @@ class Job:
     def prepare(self) -> tuple[dict[str, Any], Path] | Outcome:
         experiment = jobs.read_request({"codec": "scripted", "model": self.script})
         clip = {"name": "tiny", "sha256": None, "path": str(self.folder / "tiny.mkv")}
-        return {"run": "exp_1", "experiment": experiment, "clip": clip, "threads": 1,
-                "codec_specs": list(CODECS)}, self.folder
+        return {"run": "exp_1", "experiment": experiment, "clip": clip, "threads": 1}, self.folder
 
     def started(self) -> None: ...
 
@@ -179,7 +178,7 @@ def test_after_every_kind_of_failure_the_slot_works_again(watched: Watched, fold
     assert watched.run(Job(folder)).state == "completed"
 
 
-@pytest.mark.parametrize("script", ["deaf", "chatter", "children", "gate"])
+@pytest.mark.parametrize("script", ["deaf", "chatter", "children"])
 def test_cancel_leaves_no_process_of_the_group(watched: Watched, folder: Path, script: str) -> None:
     job = Job(folder, script)
     watched.wait_ready()
@@ -307,6 +306,6 @@ def test_a_bounded_address_space_is_the_codecs_own_limit(folder: Path) -> None:
 
 
 def test_a_crash_is_told_by_its_innermost_frame() -> None:
-    tail = 'noise\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1:\n  File "a.py", line 3 in f\n\nExtension'
+    tail = 'x\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1:\n  File "a.py", line 3 in f\n\nExtension'
     assert last_words(tail) == 'Fatal Python error: Segmentation fault File "a.py", line 3 in f'
     assert "SIGABRT" in str(how_it_died(-signal.SIGABRT, tail).error)
