@@ -403,6 +403,7 @@ def test_an_earlier_attempt_is_stale_and_a_later_one_takes_over(
     answer = post(hired, dispatch(orchestrator, "exp_1", video, attempt=1))
     assert answer.status_code == 409
     assert answer.json()["type"].endswith("stale-attempt")
+    orchestrator.wait_for(lambda: any(progress["phase"] == "deaf" for progress in orchestrator.progress))
     later = dispatch(orchestrator, "exp_1", video, attempt=3)
     assert post(hired, later).status_code == 503  # the slot is busy with ending the second
     wait_until(hired, lambda: post(hired, later).status_code == 202)
