@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from nvc import rangecoder, vectors
+from nvc import rangecoder, swift, vectors
 from nvc.errors import BitstreamError
 from nvc.fixed import FixedNetwork
 from nvc.model import Model
 from nvc.motion import MotionField, Reference, predict
-from nvc.network import HYPER, TYPES, Side
+from nvc.network import TYPES, Side
 from nvc.planes import Planes, crop, predictions, unpack
 from nvc.syntax import Packet, Stream
 from picture import Picture
@@ -62,32 +61,23 @@ class Clock:
         return {name: round(s, 4) for name, s in sorted(self.seconds.items())}
 
 
-def side_of(types: list[str], steps: list[int], device: torch.device) -> Side:
+def side_of(types: list[str], steps: list[int]) -> Side:
     """Side information of a batch, from packets' types and step indices."""
-    return Side.of(torch.tensor([TYPES[t] for t in types]), torch.tensor([float(q) for q in steps])).to(device)
+    return Side.of(torch.tensor([TYPES[t] for t in types]), torch.tensor([float(q) for q in steps]))
 
 
-def grid(x: Tensor) -> NDArray[np.int32]:
-    """[B, C, H, W] of integers → int32 [B, H, W, C]: the order in which symbols stand in the stream."""
-    return x.permute(0, 2, 3, 1).contiguous().to(torch.int32).cpu().numpy()
+def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
+                visit: swift.Visit) -> NDArray[np.uint8]:
+    """Decoded planes uint8 [B, 6, h, w] of a batch; see `swift.reconstruct`, whose numbers every device gives."""
+    way = swift.reconstruct if network.device.type == "cpu" else swift.in_tensors
+    return way(network, side, p, d, z, visit)
 
 
-def ungrid(x: NDArray[np.int32], device: torch.device) -> Tensor:
-    """Inverse of `grid`: float32 [B, C, H, W], channels last."""
-    return torch.from_numpy(x).to(device).float().permute(0, 3, 1, 2)
-
-
-def hyper_shape(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of the hyper-latent of a padded picture."""
-    return -(-height // 64), -(-width // 64)
-
-
-def reconstruct(network: FixedNetwork, side: Side, p: Tensor, d: Tensor, z: Tensor,
-                visit: Callable[[int, Tensor, Tensor], Tensor]) -> NDArray[np.uint8]:
-    """Decoded planes uint8 [B, 6, h, w] of a batch. p, d: `planes.predictions`; z: hyper-latent; visit: see `walk`."""
-    context = network.context(z, p, d, side)
-    v8, features = network.walk(context, visit)
-    return network.synthesis(v8, features, p, d, side).numpy()
+def hyper_index(network: FixedNetwork, side: Side, height: int, width: int) -> NDArray[np.int32]:
+    """Tables of the hyper-latent's symbols, int32 [B, ⌈height/64⌉, ⌈width/64⌉, HYPER]."""
+    index = network.z_index(side)[:, :, 0, 0].to(torch.int32).numpy()
+    return np.ascontiguousarray(np.broadcast_to(
+        index[:, None, None, :], (len(index), -(-height // 64), -(-width // 64), index.shape[1])))
 
 
 class _Symbols:
@@ -101,9 +91,8 @@ class _Symbols:
         with self.clock.part("entropy"):
             return np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
 
-    def visit(self, step: int, mean: Tensor, index: Tensor) -> Tensor:
-        symbols = self.get(grid(index))
-        return ungrid(8 * symbols, mean.device) + mean
+    def visit(self, step: int, mean: NDArray[np.int32], index: NDArray[np.int32]) -> NDArray[np.int32]:
+        return self.get(index)
 
 
 def spans_of(number: int, references: tuple[int, ...]) -> tuple[int, int]:
@@ -137,14 +126,11 @@ class GopDecoder:
             pairs = [None if f is None else predict(f, [self.frames[n].reference for n in p.references])
                      for p, f in zip(batch, fields, strict=True)]
         with self.clock.part("network"):
-            network, device = self.network, self.network.device
-            p, d = predictions(pairs, self.height, self.width, device)
-            side = side_of([packet.type for packet in batch], [packet.q for packet in batch], device)
-            symbols = _Symbols(network, [packet.latents for packet in batch], self.clock)
-            rows, columns = hyper_shape(self.height, self.width)
-            index = network.z_index(side).expand(len(batch), HYPER, rows, columns)
-            z = ungrid(symbols.get(grid(index)), device)
-            planes = reconstruct(network, side, p, d, z, symbols.visit)
+            p, d = predictions(pairs, self.height, self.width)
+            side = side_of([packet.type for packet in batch], [packet.q for packet in batch])
+            symbols = _Symbols(self.network, [packet.latents for packet in batch], self.clock)
+            z = symbols.get(hyper_index(self.network, side, self.height, self.width))
+            planes = reconstruct(self.network, side, p, d, z, symbols.visit)
         for packet, coder, field, made in zip(batch, symbols.coders, fields, planes, strict=True):
             if coder.overrun:
                 raise BitstreamError(f"picture {packet.number}: its latents are longer than its bytes")

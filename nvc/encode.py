@@ -13,22 +13,22 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from coding import Encoded, FrameReport, Progress, Report, Settings, no_report
 from nvc import quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
-from nvc.decode import Clock, Frame, grid, hyper_shape, reconstruct, side_of, spans_of, ungrid
+from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
 from nvc.errors import SettingsError
 from nvc.model import Model, load_model
 from nvc.motion import MotionField, predict
-from nvc.network import GROUPS, HYPER, STEPS, T_MAX, gather, step_size
-from nvc.planes import crop, pack, pad, predictions, tensor
+from nvc.network import GROUPS, STEPS, T_MAX, Side, step_size
+from nvc.planes import crop, pack, pad, predictions
 from nvc.scenes import mark_cuts
 from nvc.structure import STRUCTURES, Planner, Unit, schedule
 from nvc.syntax import Header, Packet, Writer
@@ -95,19 +95,17 @@ class _Writer:
             for coder, s, i in zip(self.coders, symbols, index, strict=True):
                 coder.put(s, i, self.tables)
 
-    def code(self, y: Tensor, step: int, mean: Tensor, index: Tensor) -> Tensor:
-        """One step of `walk`: quantise by D + λR, write, and give back the latents in eighths of a step."""
+    def code(self, y: NDArray[np.float32], step: int, mean: NDArray[np.int32],
+             index: NDArray[np.int32]) -> NDArray[np.int32]:
+        """One step of the traversal: choose symbols by D + λR and write them. y: wanted latents, [B, H, W, 96]."""
         group, parity = STEPS[step]
-        wanted = gather(y[:, FIRST[group]:FIRST[group + 1]], parity) - mean / 8.0
-        e = wanted.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        rows = grid(index)
-        symbols = np.empty(e.shape, np.int32)
+        symbols = np.empty(mean.shape, np.int32)
         with self.tally.clock.part("quantise"):
             for k, thrift in enumerate(self.thrift):
-                quantise.choose(e[k].reshape(-1), rows[k].reshape(-1), thrift, self.bits, self.tables.radius,
-                                symbols[k].reshape(-1))
-        self.put(symbols, rows)
-        return ungrid(8 * symbols, mean.device) + mean
+                quantise.choose(y[k], FIRST[group], 2 if parity is None else parity, mean[k], index[k], thrift,
+                                self.bits, self.tables.radius, symbols[k])
+        self.put(symbols, index)
+        return symbols
 
 
 class Encoder:
@@ -132,17 +130,31 @@ class Encoder:
         """Search and code the motion of a P or B picture."""
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
-        found = search.search(picture.y, references, spans, search.lagrangian(float(step_size(self.q(unit)))))
+        found = search.search(picture.y, references, spans, float(step_size(self.q(unit))))
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()
+
+    def analyse(self, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
+                side: Side) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Latents y [B, H, W, 96] (steps, before quantisation) and hyper-latent z [B, .., .., 48] (rounded)."""
+        device = self.network.device
+        planes = [torch.from_numpy(v).to(device).float().contiguous(memory_format=torch.channels_last)
+                  for v in (x, p, d)]
+        there = side.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.fast == torch.bfloat16):
+            y = self.analysis.latents(*planes, there)
+        # In float32: oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
+        z = torch.round(self.analysis.hyper(y, there)).clamp(-127, 127)
+        grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (y, z)]
+        return grids[0].float().numpy(), grids[1].to(torch.int32).numpy()
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
         """Packets of units that do not refer to each other, their padded pictures given."""
         units, pictures = [u for u, _ in batch], [p for _, p in batch]
         height, width = pictures[0].y.shape
-        clock, device = self.tally.clock, self.network.device
+        clock = self.tally.clock
         with clock.part("motion"):
             found = [self.motion(u, p) if u.references else (None, b"") for u, p in batch]
             pairs = [None if f is None else predict(f, [self.frames[n].reference for n in u.references])
@@ -151,21 +163,16 @@ class Encoder:
             for unit, picture, pair in zip(units, pictures, pairs, strict=True):
                 self.observe(unit, picture, pair)
         with clock.part("network"):
-            x = tensor([pack(p) for p in pictures], device)
-            p, d = predictions(pairs, height, width, device)
+            p, d = predictions(pairs, height, width)
             types = [u.type for u in units]
-            side = side_of(types, [self.q(u) for u in units], device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.fast == torch.bfloat16):
-                y = self.analysis.latents(x, p, d, side)
-            # In float32: oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
-            z = torch.round(self.analysis.hyper(y, side)).clamp(-127, 127)
+            side = side_of(types, [self.q(u) for u in units])
+            y, z = self.analyse(np.stack([pack(picture) for picture in pictures]), p, d, side)
             writer = _Writer(self.model, types, self.tally)
-            z_index = grid(self.network.z_index(side).expand(len(units), HYPER, *hyper_shape(height, width)))
-            symbols = grid(z) * (z_index > 0)
-            writer.put(symbols, z_index)
+            index = hyper_index(self.network, side, height, width)
+            z *= index > 0
+            writer.put(z, index)
             hyper = [coder.size for coder in writer.coders]
-            planes = reconstruct(self.network, side, p, d, ungrid(symbols, device),
-                                 lambda step, mean, index: writer.code(y, step, mean, index))
+            planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
         for k, (unit, (motion, coded)) in enumerate(zip(units, found, strict=True)):
             latents = writer.coders[k].finish()
             for part, size in (("motion", len(coded)), ("hyper", hyper[k]), ("latents", len(latents) - hyper[k])):

@@ -88,6 +88,7 @@ class FixedNetwork(Network):
         self.tables = Tables(t["cdf"].numpy(), t["radius"].numpy())
         self.z_table = t["z_index"].numpy()
         self.log_table = t["log"].to(torch.float32).to(self.device)
+        self.log_table_u8 = t["log"].numpy()
         self.inverse = (t["inverse"].double() / (1 << INVERSE_BITS)).float().to(self.device)
         self.gain_table = t["gains"].numpy()
         self.core_table = t["core"].to(torch.int32).numpy()
@@ -132,9 +133,12 @@ class FixedNetwork(Network):
     def log_of(self, v8: Tensor) -> Tensor:
         return self.log_table[v8.abs().clamp_max(V8_MAX).long()]
 
-    def spectrum(self, planes: Tensor, side: Side) -> Tensor:
-        c = F.conv2d(planes.to(self.dct_bf16.dtype), self.dct_bf16, stride=4).to(torch.bfloat16).float()
-        return torch.round(c * self.inverse[side.t.long()][:, None, None, None])
+    def inverse_step(self, side: Side) -> Tensor:
+        return self.inverse[side.t.long()]
+
+    def transform(self, planes: Tensor) -> Tensor:
+        x = planes.to(self.dct_bf16.dtype).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, self.dct_bf16, stride=4).to(torch.bfloat16)
 
     def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
         """Decoded planes, uint8 [B, 6, h, w]."""

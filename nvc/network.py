@@ -263,18 +263,28 @@ class Network(nn.Module):
         z: hyper-latent [B, HYPER, ⌈H/8⌉, ⌈W/8⌉]; p: prediction planes; d: difference of the two predictions.
         """
         height, width = p.shape[2] // 4, p.shape[3] // 4
+        hyper = self.hyper(z, side)[:, :, :height, :width]
+        seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
+        return hyper + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
+
+    def hyper(self, z: Tensor, side: Side) -> Tensor:
+        """Hyper-synthesis h_s: [B, CONTEXT, 8·⌈H/8⌉, 8·⌈W/8⌉] float32 integers."""
         x = act(self.hs[0](side.join([(z * 8.0).clamp(-255, 255)])))
         x = act(F.pixel_shuffle(self.hs[1](x), 4))
         x = act(self.hs[2](x))
-        hyper = F.pixel_shuffle(self.hs[3](x), 2)[:, :, :height, :width]
-        seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
-        return round_(hyper.float()) + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
+        return round_(F.pixel_shuffle(self.hs[3](x), 2).float())
+
+    def inverse_step(self, side: Side) -> Tensor:
+        """8/Δ to ten binary places, [B]."""
+        return torch.round(8192.0 / step_size(side.t)) / 1024.0
+
+    def transform(self, planes: Tensor) -> Tensor:
+        """DCT of planes (integers -255 … 255) in pixel units, eight significant bits."""
+        return F.conv2d(planes.to(torch.bfloat16), self.dct.to(torch.bfloat16), stride=4)
 
     def spectrum(self, planes: Tensor, side: Side) -> Tensor:
         """DCT of planes (integers -255 … 255) in eighths of a step, integers."""
-        inverse = torch.round(8192.0 / step_size(side.t)) / 1024.0           # 8/Δ to ten binary places
-        c = F.conv2d(planes.to(torch.bfloat16), self.dct.to(torch.bfloat16), stride=4).float()
-        return torch.round(c * inverse[:, None, None, None])
+        return torch.round(self.transform(planes).float() * self.inverse_step(side)[:, None, None, None])
 
     def parameters_of(self, step: int, context: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (eighths of a step) and scale index of the symbols of one step, each [B, n, H, W or W/2]."""

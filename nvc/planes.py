@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from picture import Picture
 
@@ -54,18 +52,16 @@ def unpack(planes: Planes) -> Picture:
     return Picture(y, planes[4].copy(), planes[5].copy())
 
 
-def tensor(planes: list[Planes], device: torch.device) -> Tensor:
-    """[B, 6, h, w] float32, channels last."""
-    stacked = torch.from_numpy(np.stack(planes)).to(device)
-    return stacked.float().contiguous(memory_format=torch.channels_last)
-
-
-def predictions(pairs: list[tuple[Picture, Picture] | None], height: int, width: int,
-                device: torch.device) -> tuple[Tensor, Tensor]:
+def predictions(pairs: list[tuple[Picture, Picture] | None], height: int,
+                width: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """Prediction p and difference d of the two predictions of each picture, [B, 6, h, w]; None: an I picture's.
 
-    p = ⌊(p0 + p1 + 1) / 2⌋ and d = p0 - p1, integers in float32. height, width: padded luma size."""
-    grey = np.full((6, height // 2, width // 2), GREY, np.uint8)
-    first = tensor([grey if pair is None else pack(pair[0]) for pair in pairs], device)
-    second = tensor([grey if pair is None else pack(pair[1]) for pair in pairs], device)
-    return torch.floor((first + second + 1.0) * 0.5), first - second
+    p = ⌊(p0 + p1 + 1) / 2⌋ and d = p0 - p1. height, width: padded luma size."""
+    p = np.full((len(pairs), 6, height // 2, width // 2), GREY, np.uint8)
+    d = np.zeros(p.shape, np.int16)
+    for k, pair in enumerate(pairs):
+        if pair is not None:
+            first, second = (pack(picture).astype(np.int16) for picture in pair)
+            p[k] = (first + second + 1) >> 1
+            d[k] = first - second
+    return p, d

@@ -4,46 +4,55 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+
+from nvc.layout import column, row
 
 
 @njit(cache=True, nogil=True)
-def choose(e, indexes, thrift, bits, radius, symbols):
-    """symbols[i] = nearest integer to e[i], one toward zero, or zero: least (e - s)² + thrift · bits of s.
+def choose(y, first, parity, mean, index, thrift, bits, radius, symbols):
+    """Symbols of one step of one picture; -> estimated bits.
 
-    e float32 [N], steps; indexes int32 [N], 0: nothing is coded, the symbol is 0; thrift float32, λ/Δ²;
-    bits float32 [T, L], cost of each slot; radius int32 [T]; symbols int32 [N], written. -> estimated bits.
+    Each is the nearest integer to e = y - mean/8, one toward zero, or zero: least (e - s)² + thrift · bits of s.
+    y float32 [H, W, 96], latents in steps; first: the step's first channel; parity: checkerboard colour, 2 for all;
+    mean, index int32 [R, C, n] (index 0: nothing is coded, the symbol is 0); thrift float32, λ/Δ²; bits float32
+    [T, L], cost of each slot; radius int32 [T]; symbols int32 [R, C, n], written.
     """
     total = 0.0
-    for i in range(e.shape[0]):
-        t = indexes[i]
-        symbols[i] = 0
-        if t == 0:
-            continue
-        x = e[i]
-        a = abs(x)
-        row = bits[t]
-        reach = radius[t]
-        zero_bits = row[reach]
-        if a < 0.5:
-            total += zero_bits
-            continue
-        k = int(a + 0.5)
-        best, best_cost, best_bits = 0, a * a + thrift * zero_bits, zero_bits
-        for s in range(max(k - 1, 1), k + 1):
-            if s <= reach:
-                b = row[reach + s]
-            else:
-                b = row[2 * reach + 1] + 2.0 + 2.0 * np.log2(np.float32(s - reach))
-            c = (a - s) * (a - s) + thrift * b
-            if c < best_cost:
-                best, best_cost, best_bits = s, c, b
-        total += best_bits
-        symbols[i] = best if x > 0 else -best
+    rows, columns, n = symbols.shape
+    for k in range(rows):
+        i = row(k, rows, parity)
+        for j in range(columns):
+            x = column(i, j, parity)
+            for c in range(n):
+                t = index[k, j, c]
+                symbols[k, j, c] = 0
+                if t == 0:
+                    continue
+                e = y[i, x, first + c] - mean[k, j, c] * np.float32(0.125)
+                a = abs(e)
+                costs = bits[t]
+                reach = radius[t]
+                zero_bits = costs[reach]
+                if a < 0.5:
+                    total += zero_bits
+                    continue
+                near = min(int(a + 0.5), 32000)
+                best, best_cost, best_bits = 0, a * a + thrift * zero_bits, zero_bits
+                for s in range(max(near - 1, 1), near + 1):
+                    if s <= reach:
+                        b = costs[reach + s]
+                    else:
+                        b = costs[2 * reach + 1] + np.float32(2.0) + np.float32(2.0) * np.log2(np.float32(s - reach))
+                    cost = (a - s) * (a - s) + thrift * b
+                    if cost < best_cost:
+                        best, best_cost, best_bits = s, cost, b
+                total += best_bits
+                symbols[k, j, c] = best if e > 0 else -best
     return total
 
 
 def warm() -> None:
     """Compile the kernel into numba's cache."""
-    one: NDArray[np.float32] = np.ones(1, np.float32)
-    choose(one, np.ones(1, np.int32), np.float32(0.1), np.ones((2, 4), np.float32), np.ones(2, np.int32), np.zeros(1, np.int32))
+    n = np.ones((2, 1, 4), np.int32)
+    choose(np.ones((2, 2, 96), np.float32), 0, 0, n, n, np.float32(0.1), np.ones((2, 4), np.float32),
+           np.ones(2, np.int32), n.copy())

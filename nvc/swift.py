@@ -1,0 +1,131 @@
+"""`decode.reconstruct` on a CPU: convolutions in torch, everything between them in the one-pass kernels of layout.py.
+
+Gives the very numbers of `Network` in tensors (tests compare them), about twice as fast: pictures of this size spend
+more time in copies and roundings than in products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nvc import layout, linear
+from nvc.fixed import FixedNetwork
+from nvc.layout import BITS, as_grid, as_tensor
+from nvc.network import CHANNELS, GROUPS, STEPS, Side
+
+Visit = Callable[[int, NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
+_FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS))]
+_FEATURE = [(3 if k > 0 else 0) * GROUPS[0] + 2 * (first - (GROUPS[0] if k > 0 else 0)) for k, first in enumerate(_FIRST)]
+_FEATURES = 2 * CHANNELS + GROUPS[0]
+
+
+def _act(x: Tensor) -> Tensor:
+    """Activations of fresh product sums, in place."""
+    return x.round_().clamp_(0, 255)
+
+
+def _patterns(x: Tensor) -> NDArray[np.int16]:
+    """A channels-last bfloat16 tensor as a grid of 16-bit patterns."""
+    return x.permute(0, 2, 3, 1).contiguous().view(torch.int16).numpy()
+
+
+def _side_planes(side: Side) -> NDArray[np.int32]:
+    return side.planes[:, :, 0, 0].to(torch.int32).numpy()
+
+
+def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
+                visit: Visit) -> NDArray[np.uint8]:
+    """Decoded planes uint8 [B, 6, h, w].
+
+    p, d: prediction and difference of the predictions, [B, 6, h, w]; z: hyper-latent [B, ⌈H/8⌉, ⌈W/8⌉, 48];
+    visit(step, mean, index) gives the symbols of a step, all int32 [B, rows, columns, n] in stream order.
+    """
+    context = _start(network, side, p, d, z)
+    v8, features = _walk(network, context, side, visit)
+    return _synthesis(network, v8, features, p, d, side)
+
+
+def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16],
+           z: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The running context before any symbol, float32 [B, H, W, 96]."""
+    b, _, h, w = p.shape
+    height, width = h // 4, w // 4
+    spectra = [as_grid(network.transform(torch.from_numpy(v))) for v in (p.astype(np.int16) - 128, d)]
+    inputs = np.empty((b, height, width, 2 * CHANNELS + 3), np.int16)
+    layout.seen(*spectra, network.inverse[side.t.long()].numpy(), network.log_table_u8, _side_planes(side), BITS, inputs)
+    prior: Tensor = network.prior[1](_act(network.prior[0](as_tensor(inputs)))).round_()
+    hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
+    return as_grid(prior.float() + hyper)
+
+
+def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
+          visit: Visit) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+    """The traversal of a picture's latents; see `Network.walk`."""
+    b, height, width, _ = context.shape
+    v8 = np.empty((b, height, width, CHANNELS), np.int32)
+    features = np.empty((b, height, width, _FEATURES + 3), np.int16)
+    features[..., _FEATURES:] = BITS[256 + _side_planes(side)][:, None, None, :]
+    for step, (group, parity) in enumerate(STEPS):
+        n, colour = GROUPS[group], 2 if parity is None else parity
+        columns = width if parity is None else width // 2
+        gathered = np.empty((b, height, columns, context.shape[3]), np.int16)
+        layout.gather(context, colour, BITS, gathered)
+        hidden = _act(network.heads[step][0](as_tensor(gathered)))
+        mean, index = (np.empty((b, height, columns, n), np.int32) for _ in range(2))
+        layout.parameters(as_grid(network.heads[step][1](hidden)), mean, index)
+        symbols = visit(step, mean, index)
+        fresh = np.zeros((b, height, width, (3 if group == 0 else 2) * n), np.int16)
+        layout.place(symbols, mean, colour, _FIRST[group], _FEATURE[group], group == 0, network.log_table_u8, BITS,
+                     v8, features, fresh)
+        if step < len(STEPS) - 1:
+            context += as_grid(network.updates[step](as_tensor(fresh)).round_())
+    return v8, features
+
+
+def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: NDArray[np.int16], p: NDArray[np.uint8],
+               d: NDArray[np.int16], side: Side) -> NDArray[np.uint8]:
+    b, _, h, w = p.shape
+    gains = [network.gain_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
+    sums = [linear.sums_of(*pair, network.core_table) for pair in zip(v8, gains, strict=True)]
+    base, out = np.empty_like(p), np.empty_like(p)
+    nothing = np.zeros((6, h, w), np.float32)
+    for k in range(b):
+        linear.finish(p[k], sums[k], nothing, base[k])
+    trunk = _act(network.trunk[1](_act(network.trunk[0](as_tensor(features)))))
+    inputs = np.empty((b, h // 2, w // 2, 104), np.int16)
+    layout.filter_input(base, p, d, _patterns(_act(network.trunk[2](trunk))), BITS, inputs)
+    x = _act(network.filter[1](_act(network.filter[0](as_tensor(inputs)))))
+    correction = np.empty((b, 6, h, w), np.float32)
+    layout.shuffle(as_grid(network.filter[2](x)), correction)
+    for k in range(b):
+        linear.finish(p[k], sums[k], correction[k], out[k])
+    return out
+
+
+def in_tensors(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
+               visit: Visit) -> NDArray[np.uint8]:
+    """The same through `Network`'s own functions, on any device: how a GPU decodes, and the twin of the tests."""
+    device = network.device
+    side = side.to(device)
+
+    def planes(x: NDArray) -> Tensor:
+        return torch.from_numpy(x).to(device).float().contiguous(memory_format=torch.channels_last)
+
+    def grid(x: Tensor) -> NDArray[np.int32]:
+        return x.permute(0, 2, 3, 1).contiguous().to(torch.int32).cpu().numpy()
+
+    def step(visit: Visit, k: int, mean: Tensor, index: Tensor) -> Tensor:
+        symbols = torch.from_numpy(visit(k, grid(mean), grid(index))).to(device)
+        return 8.0 * symbols.float().permute(0, 3, 1, 2) + mean
+
+    hyper = torch.from_numpy(z).to(device).float().permute(0, 3, 1, 2)
+    context = network.context(hyper, planes(p), planes(d), side)
+    v8, features = network.walk(context, partial(step, visit))
+    return network.synthesis(v8, features, planes(p), planes(d), side).numpy()
+
