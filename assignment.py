@@ -44,6 +44,11 @@ class Dispatch:
         return self.run, self.attempt
 
     @property
+    def trace_id(self) -> str:
+        """What log lines of all services on this run's way have in common (W3C Trace Context)."""
+        return self.traceparent[3:35]
+
+    @property
     def folder_name(self) -> str:
         return f"{self.run}.{self.attempt}"
 

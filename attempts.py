@@ -89,6 +89,10 @@ class Attempt:
         (part / DISPATCH).write_text(json.dumps(said), encoding="utf-8")
         part.rename(self.folder)
 
+    def unrecord(self) -> None:
+        """Forget an attempt that no slot would take."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def stop(self, outcome: Outcome) -> None:
         """End whatever `prepare` is waiting for; called before the slot is told."""
         self._stop = outcome

@@ -37,6 +37,8 @@ TERM_GRACE_S = 1.5  # from SIGTERM to SIGKILL; with the rest of a cancel well un
 REAP_S = 2.0  # to wait for the kernel to take a killed process away
 MARK = "NVC_CODEC_PROCESS"  # in the environment of a codec process, and so of all that it starts
 TAIL_BYTES = 4096  # of a codec process's output, kept to explain a crash
+# Of the service's environment, what is not for code that handles foreign bytes.
+PRIVATE = ("NVC_KEY", "NVC_ACCEPT_KEY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")  # the thread pools of torch and NumPy read their size from these
 RESTART_PAUSES_S = (0.5, 1, 2, 5, 10, 30, 60)  # between tries to start a process that does not come up
 
@@ -120,8 +122,8 @@ class CodecProcess:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **{f"{name}_NUM_THREADS": threads for name in POOLS}}
         mark = environment[MARK] = uuid.uuid4().hex
         self._mark = f"{MARK}={mark}".encode()
-        for secret in ("NVC_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"):
-            environment.pop(secret, None)  # not for code that handles foreign bytes
+        for private in PRIVATE:
+            environment.pop(private, None)
         try:
             self._child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,

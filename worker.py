@@ -312,21 +312,29 @@ class Worker:
                 raise Problem(422, "unknown-codec", detail, field="codec")
             if known and known.ended_at is None:
                 self._end(known, Outcome("cancelled"))  # the orchestrator has given it up
-            free = sorted((slot for slot in self.slots if slot.free), key=lambda slot: slot.state != "ready")
-            if not free:
-                broken = next((slot.reason for slot in self.slots if slot.state == "failed"), "")
-                raise Problem(503, "no-free-slot", broken or "every slot of this worker is busy", headers=RETRY_AFTER)
             attempt = Attempt(dispatch, self.place)
+            taker = self._give(attempt)
+            self._attempts[dispatch.run] = attempt
+            self._forget_old()
+        self.log.info("run-accepted", run=dispatch.run, attempt=dispatch.attempt, slot=taker.index,
+                      trace_id=dispatch.trace_id)
+        return attempt
+
+    def _give(self, attempt: Attempt) -> Slot:
+        """Record the attempt and find it a slot, one that is ready rather than one that starts. Raises Problem 503."""
+        free = sorted((slot for slot in self.slots if slot.free), key=lambda slot: slot.state != "ready")
+        if free:
             try:
                 attempt.record()
             except OSError as error:
                 detail = f"the worker cannot store the run: {error}"
                 raise Problem(503, "disk-full", detail, headers=RETRY_AFTER) from error
-            self._attempts[dispatch.run] = attempt
-            self._forget_old()
-            free[0].offer(attempt)
-        self.log.info("run-accepted", run=dispatch.run, attempt=dispatch.attempt, slot=free[0].index)
-        return attempt
+        for slot in free:
+            if slot.offer(attempt):
+                return slot
+        attempt.unrecord()
+        broken = next((slot.reason for slot in self.slots if slot.state == "failed"), "")
+        raise Problem(503, "no-free-slot", broken or "every slot of this worker is busy", headers=RETRY_AFTER)
 
     def _forget_old(self) -> None:
         ended = [run for run, attempt in self._attempts.items() if attempt.ended_at is not None]
@@ -359,7 +367,7 @@ class Worker:
         self.link.forget_progress(attempt)
         seconds = (attempt.ended_at or time.time()) - attempt.accepted
         self.log.info("run-ended", run=attempt.dispatch.run, attempt=attempt.dispatch.attempt, state=attempt.state,
-                      error=attempt.error, seconds=round(seconds, 3))
+                      error=attempt.error, seconds=round(seconds, 3), trace_id=attempt.dispatch.trace_id)
         self._ended.inc(state=attempt.state)
         self._seconds.observe(seconds, codec=attempt.dispatch.experiment["codec"])
         with self._idle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -179,3 +180,27 @@ def test_with_keys_both_services_ask_and_show(folder: Path) -> None:
     finally:
         worker.end()
         orchestrator.end()
+
+
+@pytest.mark.parametrize("name", ["orchestrator", "worker"])
+def test_a_service_tells_systemd_that_it_is_ready_alive_and_stopping(folder: Path, name: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(folder / "notify"))
+        systemd.settimeout(PATIENCE_S)
+        heard: set[str] = set()
+
+        def hear(wanted: str) -> None:
+            while wanted not in heard:
+                heard.update(systemd.recv(4096).decode().splitlines())
+
+        program = Program(name, folder / name, *(("--warm", "raw", "--codec", CODECS[0]) if name == "worker" else ()),
+                          environment={"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"})
+        try:
+            hear("READY=1")
+            heard.discard("WATCHDOG=1")
+            hear("WATCHDOG=1")
+            program.process.terminate()
+            hear("STOPPING=1")
+            assert program.process.wait(PATIENCE_S) == 0
+        finally:
+            program.end()
