@@ -450,7 +450,9 @@ class Conductor:
             return not self._stopping.is_set() and self._placement.leases.get(lease.run.id) is lease
 
     def _write_start(self, lease: Lease) -> None:
-        self._started.observe(self._clock() - lease.granted + lease.waited)
+        took_s = self._clock() - lease.granted + lease.waited
+        self._started.observe(took_s)
+        self._log.emf({"StartLatency": (1000 * took_s, "Milliseconds")})
         future = self.store.start(lease.run.id, lease.attempt)
         future.add_done_callback(lambda done: self._written(done, lease.run.experiment_id, "start"))
 

@@ -120,7 +120,7 @@ def _artifacts(found: Any) -> dict[str, dict[str, Any]]:
         if not isinstance(about, dict) or not SHA256.fullmatch(str(about.get("sha256"))):
             raise MessageError(f"artifacts.{name}.sha256", "64 hexadecimal digits")
         _integer(about, "bytes", 0, 1 << 50)
-    return {name: {"sha256": about["sha256"], "bytes": about["bytes"]} for name, about in found.items()}
+    return {name: {"sha256": about["sha256"], "bytes": int(about["bytes"])} for name, about in found.items()}
 
 
 def _progress(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +149,8 @@ def _text(document: Mapping[str, Any], field: str) -> str:
 
 def _integer(document: Mapping[str, Any], field: str, low: int, high: int = 2**53 - 1) -> int:
     value = document.get(field)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)      # JSON has one kind of number
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise MessageError(field, f"an integer from {low} to {high}")
     return value

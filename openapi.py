@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jobs
+import messages
 from jobs import State
 from service import VERSION, Route, Routes
 
@@ -35,9 +36,14 @@ def _named(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+RUN: Schema = {"type": "string", "pattern": f"^{messages.RUN_NAME.pattern}$"}
+ATTEMPT: Schema = {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}
+SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 STATE: Schema = {"type": "string", "enum": [str(state) for state in State]}
 PROGRESS = {"phase": MAYBE_TEXT, "fraction": MAYBE_NUMBER, "frame": MAYBE_NUMBER, "frames": MAYBE_NUMBER,
             "fps": MAYBE_NUMBER}
+
+WORKER_NAME: Schema = {"type": "string", "pattern": f"^{messages.WORKER_NAME.pattern}$"}
 
 SCHEMAS: dict[str, Schema] = {
     "Request": jobs.request_schema(),
@@ -54,17 +60,24 @@ SCHEMAS: dict[str, Schema] = {
                        accepted=TIME, finished=TIME, attempts=COUNT, url=TEXT),
     "Clip": _object(("name", "source"), name=TEXT, source={"enum": ["library", "uploaded"]}, sha256=MAYBE_TEXT,
                     bytes=MAYBE_NUMBER, width=COUNT, height=COUNT, fps=TEXT, frames=MAYBE_NUMBER, data=MAYBE_TEXT),
-    "Heartbeat": _object(("name", "url", "slots"), name=TEXT, url=TEXT, slots=COUNT, device=TEXT, threads=COUNT,
-                         running=_list(_object(("run", "attempt"), run=TEXT, attempt=COUNT, **PROGRESS)),
+    "Heartbeat": _object(("name", "url", "slots"), name=WORKER_NAME,
+                         url={"type": "string", "pattern": "^https?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?/?$"},
+                         slots={**COUNT, "maximum": messages.MAX_SLOTS}, device=TEXT, threads=COUNT,
+                         running=_list(_object(("run", "attempt"), run=RUN, attempt=ATTEMPT, **PROGRESS)),
                          codecs=_list(TEXT), models=ANY, version=TEXT, draining={"type": "boolean"}, boot_id=TEXT),
     "Lease": _object(("lease_s", "heartbeat_s", "unknown"), lease_s=NUMBER, heartbeat_s=NUMBER,
                      unknown=_list(_object(("run", "attempt"), run=TEXT, attempt=COUNT))),
     "Worker": _object(("name", "url", "state"), name=TEXT, url=TEXT, state=TEXT, slots=COUNT, free=COUNT,
                       running=_list(ANY)),
-    "Progress": _object(("run", "attempt"), run=TEXT, attempt=COUNT, **PROGRESS),
-    "End": _object(("run", "attempt", "state"), run=TEXT, attempt=COUNT,
-                   state={"enum": ["completed", "failed", "cancelled"]}, result={"type": ["object", "null"]},
-                   error={"type": ["object", "null"]}, artifacts=ANY),
+    "Progress": _object(("run", "attempt"), run=RUN, attempt=ATTEMPT, **PROGRESS),
+    "End": _object(("run", "attempt", "state"), run=RUN, attempt=ATTEMPT,
+                   state={"enum": ["completed", "failed", "cancelled"]},
+                   result={"type": ["object", "null"], "properties": {"metrics": ANY}},
+                   error={"type": ["object", "null"]}, artifacts={
+                       "type": "object", "propertyNames": {"pattern": f"^{messages.ARTIFACT_NAME.pattern}$"},
+                       "additionalProperties": _object(("sha256", "bytes"), sha256=SHA256, bytes=COUNT)})
+    | {"if": {"properties": {"state": {"const": "completed"}}},
+       "then": {"properties": {"result": {"type": "object"}}, "required": ["result"]}},
     "Conservation": _object(
         ("accepted", "sum", "holds", *[str(state) for state in State], "unfinished"), accepted=COUNT, sum=COUNT,
         holds={"const": True}, **{str(state): COUNT for state in State}, unfinished_total=COUNT,
@@ -136,6 +149,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/conservation"): Operation("Where everything is that was accepted, and why it waits",
                                         {200: _named("Conservation")}),
 }
+PATH: dict[str, Schema] = {
+    "id": RUN, "sha256": SHA256,
+    "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"},
+}
+HEADERS: dict[str, Schema] = {"Idempotency-Key": {"type": "string", "pattern": '^[!#-~][ !#-~]{0,253}[!#-~]?$'}}
 QUERY: dict[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
     "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "verbose": TEXT,
@@ -163,9 +181,9 @@ def describe(routes: Routes) -> dict[str, Any]:
 
 def _operation(route: Route, operation: Operation) -> dict[str, Any]:
     named = re.findall(r"\{(\w+)\}", route.pattern)
-    parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in named]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": PATH[name]} for name in named]
     parameters += [{"name": name, "in": "query", "schema": QUERY[name]} for name in sorted(route.query or ())]
-    parameters += [{"name": name, "in": "header", "schema": TEXT} for name in operation.headers]
+    parameters += [{"name": name, "in": "header", "schema": HEADERS.get(name, TEXT)} for name in operation.headers]
     responses: dict[str, Any] = {}
     for status, schema in operation.answers.items():
         media = "application/json" if schema is not None else route.produces
@@ -181,8 +199,10 @@ def _operation(route: Route, operation: Operation) -> dict[str, Any]:
         made["parameters"] = parameters
     if route.body is not None:
         media = "application/octet-stream" if route.body.stream else "application/json"
-        made["requestBody"] = {"required": route.body.stream or bool((operation.body or {}).get("required")),
-                               "content": {media: {"schema": operation.body or {}}}}
+        schema = operation.body or {}
+        fields = SCHEMAS.get(schema.get("$ref", "").rpartition("/")[2], schema)
+        made["requestBody"] = {"required": route.body.stream or "required" in fields,
+                               "content": {media: {"schema": schema}}}
     if "Prefer" in operation.headers or operation.answers.keys() & {200}:
         responses["304"] = {"description": "not changed"}
     if route.roles is not None:

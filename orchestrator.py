@@ -218,13 +218,13 @@ class Orchestrator:
         return Response(200, {"status": "ready"} | ({"checks": checks} if "verbose" in request.query else {}))
 
     def get_health(self, request: Request) -> Response:
-        counts = self.store.counts()
+        queued, at_work = self.store.waiting()
         workers = [worker["state"] for worker in self.conductor.workers()]
         return Response(200, {
             "status": "draining" if self.server.draining.is_set() else "ok", "version": service.VERSION,
             "uptime_s": round(time.monotonic() - self.began, 3),
             "workers": sum(state not in ("lost", "expected") for state in workers),
-            "queued": counts[State.QUEUED], "running": counts[State.DISPATCHED] + counts[State.RUNNING],
+            "queued": queued, "running": at_work,
         })
 
     def get_metrics(self, request: Request) -> Response:
@@ -249,7 +249,9 @@ class Orchestrator:
             document, clips = self._check(given)
             experiment_id, new = self.conductor.submit(document, clips, principal=request.principal.key, key=key,
                                                        body_sha256=digest, trace=request.trace.traceparent)
-        self._submit_s.observe(time.monotonic() - began)
+        took_s = time.monotonic() - began
+        self._submit_s.observe(took_s)
+        self.log.emf({"SubmitLatency": (1000 * took_s, "Milliseconds")})
         headers = {"Location": f"/experiment/{experiment_id}/status"}
         if not new:
             headers["Idempotency-Replayed"] = "true"
@@ -348,7 +350,7 @@ class Orchestrator:
                                      content_type=CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream"))
 
     def get_conservation(self, request: Request) -> Response:
-        found = self.store.conservation(integer_of(request, "limit", 1000, 0, 10_000))
+        found = self.store.conservation(integer_of(request, "limit", 1000, 1, 1000))
         return Response(200, documents.conservation(found, self.conductor.why, time.time()))
 
     # --- clips -----------------------------------------------------------------------------------------------------

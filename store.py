@@ -371,6 +371,13 @@ class Store:
         with self.reading() as db:
             return _counts(db)
 
+    def waiting(self) -> tuple[int, int]:
+        """How many runs are queued, and how many are at workers; quick however many have ended."""
+        with self.reading() as db:
+            found = dict(db.execute("SELECT state, COUNT(*) FROM runs WHERE state IN (?, ?, ?) GROUP BY state",
+                                    jobs.UNFINISHED).fetchall())
+        return found.get(State.QUEUED, 0), found.get(State.DISPATCHED, 0) + found.get(State.RUNNING, 0)
+
     def conservation(self, limit: int = 1000) -> Conservation:
         """What was accepted and where it is now, all of one moment; at most `limit` unfinished runs."""
         with self.reading() as db:

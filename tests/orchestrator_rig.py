@@ -132,7 +132,8 @@ class FakeWorker:
     """Does nothing by itself but answer: tests read `offers` and dictate the rest.
 
     `script` holds what becomes of the next offers: "accept" (also when it is empty), "busy", "refuse", "lose" (taken,
-    but the connection closes without an answer) or "drop" (not taken, closed likewise)."""
+    but the connection closes without an answer), "drop" (not taken, closed likewise) or "hang" (taken, and no answer
+    until `stop`)."""
 
     def __init__(self, orchestrator: Orchestrator, name: str, *, codec: str = "nvc", slots: int = 1,
                  beating: bool = True) -> None:
@@ -151,6 +152,7 @@ class FakeWorker:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 run = self.path.rsplit("/", 1)[1]
@@ -193,13 +195,17 @@ class FakeWorker:
 
     def _offered(self, handler: Any, document: dict[str, Any]) -> None:
         word = "accept" if self.script.empty() else self.script.get()
-        if word in ("accept", "lose"):
+        if word in ("accept", "lose", "hang"):
             with self._lock:
                 self.held[document["run"]] = document["attempt"]
         if word in ("lose", "drop"):
             self.offers.put(document)
             handler.close_connection = True
             handler.connection.shutdown(socket.SHUT_RDWR)
+        elif word == "hang":
+            self.offers.put(document)
+            self._stop.wait(PATIENCE_S)
+            handler.close_connection = True
         elif word == "busy":
             handler.answer(503, {"type": "/problems/no-free-slot", "detail": "all are busy"}, {"Retry-After": "0"})
         elif word == "refuse":

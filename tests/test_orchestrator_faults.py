@@ -73,6 +73,19 @@ def test_a_run_goes_on_while_the_orchestrator_is_killed_and_started_again(orches
     assert worker.offers.empty()
 
 
+def test_an_offer_that_a_kill_cut_short_is_resolved_by_asking(orchestrator: Orchestrator, make_worker: Make) -> None:
+    worker = make_worker("w1", beating=False)
+    worker.script.put("hang")
+    name = orchestrator.submit()
+    offer = worker.next_offer()
+    orchestrator.restart()
+    assert worker.asked.get(timeout=PATIENCE_S) == name
+    orchestrator.until(name, "running")
+    worker.end(offer)
+    assert outcomes(orchestrator.until(name, "completed")) == [(1, "w1", "completed")]
+    assert worker.offers.empty()
+
+
 def test_a_result_may_be_delivered_to_a_restarted_orchestrator_before_any_heartbeat(orchestrator: Orchestrator,
                                                                                      make_worker: Make) -> None:
     worker = make_worker("w1", beating=False)
