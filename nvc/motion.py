@@ -59,12 +59,18 @@ class Reference:
         self.height, self.width, self.field = height, width, field
         # Contiguous and writable, so that each kernel is compiled for one type only.
         y, u, v = (np.require(plane, np.uint8, ["C", "W"]) for plane in picture)
-        self.y, self.u, self.v = _pad(y, MARGIN), _pad(u, _MARGIN_C), _pad(v, _MARGIN_C)
+        self.y, self.u, self.v = padded(y, MARGIN), padded(u, _MARGIN_C), padded(v, _MARGIN_C)
 
     @cached_property
     def phases(self) -> NDArray[np.uint8]:
         """uint8 [4 (y), 4 (x), H + 2 REACH, W + 2 REACH]: the luma at every quarter-sample shift. For the encoder."""
         return phases(self.y)
+
+    @cached_property
+    def pyramid(self) -> tuple[Plane, Plane]:
+        """The padded luma at half and at quarter size. For the encoder."""
+        half = halved(self.y)
+        return half, halved(half)
 
 
 def predict(field: MotionField, references: Sequence[Reference]) -> tuple[Picture, Picture]:
@@ -91,7 +97,7 @@ def predict(field: MotionField, references: Sequence[Reference]) -> tuple[Pictur
 
 
 @njit(cache=True, nogil=True)
-def _pad(plane, margin):
+def padded(plane, margin):
     """uint8 [H + 2 margin, W + 2 margin], continued by its edge samples."""
     h, w = plane.shape
     out = np.empty((h + 2 * margin, w + 2 * margin), np.uint8)
@@ -240,7 +246,7 @@ def _share(mode, p0, p1):
                         p1[a, x + b] = 128
 
 
-# ---------------------------------------------------------------- phases
+# ---------------------------------------------------------------- for the encoder
 
 @njit(cache=True, nogil=True)
 def _four_rows(s, t0, t1, t2, t3):
@@ -290,6 +296,19 @@ def phases(padded):
             t = ring[x]
             _four_columns(t[o & 7], t[(o + 1) & 7], t[(o + 2) & 7], t[(o + 3) & 7], t[(o + 4) & 7], t[(o + 5) & 7],
                           t[(o + 6) & 7], t[(o + 7) & 7], out[0, x, o], out[1, x, o], out[2, x, o], out[3, x, o])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def halved(plane):
+    """Means of 2x2 samples, rounded."""
+    h, w = plane.shape[0] // 2, plane.shape[1] // 2
+    out = np.empty((h, w), np.uint8)
+    for i in range(h):
+        a, b, o = plane[2 * i], plane[2 * i + 1], out[i]
+        for j in range(w):
+            s = np.int32(a[2 * j]) + np.int32(a[2 * j + 1]) + np.int32(b[2 * j]) + np.int32(b[2 * j + 1]) + 2
+            o[j] = np.uint8(np.int32(s) >> np.int32(2))
     return out
 
 

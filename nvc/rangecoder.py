@@ -371,7 +371,8 @@ class Decoder:
     """Reads what an Encoder wrote. Never raises on bad bytes: look at `overrun` and `finished` at the end."""
 
     def __init__(self, data: bytes | bytearray | memoryview | Bytes) -> None:
-        self.data: Bytes = np.frombuffer(data, np.uint8)
+        # A writable copy: numba compiles apart for read-only arrays, and coder functions of both directions share code.
+        self.data: Bytes = np.frombuffer(data, np.uint8).copy()
         head = self.data[:7].tobytes().ljust(7, b"\0")
         self.state: State = np.array([int.from_bytes(head, "big"), TOP, 7], np.int64)
 

@@ -1,0 +1,135 @@
+"""The search finds motion that is there, exactly and for almost nothing; its fast sums agree with plain ones."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+from scipy.fft import dctn
+from scipy.linalg import hadamard
+
+from nvc import coarse, motion, search, simd, vectors
+from nvc.motion import BOTH, INTRA, MARGIN, MotionField, Reference
+from picture import Picture
+
+
+@njit
+def all_sums(x, x_place, p, p_place, q, q_place, pitch, gain):
+    a = (x, x_place, pitch, p, p_place, pitch)
+    return (simd.sad8(*a), simd.sad16(*a), simd.satd8(*a), simd.bits8(*a, gain),
+            simd.satd8_pair(*a, q, q_place, pitch), simd.bits8_pair(*a, q, q_place, pitch, gain))
+
+
+@pytest.mark.parametrize("values", [range(256), (0, 255), (0, 1)])
+@pytest.mark.parametrize("gain", [4.0, 0.05, 0.0005])
+def test_fast_sums_agree_with_plain_ones(values, gain):
+    rng = np.random.default_rng(0)
+    x, p, q = (rng.choice(list(values), (40, 40)).astype(np.uint8) for _ in range(3))
+    h = hadamard(8)
+    for _ in range(50):
+        places = rng.integers(0, 24, (3, 2))
+        a, b, c = (plane[i:i + 16, j:j + 16].astype(int) for plane, (i, j) in zip((x, p, q), places, strict=True))
+        one, pair = (a - b)[:8, :8], (a - (b + c + 1) // 2)[:8, :8]
+        got = all_sums(*(v for plane, (i, j) in zip((x, p, q), places, strict=True)
+                         for v in (plane.reshape(-1), int(i * 40 + j))), 40, gain)
+        assert got[0] == np.abs((a - b)[:8, :8]).sum()
+        assert got[1] == np.abs(a - b).sum()
+        assert got[2] == (np.abs(h @ one @ h.T).sum() + 2) // 4
+        assert got[4] == (np.abs(h @ pair @ h.T).sum() + 2) // 4
+        for bits, d in ((got[3], one), (got[5], pair)):
+            exact = np.log2(1 + gain * dctn(d.astype(float), norm="ortho") ** 2).sum()
+            assert exact - 16 * 0.09 <= bits <= exact + 1e-3
+
+
+def textured(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Smooth noise with detail at several scales, as uint8."""
+    total = np.zeros((height, width))
+    for n in (2, 4, 8, 16):
+        coarse_ = rng.normal(size=(height // n + 2, width // n + 2))
+        total += n * np.kron(coarse_, np.ones((n, n)))[:height, :width]
+    for axis in (0, 1):
+        total = (np.roll(total, 1, axis) + 2 * total + np.roll(total, -1, axis)) / 4
+    return np.clip(128 + 4 * total, 0, 255).astype(np.uint8)
+
+
+def as_reference(y: np.ndarray, field: MotionField | None = None) -> Reference:
+    grey = np.full((y.shape[0] // 2, y.shape[1] // 2), 128, np.uint8)
+    return Reference(Picture(y, grey, grey), field)
+
+
+def moved(reference: Reference, vector: tuple[int, int]) -> np.ndarray:
+    """The reference's luma displaced by a vector in quarter samples."""
+    shape = (reference.height // 8, reference.width // 8)
+    field = MotionField(np.zeros(shape, np.uint8), np.full((*shape, 2, 2), vector, np.int16), (1, 0))
+    return motion.predict(field, [reference])[0].y
+
+
+@pytest.mark.parametrize("vector", [(0, 0), (1, 3), (12, -20), (-88, 69), (160, 214)])
+def test_a_global_shift_is_found_exactly_for_almost_nothing(vector):
+    reference = as_reference(textured(np.random.default_rng(1), 288, 352))
+    field = search.search(moved(reference, vector), [reference], (5, 0), 8.0)
+    assert (field.vectors[7:-7, 7:-7, 0] == vector).all()
+    assert vectors.field_bits(field, [reference]) / field.mode.size < 0.2
+
+
+def test_nothing_moves_costs_nothing():
+    y = textured(np.random.default_rng(3), 288, 352)
+    references = [as_reference(y), as_reference(y)]
+    field = search.search(y, references, (4, -4), 16.0)
+    assert (field.mode == BOTH).all()
+    assert not field.vectors.any()
+    assert vectors.field_bits(field, references) / field.mode.size < 0.02
+
+
+def test_the_middle_of_two_pictures_uses_both():
+    """Independent noise on both references averages out."""
+    rng = np.random.default_rng(4)
+    y = textured(rng, 96, 96)
+    noisy = [np.clip(y + rng.normal(scale=6, size=y.shape), 0, 255).astype(np.uint8) for _ in range(2)]
+    field = search.search(y, [as_reference(n) for n in noisy], (1, -1), 10.0)
+    assert (field.mode == BOTH).mean() > 0.9
+
+
+def test_what_is_in_no_reference_is_intra():
+    now = np.full((64, 64), 90, np.uint8)
+    noise = np.random.default_rng(5).integers(0, 256, (64, 64)).astype(np.uint8)
+    field = search.search(now, [as_reference(noise)], (1, 0), 8.0)
+    assert (field.mode == INTRA).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32), st.sampled_from([(1, 0), (2, -1), (1, 2)]),
+       st.sampled_from([1.0, 9.0, 300.0]))
+def test_any_picture_gives_a_field_that_can_be_coded(rows, columns, seed, spans, step):
+    rng = np.random.default_rng(seed)
+    planes = [textured(rng, rows * 16, columns * 16) for _ in range(3)]
+    references = [as_reference(p) for p in planes[1:]][: 2 if spans[1] else 1]
+    field = search.search(planes[0], references, spans, step)
+    assert field.mode.shape == (rows * 2, columns * 2)
+    assert vectors.field_bits(field, references) > 0
+
+
+def test_motion_pays():
+    """Prediction by the field found leaves less than a tenth of the difference of the pictures."""
+    world = textured(np.random.default_rng(6), 200, 260)
+    before, now = world[10:170, 10:202], world[16:176, 3:195].copy()
+    now[48:96, 64:128] = world[60:108, 60:124]              # something moves its own way
+    reference = as_reference(before)
+    field = search.search(now, [reference], (1, 0), 8.0)
+    predicted = motion.predict(field, [reference])[0].y
+    left, whole = (float(((now - p.astype(float)) ** 2).sum()) for p in (predicted, before))
+    assert left < 0.1 * whole
+
+
+def test_the_coarse_guess_follows_large_motion():
+    world = textured(np.random.default_rng(7), 300, 300)
+    pyramids = [coarse.pyramid(motion.padded(np.ascontiguousarray(world[a:a + 192, b:b + 192]), MARGIN))
+                for a, b in ((50, 60), (50 + 44, 60 - 52))]
+    guess = coarse.guess(pyramids[1], pyramids[0], 16, 8.0)
+    assert (guess[1:-4, 4:-1] == (44 * 4, -52 * 4)).all()
+
+
+def test_a_picture_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="reference of 32x16 for a picture of 16x16"):
+        search.search(np.zeros((16, 16), np.uint8), [as_reference(np.zeros((16, 32), np.uint8))], (1, 0), 8.0)
