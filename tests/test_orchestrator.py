@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import re
 import subprocess
 import sys
 import threading
@@ -607,3 +608,24 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Capture
     assert keys("revoke", name) == f"{name} is revoked\n"
     assert "revoked" in keys("list")
     assert program.main(["keys", "--state", str(tmp_path), "revoke", name]) == 1
+
+
+DOCUMENT = (ROOT / "docs" / "orchestrator.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_is_in_the_docs_with_its_default() -> None:
+    told = {line.split(" | ")[0].strip("| `"): line for line in DOCUMENT.splitlines() if line.startswith("| `")}
+    inherited = {row.name for row in service.rows(service.ServerSettings)} - {"port"}
+    for row in service.rows(program.OrchestratorSettings):
+        if row.name not in inherited:
+            default = f"`{row.default}`" if row.default is not None and str(row.default) else ""
+            assert told[row.name] == f"| `{row.name}` | {default} | {row.unit} | {row.reason} |"
+
+
+def test_every_problem_is_in_the_docs_with_its_status() -> None:
+    source = (ROOT / "orchestrator.py").read_text(encoding="utf-8")
+    raised = {(slug, status) for status, slug in re.findall(r'Problem\((\d{3}), "([a-z-]+)"', source)}
+    raised |= {(slug, str(status)) for _, status, slug in program.ERRORS}
+    told = {(slug, status) for slug, statuses in re.findall(r"^\| `([a-z-]+)` \| ([\d, ]+) \|", DOCUMENT, re.MULTILINE)
+            for status in statuses.split(", ")}
+    assert raised - told == set()
