@@ -131,7 +131,7 @@ class Conductor:
 
     def heartbeat(self, name: str, url: str, slots: int, about: dict[str, Any],
                   running: dict[tuple[str, int], dict[str, Any]], *, boot_id: str, draining: bool) -> dict[str, Any]:
-        """The answer to a worker that registers or says that it lives. Raises NameTaken, StoreError."""
+        """The answer to a worker that registers or says that it lives. Raises NameTaken."""
         with self._lock:
             known = self._placement.workers.get(name)
             if known is not None and known.present and known.url != url and \
@@ -336,7 +336,11 @@ class Conductor:
         if outcome.answer is Answer.HELD:
             self._offered.observe(self._clock() - began)
             self._held(lease)
-        elif outcome.answer is not Answer.UNCLEAR:
+        elif outcome.answer is Answer.UNCLEAR:
+            if outcome.blame is Blame.WORKER:
+                with self._lock:
+                    self._placement.trouble(name, f"it does not answer: {outcome.detail}")
+        else:
             with self._lock:
                 if outcome.answer is Answer.BUSY:
                     self._placement.busy(name, outcome.detail, outcome.retry_after_s)
@@ -453,8 +457,7 @@ class Conductor:
         took_s = self._clock() - lease.granted + lease.waited
         self._started.observe(took_s)
         self._log.emf({"StartLatency": (1000 * took_s, "Milliseconds")})
-        future = self.store.start(lease.run.id, lease.attempt)
-        future.add_done_callback(lambda done: self._written(done, lease.run.experiment_id, "start"))
+        self.store.start(lease.run.id, lease.attempt).add_done_callback(partial(self._written, lease, "start"))
 
     def _tell_progress(self, lease: Lease) -> None:
         """Wake those who wait; keep some of it for replay. Called with the lock held."""
@@ -463,7 +466,7 @@ class Conductor:
             lease.stored, lease.told = now, lease.progress
             data = {"run": lease.run.id, "attempt": lease.attempt, **self._with_eta(lease)}
             future = self.store.progress(lease.run.id, lease.attempt, data)
-            future.add_done_callback(lambda done: self._written(done, lease.run.experiment_id, "progress"))
+            future.add_done_callback(partial(self._written, lease, "progress"))
 
     def _with_eta(self, lease: Lease) -> dict[str, Any]:
         """The lease's progress, with the seconds left if it goes on at the rate so far."""
@@ -472,13 +475,15 @@ class Conductor:
             eta_s = round((self._clock() - lease.began) * (1 - fraction) / fraction, 1)
         return {**lease.progress, "eta_s": eta_s}
 
-    def _written(self, done: "Future[Any]", experiment_id: str, what: str) -> None:
+    def _written(self, lease: Lease, what: str, done: "Future[Any]") -> None:
         """In the store's thread: something nobody waited for is on disk, or is not."""
         error = done.exception()
         if error is None:
-            self._changed(experiment_id)
+            self._changed(lease.run.experiment_id)
         elif not isinstance(error, Stale):
-            self._log.error("not-stored", what=what, experiment=experiment_id, error=error)
+            self._log.error("not-stored", what=what, run=lease.run.id, error=error)
+            if what == "start":
+                lease.started = False   # the next heartbeat says it again
 
     def _changed(self, experiment_id: str) -> None:
         self.hub.tell(experiment_id)
@@ -513,9 +518,13 @@ class Conductor:
             return self._clients[url]
 
     def _store_worker(self, name: str, about: dict[str, Any]) -> None:
+        """Remember how a worker is reached. A disk that will not take it must not cost the worker its leases."""
         if self._stored_workers.get(name) != about:
-            self.registry.put_worker(name, about)
-            self._stored_workers[name] = about
+            try:
+                self.registry.put_worker(name, about)
+                self._stored_workers[name] = about
+            except StoreError as error:
+                self._log.error("not-stored", what="worker", worker=name, error=error)
 
     def _count(self, metrics: Metrics) -> None:
         self._accepted = metrics.counter("nvc_runs_accepted_total", "Runs accepted.")

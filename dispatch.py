@@ -40,7 +40,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """`retry_after_s`: what a busy worker asked for; `blame`: whose fault a refusal is."""
+    """`retry_after_s`: what a busy worker asked for; `blame`: whose fault it is that it was refused, or unclear."""
 
     answer: Answer
     detail: str = ""
@@ -69,11 +69,10 @@ def offer(client: Client, payload: dict[str, Any], *, trace: Trace | None, still
             trouble = str(error)
         except Ambiguous as error:
             unsure, trouble = True, str(error)
+        if still_wanted():
+            pause(ASK_PAUSE_S)
         if not still_wanted():
-            return Outcome(Answer.UNCLEAR, trouble)
-        pause(ASK_PAUSE_S)
-        if not still_wanted():
-            return Outcome(Answer.UNCLEAR, trouble)
+            return Outcome(Answer.UNCLEAR, trouble, blame=Blame.WORKER)
 
 
 def cancel(client: Client, run: str, attempt: int, trace: Trace | None) -> None:

@@ -87,7 +87,7 @@ def test_nothing_is_sent_again_before_the_worker_has_answered() -> None:
 
 def test_asking_ends_with_the_lease() -> None:
     outcome, calls = make(LOST, LOST, LOST, wanted=4)
-    assert (outcome.answer, calls) == (Answer.UNCLEAR, ["POST", "GET", "GET"])
+    assert (outcome.answer, outcome.blame, calls) == (Answer.UNCLEAR, Blame.WORKER, ["POST", "GET", "GET"])
 
 
 def test_an_attempt_from_before_a_restart_is_asked_about_first() -> None:
