@@ -227,7 +227,8 @@ def _parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="codec.py", description="The learned video codec nvc.")
     commands = top.add_subparsers(required=True, metavar="encode | decode | info | verify")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], text: str, out: str = "") -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str,
+                out: str = "") -> argparse.ArgumentParser:
         c = commands.add_parser(name, help=text, description=text)
         c.add_argument("input", metavar="IN")
         if out:

@@ -1,4 +1,6 @@
-"""Measure the learned codec: python -m bench.codec [--clips DIR] [--only speed,memory,network] > bench/results/codec.json
+"""Measure the learned codec.
+
+    python -m bench.codec [--clips DIR] [--only speed,memory,network] > bench/results/codec.json
 
 Speed by part at three sizes, kMAC/pixel, the share of the machine's matrix-product rate that the networks reach, and
 peak memory against clip length. Rate-distortion is bench/rd.py's. Timings are the median of three runs, all listed.
@@ -37,7 +39,8 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), platform.processor())
-    return {"cpu": model, "cores": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+    return {"cpu": model, "cores": torch.get_num_threads(), "torch": torch.__version__,
+            "python": platform.python_version()}
 
 
 def path_of(name: str, folder: Path) -> Path:
@@ -59,7 +62,8 @@ def speed(folder: Path) -> dict[str, Any]:
             decoded = nvc.decode(encoded.data)
             count = sum(1 for _ in decoded)
             end = time.perf_counter()
-            runs.append({"encode_fps": round(count / (middle - began), 2), "decode_fps": round(count / (end - middle), 2),
+            runs.append({"encode_fps": round(count / (middle - began), 2),
+                         "decode_fps": round(count / (end - middle), 2),
                          "encode_s": encoded.details["seconds"], "decode_s": decoded.details["seconds"]})
         out[size] = {"clip": name, "frames": len(pictures), "runs": runs} | {
             key: statistics.median(run[key] for run in runs) for key in ("encode_fps", "decode_fps")}
@@ -165,7 +169,8 @@ def main() -> None:
     if "network" in parts:
         result["kmac_per_pixel"] = kmac_per_pixel()
         result["network"] = network_share()
-        result["parameters"] = sum(m.weight.numel() + m.bias.numel() for m in model.network.modules() if isinstance(m, Conv))
+        result["parameters"] = sum(m.weight.numel() + m.bias.numel() for m in model.network.modules()
+                                   if isinstance(m, Conv))
     if "speed" in parts:
         result["speed"] = speed(o.clips)
     if "memory" in parts:

@@ -28,12 +28,11 @@ class Analysis(nn.Module):
         self.gain_slope = nn.Parameter(torch.zeros(3, CHANNELS))        # its change by octave of Δ
         self.ga = nn.Sequential(nn.Conv2d(18 + 3, 64, 4, 4), nn.LeakyReLU(0.1), _conv(64, 96), nn.LeakyReLU(0.1),
                                 _conv(96, 96), nn.LeakyReLU(0.1), _conv(96, CHANNELS))
-        self.ha = nn.Sequential(_conv(2 * CHANNELS + 3, 96, 1), nn.LeakyReLU(0.1), _conv(96, 96, 5, 2), nn.LeakyReLU(0.1),
-                                _conv(96, HYPER, 5, 4))
-        last = self.ga[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        nn.init.zeros_(last.bias)
-        last.weight.data *= 0.05
+        self.ha = nn.Sequential(_conv(2 * CHANNELS + 3, 96, 1), nn.LeakyReLU(0.1), _conv(96, 96, 5, 2),
+                                nn.LeakyReLU(0.1), _conv(96, HYPER, 5, 4))
+        *_, weight, bias = self.ga.parameters()
+        nn.init.zeros_(bias)
+        weight.data *= 0.05
 
     def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
         """[B, CHANNELS, H, W] in steps (real-valued): what `walk` quantises."""

@@ -102,10 +102,10 @@ def spans_of(number: int, references: tuple[int, ...]) -> tuple[int, int]:
 
 
 class GopDecoder:
-    """Decodes the packets of one GOP, in coding order, a batch at a time."""
+    """Decodes the packets of one GOP, in coding order, a batch at a time; offset: where the GOP begins, for errors."""
 
-    def __init__(self, network: FixedNetwork, width: int, height: int, clock: Clock) -> None:
-        self.network, self.clock = network, clock
+    def __init__(self, network: FixedNetwork, width: int, height: int, offset: int, clock: Clock) -> None:
+        self.network, self.offset, self.clock = network, offset, clock
         self.height, self.width = -(-height // 16) * 16, -(-width // 16) * 16
         self.frames: dict[int, Frame] = {}
 
@@ -115,7 +115,7 @@ class GopDecoder:
         coder = rangecoder.Decoder(packet.motion)
         field = vectors.decode_field(coder, spans_of(packet.number, packet.references), references)
         if coder.overrun:
-            raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes")
+            raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes", self.offset)
         return field
 
     @torch.inference_mode()
@@ -133,7 +133,7 @@ class GopDecoder:
             planes = reconstruct(self.network, side, p, d, z, symbols.visit)
         for packet, coder, field, made in zip(batch, symbols.coders, fields, planes, strict=True):
             if coder.overrun:
-                raise BitstreamError(f"picture {packet.number}: its latents are longer than its bytes")
+                raise BitstreamError(f"picture {packet.number}: its latents are longer than its bytes", self.offset)
             self.frames[packet.number] = Frame.of(made, field)
 
 
@@ -163,7 +163,7 @@ class StreamDecoder:
     def pictures(self) -> Iterator[Picture]:
         header = self.stream.header
         for gop in self.stream.gops:
-            decoder = GopDecoder(self.model.network, header.width, header.height, self.clock)
+            decoder = GopDecoder(self.model.network, header.width, header.height, gop.offset, self.clock)
             show, dropped = gop.first, set[int]()
             for batch in independent(self.stream.packets(gop)):
                 decoder.decode(batch)

@@ -27,7 +27,7 @@ from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
 from nvc.errors import SettingsError
 from nvc.model import Model, load_model
 from nvc.motion import MotionField, predict
-from nvc.network import GROUPS, STEPS, T_MAX, Side, step_size
+from nvc.network import GROUPS, STEPS, T_MAX, Side
 from nvc.planes import crop, pack, pad, predictions
 from nvc.scenes import mark_cuts
 from nvc.structure import STRUCTURES, Planner, Unit, schedule
@@ -37,7 +37,7 @@ from picture import ClipInfo, Picture
 QUALITY_MAX = 63
 EFFORT_MAX = 3
 T_COARSEST, T_FINEST = 106, 8           # step indices of qualities 0 and 63: Δ = 99 … 1.4
-THRIFT = {"I": 0.10, "P": 0.12, "B": 0.16}      # λ of quantisation in Δ²: less in pictures that others copy
+THRIFT = {"I": 0.16, "P": 0.19, "B": 0.28}      # λ of quantisation in Δ²: less in pictures that others copy
 FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS) + 1)]
 _analyses: dict[str, Analysis] = {}
 
@@ -68,8 +68,10 @@ def analysis_of(model: Model) -> Analysis:
         prefix = "analysis."
         analysis.load_state_dict({k.removeprefix(prefix): v.float() for k, v in model.weights.tensors.items()
                                   if k.startswith(prefix)})
-        analysis = analysis.to(model.network.device, memory_format=torch.channels_last).eval()
-        _analyses[model.sha256] = analysis.requires_grad_(False)
+        for parameter in analysis.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        _analyses[model.sha256] = analysis.to(model.network.device).eval().requires_grad_(False)
     return _analyses[model.sha256]
 
 
@@ -130,7 +132,7 @@ class Encoder:
         """Search and code the motion of a P or B picture."""
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
-        found = search.search(picture.y, references, spans, float(step_size(self.q(unit))))
+        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0))
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()
@@ -139,11 +141,11 @@ class Encoder:
                 side: Side) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Latents y [B, H, W, 96] (steps, before quantisation) and hyper-latent z [B, .., .., 48] (rounded)."""
         device = self.network.device
-        planes = [torch.from_numpy(v).to(device).float().contiguous(memory_format=torch.channels_last)
-                  for v in (x, p, d)]
+        source, prediction, difference = (
+            torch.from_numpy(v).to(device).float().contiguous(memory_format=torch.channels_last) for v in (x, p, d))
         there = side.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.fast == torch.bfloat16):
-            y = self.analysis.latents(*planes, there)
+            y = self.analysis.latents(source, prediction, difference, there)
         # In float32: oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
         z = torch.round(self.analysis.hyper(y, there)).clamp(-127, 127)
         grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (y, z)]
@@ -206,7 +208,7 @@ def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
         while show in encoder.frames:
             shown = crop(encoder.frames[show].picture, info.width, info.height)
             for plane in shown:
-                digest.update(plane)
+                digest.update(plane.data)
             if watch:
                 watch(show, shown)
             show += 1

@@ -97,8 +97,9 @@ class FixedNetwork(Network):
             if isinstance(module, Conv):
                 unit = torch.exp2(t[f"{name}.exponent"].float())
                 prove(name, t[f"{name}.weight"], t[f"{name}.bias"])
-                w = (t[f"{name}.weight"].float() * unit[:, None, None, None]).contiguous(memory_format=torch.channels_last)
-                self._install(name, module, w.to(self.device), (t[f"{name}.bias"].float() * unit).to(self.device))
+                w = (t[f"{name}.weight"].float() * unit[:, None, None, None]).to(self.device)
+                b = (t[f"{name}.bias"].float() * unit).to(self.device)
+                self._install(name, module, w.contiguous(memory_format=torch.channels_last), b)
         self.dct_bf16 = self.dct.to(self.device, torch.bfloat16)
         self._check_dct()
 
@@ -167,7 +168,7 @@ def self_test_input(channels: int, shape: tuple[int, int], device: torch.device)
 
 def exact_conv(x: Tensor, weight: Tensor, bias: Tensor | None, pad: int, stride: int = 1) -> Tensor:
     """Reference for the self-test: float64 product sums of patches, rounded to bfloat16 once. Returns float32."""
-    cout, cin, k, _ = weight.shape
+    cout, k = weight.shape[0], weight.shape[2]
     patches = F.unfold(x.double(), k, padding=pad, stride=stride)        # [1, cin·k², positions]
     out = weight.double().reshape(cout, -1) @ patches[0]
     if bias is not None:
@@ -184,7 +185,6 @@ def tables_of(network: Network) -> dict[str, Tensor]:
     with torch.no_grad():
         log = network.gain.double()[:, None] + network.gain_slope.double()[:, None] * octave[None, :, None]
         delta = step_size(steps)
-        assert isinstance(delta, Tensor)
         gains = torch.exp(log) * delta[None, :, None] / 8.0 * (1 << GAIN_BITS)
         z = network.z_scale.double()[:, None] + network.z_slope.double()[:, None] * octave[None, :, None]
         core = network.core.double() * (1 << CORE_BITS)

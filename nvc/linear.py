@@ -35,7 +35,8 @@ def inverse(v8, gains, core, sums):
                 if not used:
                     block[:] = 0
                     used = True
-                coefficient = np.int32(min(max((v * np.int64(gains[c]) + 32) >> 6, -32767), 32767))
+                coefficient = (v * np.int64(gains[c]) + 32) >> 6
+                coefficient = min(max(coefficient, np.int64(-32767)), np.int64(32767))
                 row = flat[c]
                 for k in range(384):
                     block[k] += coefficient * row[k]

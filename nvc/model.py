@@ -6,8 +6,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from nvc.errors import BitstreamError, SettingsError
 from nvc.fixed import FixedNetwork, Weights
 from nvc.syntax import MODEL_BYTES

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +42,9 @@ MEAN_MAX = 1023         # a mean is an integer of eighths of a step
 V8_MAX = 2047           # feature tables cover this many eighths of a step
 
 
-def step_size(t: int | Tensor) -> float | Tensor:
+def step_size(t: Tensor) -> Tensor:
     """Quantisation step Δ of step index t (0 … 127): 1 … 245."""
-    return 2.0 ** (t / 16.0)
+    return torch.exp2(t / 16.0)
 
 
 def scale_of(index: Tensor) -> Tensor:
@@ -112,6 +113,8 @@ class Conv(nn.Module):
     `frozen` holds (weight, bias) as exact values in the dtype of the kernel in use (see nvc/fixed.py); until then the
     trained float weights are rounded at every call.
     """
+
+    unit: Tensor
 
     def __init__(self, cin: int, cout: int, kernel: int = 1, gain: float = 1.0) -> None:
         super().__init__()
@@ -221,6 +224,8 @@ class Side:
 class Network(nn.Module):
     """All that a decoder needs: hyper-synthesis h_s, prediction context, running context, heads, synthesis g_s."""
 
+    dct: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         basis = dct_basis()
@@ -289,14 +294,18 @@ class Network(nn.Module):
     def parameters_of(self, step: int, context: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (eighths of a step) and scale index of the symbols of one step, each [B, n, H, W or W/2]."""
         group, parity = STEPS[step]
-        hidden = act(self.heads[step][0](act(gather(context, parity))))
-        raw = self.heads[step][1](hidden).float()
+        raw = self.head(step, act(gather(context, parity))).float()
         mean, index = raw.split(GROUPS[group], 1)
         return round_(mean * 0.5).clamp(-MEAN_MAX, MEAN_MAX), round_(clip_(index * 0.25 + 20.0, 0, SCALES - 1))
 
     def log_of(self, v8: Tensor) -> Tensor:
         """round(16·log(1 + |v|)) of values in eighths of a step: 0 … 89."""
         return round_(16.0 * torch.log1p(v8.abs().clamp_max(V8_MAX) / 8.0))
+
+    def head(self, step: int, x: Tensor) -> Tensor:
+        """Product sums of the two layers that read a step's parameters from the context."""
+        first, second = cast(nn.ModuleList, self.heads[step])
+        return second(act(first(x)))
 
     def features(self, group: int, v8: Tensor) -> Tensor:
         """What the networks see of latents (in eighths of a step): signed log, log, and for group 0 the value."""

@@ -26,7 +26,8 @@ PSNR_PER_T = -0.26
 Psnr = Callable[[Picture, Picture], float]
 
 
-def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, progress: Report, psnr: Psnr) -> Encoded:
+def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, progress: Report,
+                   psnr: Psnr) -> Encoded:
     """Encode so that `settings.bitrate_mbps` or `settings.psnr_db` is met; the trace is in `details["rate_control"]`.
 
     psnr(source, decoded): dB, YUV 6:1:1. The result nearest to the target is given even where the target lies outside

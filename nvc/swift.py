@@ -21,7 +21,7 @@ from nvc.network import CHANNELS, GROUPS, STEPS, Side
 
 Visit = Callable[[int, NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
 _FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS))]
-_FEATURE = [(3 if k > 0 else 0) * GROUPS[0] + 2 * (first - (GROUPS[0] if k > 0 else 0)) for k, first in enumerate(_FIRST)]
+_FEATURE = [0, *(2 * first + GROUPS[0] for first in _FIRST[1:])]       # group 0 has a third feature
 _FEATURES = 2 * CHANNELS + GROUPS[0]
 
 
@@ -58,7 +58,8 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     height, width = h // 4, w // 4
     spectra = [as_grid(network.transform(torch.from_numpy(v))) for v in (p.astype(np.int16) - 128, d)]
     inputs = np.empty((b, height, width, 2 * CHANNELS + 3), np.int16)
-    layout.seen(*spectra, network.inverse[side.t.long()].numpy(), network.log_table_u8, _side_planes(side), BITS, inputs)
+    inverse = network.inverse_step(side).numpy()
+    layout.seen(spectra[0], spectra[1], inverse, network.log_table_u8, _side_planes(side), BITS, inputs)
     prior: Tensor = network.prior[1](_act(network.prior[0](as_tensor(inputs)))).round_()
     hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
     return as_grid(prior.float() + hyper)
@@ -76,9 +77,8 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
         columns = width if parity is None else width // 2
         gathered = np.empty((b, height, columns, context.shape[3]), np.int16)
         layout.gather(context, colour, BITS, gathered)
-        hidden = _act(network.heads[step][0](as_tensor(gathered)))
         mean, index = (np.empty((b, height, columns, n), np.int32) for _ in range(2))
-        layout.parameters(as_grid(network.heads[step][1](hidden)), mean, index)
+        layout.parameters(as_grid(network.head(step, as_tensor(gathered))), mean, index)
         symbols = visit(step, mean, index)
         fresh = np.zeros((b, height, width, (3 if group == 0 else 2) * n), np.int16)
         layout.place(symbols, mean, colour, _FIRST[group], _FEATURE[group], group == 0, network.log_table_u8, BITS,
@@ -108,8 +108,8 @@ def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: NDArray[n
     return out
 
 
-def in_tensors(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
-               visit: Visit) -> NDArray[np.uint8]:
+def in_tensors(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16],
+               z: NDArray[np.int32], visit: Visit) -> NDArray[np.uint8]:
     """The same through `Network`'s own functions, on any device: how a GPU decodes, and the twin of the tests."""
     device = network.device
     side = side.to(device)

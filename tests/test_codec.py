@@ -75,7 +75,8 @@ def test_the_decoder_makes_the_encoders_pictures_from_the_bytes_alone(clip: list
     assert decoded.info.frames == 11
 
 
-@pytest.mark.parametrize(("width", "height", "frames"), [(17, 19, 1), (34, 16, 2), (65, 47, 3), (1, 1, 2), (16, 130, 9)])
+@pytest.mark.parametrize(("width", "height", "frames"),
+                         [(17, 19, 1), (34, 16, 2), (65, 47, 3), (1, 1, 2), (16, 130, 9)])
 def test_odd_and_tiny_sizes_come_back_in_their_size(width: int, height: int, frames: int) -> None:
     pictures = [Picture(p.y[:height, :width].copy(), p.u[:(height + 1) // 2, :(width + 1) // 2].copy(),
                         p.v[:(height + 1) // 2, :(width + 1) // 2].copy()) for p in moving(frames, 80, 136)]
@@ -252,4 +253,5 @@ def test_the_command_line_encodes_verifies_and_decodes(tmp_path: Path, clip: lis
 def test_the_command_line_fails_with_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.nvc").write_bytes(b"hello")
     assert codec.main(["verify", str(tmp_path / "x.nvc")]) == 1
-    assert capsys.readouterr().err.splitlines() == ["codec.py: not an NVC1 stream: it does not start with NVC1 (at byte 0)"]
+    line = "codec.py: not an NVC1 stream: it does not start with NVC1 (at byte 0)"
+    assert capsys.readouterr().err.splitlines() == [line]

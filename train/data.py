@@ -81,7 +81,7 @@ class Samples:
             kinds.append(0)
             steps.append(r.uniform(4, 108))
         for _ in range(inter):
-            part, record, t, kind, distance = r.choice(self.rows)
+            part, record, t, kind, _ = r.choice(self.rows)
             triple = self.turned(self.parts[part][record])
             x.append(triple[[0, 2, 1]] if r.random() < 0.5 else triple)
             kinds.append(kind)

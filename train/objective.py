@@ -18,7 +18,7 @@ from nvc.network import GROUPS, STEPS, Network, Side, clip_, gather, scale_of, s
 LOG2E = 1.0 / math.log(2.0)
 FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS) + 1)]
 LAMBDA = 0.15                       # λ = 0.15 Δ²: squared error of a pixel against bits of a pixel
-THRIFT = (0.10, 0.12, 0.16)         # λ of quantisation in units of Δ², by picture type (a picture that others copy: less)
+THRIFT = (0.16, 0.19, 0.28)          # λ of quantisation in units of Δ², by picture type, as nvc/encode.py has it
 
 
 @dataclass

@@ -1,4 +1,6 @@
-"""Training loop: python -m train.run --out train/run --samples DIR --photos DIR --minutes M [--resume weights.safetensors]
+"""Training loop.
+
+    python -m train.run --out train/run --samples DIR --photos DIR --minutes M [--resume float.safetensors]
 
 Resumable at any time: DIR/state.pt holds weights, averages and optimiser; `float.safetensors` is the average, which is
 what gets exported and committed. The learning rate is constant and falls over the last third of the minutes given.
@@ -24,9 +26,9 @@ def groups(model: Objective, rate: float) -> list[dict]:
     slow = {id(model.network.core), id(model.analysis.core)}
     fast = {id(model.network.z_scale), id(model.network.z_slope)}
     rest = [p for p in model.parameters() if id(p) not in slow | fast]
-    return [dict(params=rest, base=rate),
-            dict(params=[model.network.core, model.analysis.core], base=rate * 0.05),
-            dict(params=[model.network.z_scale, model.network.z_slope], base=rate * 20)]
+    return [{"params": rest, "base": rate},
+            {"params": [model.network.core, model.analysis.core], "base": rate * 0.05},
+            {"params": [model.network.z_scale, model.network.z_slope], "base": rate * 20}]
 
 
 def main() -> None:
@@ -68,8 +70,8 @@ def main() -> None:
 
     def save() -> None:
         save_file({k: v.contiguous() for k, v in average.items()}, o.out / "float.safetensors")
-        torch.save(dict(model=model.state_dict(), optimiser=optimiser.state_dict(), average=average, step=step,
-                        seconds=spent + time.monotonic() - began), o.out / "state.tmp")
+        torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
+                    "seconds": spent + time.monotonic() - began}, o.out / "state.tmp")
         (o.out / "state.tmp").replace(state)
 
     while (share := (spent + time.monotonic() - began) / 60 / o.minutes) < 1:
@@ -103,9 +105,9 @@ def main() -> None:
         if step % 200 == 0:
             w = torch.cat(window, 1)
             by = {n: round(w[4][w[3] == k].mean().item(), 4) for k, n in enumerate("IPB")}
-            row = dict(step=step, seconds=round(spent + time.monotonic() - began), loss=round(w[0].mean().item(), 4),
-                       bpp=round(w[1].mean().item(), 4), z_bpp=round(w[2].mean().item(), 5), J=by, norm=round(norm.item(), 3),
-                       lr=optimiser.param_groups[0]["lr"])
+            row = {"step": step, "seconds": round(spent + time.monotonic() - began), "J": by,
+                   "bpp": round(w[1].mean().item(), 4), "z_bpp": round(w[2].mean().item(), 5),
+                   "norm": round(norm.item(), 3), "lr": optimiser.param_groups[0]["lr"]}
             print(json.dumps(row), flush=True)
             log.write(json.dumps(row) + "\n")
             log.flush()

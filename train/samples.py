@@ -1,4 +1,6 @@
-"""Training samples from the codec's own loop: python -m train.samples --clips DIR --out FILE.bin --weights W --minutes M
+"""Training samples from the codec's own loop.
+
+    python -m train.samples --clips DIR --out FILE.bin --weights NAME.safetensors --minutes M
 
 Codes each clip at a random step and structure with the weights given, and writes every P and B picture with the two
 predictions that the encoder found for it in its own decoded pictures: what the networks will meet when they serve.
