@@ -5,8 +5,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from nvc.differences import sad8
 from nvc.motion import MARGIN, Plane, halved, padded
-from nvc.simd import sad8
 
 _FAR = 1 << 40
 _DIGITS = np.array([int(n).bit_length() for n in range(64)], np.int64)

@@ -5,11 +5,6 @@ Everything here is integer arithmetic and belongs to the decoder (the phases are
 A field has one entry for each 8x8 block of luma (4x4 of each chroma plane). A vector is (y, x) in quarter luma samples,
 in chroma the same number counts eighths: the block at (y, x) is predicted from the reference at (y + vy/4, x + vx/4).
 
-Interpolation is separable: the horizontal taps first, kept unrounded in int16 (8 bit x 64 fits: the positive taps sum
-to at most 88, the negative ones to at least -24), then the vertical taps, a rounding half, a shift by 12 and a clamp
-to 0..255. The taps are those of H.265 (8.5.3.3.3): eight for luma, four for chroma. They sum to 64, so a plane
-continued by its edge samples is interpolated to the same edge sample; a block that lies REACH or more outside is
-therefore moved back to REACH without a change of any sample, and vectors need no limit from the picture's size.
 """
 from __future__ import annotations
 
@@ -21,17 +16,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from nvc.compensation import BACKWARD, BOTH, CHROMA_RAMP, CHROMA_TAPS, LUMA_RAMP, LUMA_TAPS, compensated
 from picture import Picture
 
-FORWARD, BACKWARD, BOTH, INTRA = 0, 1, 2, 3
 VECTOR_MAX = 8191             # quarter samples; the syntax keeps |vector| within it
 
 MARGIN, REACH = 32, 24        # luma: samples added on each side; how far outside a block (or a phase) may begin
-_MARGIN_C, _REACH_C = 16, 12  # chroma
-_TAPS_Y = np.array([[0, 0, 0, 64, 0, 0, 0, 0], [-1, 4, -10, 58, 17, -5, 1, 0],
-                    [-1, 4, -11, 40, 40, -11, 4, -1], [0, 1, -5, 17, 58, -10, 4, -1]], np.int32)
-_TAPS_C = np.array([[0, 64, 0, 0], [-2, 58, 10, -2], [-4, 54, 16, -2], [-6, 46, 28, -4],
-                    [-4, 36, 36, -4], [-4, 28, 46, -6], [-2, 16, 54, -4], [-2, 10, 58, -2]], np.int32)
+_MARGIN_C = 16                # chroma
 
 Plane = NDArray[np.uint8]
 
@@ -74,26 +65,25 @@ class Reference:
 
 
 def predict(field: MotionField, references: Sequence[Reference]) -> tuple[Picture, Picture]:
-    """The two predictions of a picture: equal where one reference is used, mid-grey (128) in both where intra.
+    """The two predictions of a picture, mid-grey (128) in both where intra. Where no block uses both references, they
+    are the same arrays; else they are equal in blocks with one reference, but for the overlap with neighbours.
 
     references: one or two, of the field's size. Raises ValueError if the field does not fit them."""
-    first, second = references[0], references[-1]
     height, width = field.mode.shape[0] * 8, field.mode.shape[1] * 8
     for reference in references:
         if (reference.height, reference.width) != (height, width):
             raise ValueError(f"reference of {reference.width}x{reference.height} for a field of {width}x{height}")
-    if len(references) == 1 and ((field.mode == BACKWARD) | (field.mode == BOTH)).any():
+    used = np.bincount(field.mode.reshape(-1), minlength=4)
+    if len(references) == 1 and (used[BACKWARD] or used[BOTH]):
         raise ValueError("field uses reference 1, but one reference was given")
+    first, second = references[0], references[-1]
     made = []
-    for a, b, chroma in ((first.y, second.y, False), (first.u, second.u, True), (first.v, second.v, True)):
-        shape = (height // 2, width // 2) if chroma else (height, width)
-        p0, p1 = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-        compensate = _compensate_chroma if chroma else _compensate_luma
-        compensate(a, field.mode, field.vectors, 0, p0)
-        compensate(b, field.mode, field.vectors, 1, p1)
-        _share(field.mode, p0, p1)
-        made.append((p0, p1))
-    return Picture(*(p[0] for p in made)), Picture(*(p[1] for p in made))
+    for k in range(2 if used[BOTH] else 1):
+        args = (np.ascontiguousarray(field.mode), np.ascontiguousarray(field.vectors), k)
+        made.append(Picture(compensated(first.y, second.y, *args, 8, LUMA_TAPS, LUMA_RAMP),
+                            compensated(first.u, second.u, *args, 4, CHROMA_TAPS, CHROMA_RAMP),
+                            compensated(first.v, second.v, *args, 4, CHROMA_TAPS, CHROMA_RAMP)))
+    return made[0], made[-1]
 
 
 @njit(cache=True, nogil=True)
@@ -108,142 +98,6 @@ def padded(plane, margin):
             target[margin + j] = source[j]
         target[margin + w:] = source[w - 1]
     return out
-
-
-# ---------------------------------------------------------------- compensation
-
-@njit(cache=True, nogil=True)
-def _rows8(source, target, taps):
-    """int16 target [n] = taps * uint8 source [n + 7]."""
-    a, b, c, d, e, f, g, h = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
-    for j in range(target.shape[0]):
-        target[j] = np.int16(
-            a * np.int32(source[j]) + b * np.int32(source[j + 1]) + c * np.int32(source[j + 2])
-            + d * np.int32(source[j + 3]) + e * np.int32(source[j + 4]) + f * np.int32(source[j + 5])
-            + g * np.int32(source[j + 6]) + h * np.int32(source[j + 7]))
-
-
-@njit(cache=True, nogil=True)
-def _columns8(s0, s1, s2, s3, s4, s5, s6, s7, target, taps):
-    """uint8 target [n] = rounded taps * int16 rows s0..s7 [n]."""
-    a, b, c, d, e, f, g, h = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
-    for j in range(target.shape[0]):
-        s = np.int32(a * np.int32(s0[j]) + b * np.int32(s1[j]) + c * np.int32(s2[j]) + d * np.int32(s3[j])
-                     + e * np.int32(s4[j]) + f * np.int32(s5[j]) + g * np.int32(s6[j]) + h * np.int32(s7[j]) + 2048)
-        target[j] = np.uint8(min(max(s >> np.int32(12), np.int32(0)), np.int32(255)))
-
-
-@njit(cache=True, nogil=True)
-def _rows4(source, target, taps):
-    a, b, c, d = taps[0], taps[1], taps[2], taps[3]
-    for j in range(target.shape[0]):
-        target[j] = np.int16(a * np.int32(source[j]) + b * np.int32(source[j + 1])
-                             + c * np.int32(source[j + 2]) + d * np.int32(source[j + 3]))
-
-
-@njit(cache=True, nogil=True)
-def _columns4(s0, s1, s2, s3, target, taps):
-    a, b, c, d = taps[0], taps[1], taps[2], taps[3]
-    for j in range(target.shape[0]):
-        s = np.int32(a * np.int32(s0[j]) + b * np.int32(s1[j]) + c * np.int32(s2[j]) + d * np.int32(s3[j]) + 2048)
-        target[j] = np.uint8(min(max(s >> np.int32(12), np.int32(0)), np.int32(255)))
-
-
-@njit(cache=True, nogil=True)
-def _run(mode, vectors, k, i, j, limit):
-    """How many blocks from (i, j) on are alike for reference k, at most limit; 0 if (i, j) does not use it."""
-    if mode[i, j] != k and mode[i, j] != BOTH:
-        return 0
-    n = 1
-    while (n < limit and (mode[i, j + n] == k or mode[i, j + n] == BOTH)
-           and vectors[i, j + n, k, 0] == vectors[i, j, k, 0] and vectors[i, j + n, k, 1] == vectors[i, j, k, 1]):
-        n += 1
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _compensate_luma(padded, mode, vectors, k, out):
-    """Fill the blocks of out [H, W] that use reference k; blocks of one vector side by side are done as one."""
-    h8, w8 = mode.shape
-    rows = np.empty((15, w8 * 8), np.int16)
-    for i in range(h8):
-        j = 0
-        while j < w8:
-            vy, vx = np.int64(vectors[i, j, k, 0]), np.int64(vectors[i, j, k, 1])
-            x = j * 8 + (vx >> 2)
-            # Blocks that are moved back to REACH go one by one.
-            limit = min(w8 - j, max((w8 * 8 + REACH - x) >> 3, 1)) if x >= -REACH else 1
-            n = _run(mode, vectors, k, i, j, limit)
-            if n == 0:
-                j += 1
-                continue
-            y = min(max(i * 8 + (vy >> 2), -REACH), h8 * 8 + REACH - 8) + MARGIN
-            x = min(max(x, -REACH), w8 * 8 + REACH - 8) + MARGIN
-            w = n * 8
-            if vy & 3 == 0 and vx & 3 == 0:
-                for a in range(8):
-                    out[i * 8 + a, j * 8: j * 8 + w] = padded[y + a, x: x + w]
-            else:
-                for a in range(15):
-                    _rows8(padded[y + a - 3, x - 3: x + w + 4], rows[a, :w], _TAPS_Y[vx & 3])
-                for a in range(8):
-                    _columns8(rows[a, :w], rows[a + 1, :w], rows[a + 2, :w], rows[a + 3, :w], rows[a + 4, :w],
-                              rows[a + 5, :w], rows[a + 6, :w], rows[a + 7, :w],
-                              out[i * 8 + a, j * 8: j * 8 + w], _TAPS_Y[vy & 3])
-            j += n
-
-
-@njit(cache=True, nogil=True)
-def _compensate_chroma(padded, mode, vectors, k, out):
-    """The same for a chroma plane out [H/2, W/2], in blocks of 4x4."""
-    h8, w8 = mode.shape
-    rows = np.empty((7, w8 * 4), np.int16)
-    for i in range(h8):
-        j = 0
-        while j < w8:
-            vy, vx = np.int64(vectors[i, j, k, 0]), np.int64(vectors[i, j, k, 1])
-            x = j * 4 + (vx >> 3)
-            limit = min(w8 - j, max((w8 * 4 + _REACH_C - x) >> 2, 1)) if x >= -_REACH_C else 1
-            n = _run(mode, vectors, k, i, j, limit)
-            if n == 0:
-                j += 1
-                continue
-            y = min(max(i * 4 + (vy >> 3), -_REACH_C), h8 * 4 + _REACH_C - 4) + _MARGIN_C
-            x = min(max(x, -_REACH_C), w8 * 4 + _REACH_C - 4) + _MARGIN_C
-            w = n * 4
-            if vy & 7 == 0 and vx & 7 == 0:
-                for a in range(4):
-                    out[i * 4 + a, j * 4: j * 4 + w] = padded[y + a, x: x + w]
-            else:
-                for a in range(7):
-                    _rows4(padded[y + a - 1, x - 1: x + w + 2], rows[a, :w], _TAPS_C[vx & 7])
-                for a in range(4):
-                    _columns4(rows[a, :w], rows[a + 1, :w], rows[a + 2, :w], rows[a + 3, :w],
-                              out[i * 4 + a, j * 4: j * 4 + w], _TAPS_C[vy & 7])
-            j += n
-
-
-@njit(cache=True, nogil=True)
-def _share(mode, p0, p1):
-    """Copy the one prediction of a block with one reference into the other plane; grey where intra."""
-    h8, w8 = mode.shape
-    n = p0.shape[0] // h8
-    for i in range(h8):
-        for j in range(w8):
-            m, x = mode[i, j], j * n
-            if m == BOTH:
-                continue
-            for a in range(i * n, i * n + n):
-                if m == FORWARD:
-                    for b in range(n):
-                        p1[a, x + b] = p0[a, x + b]
-                elif m == BACKWARD:
-                    for b in range(n):
-                        p0[a, x + b] = p1[a, x + b]
-                else:
-                    for b in range(n):
-                        p0[a, x + b] = 128
-                        p1[a, x + b] = 128
 
 
 # ---------------------------------------------------------------- for the encoder

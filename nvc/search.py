@@ -22,9 +22,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from nvc import coarse, vectors
-from nvc.motion import BACKWARD, BOTH, INTRA, MARGIN, REACH, MotionField, Plane, Reference, padded
+from nvc.compensation import BACKWARD, BOTH, INTRA
+from nvc.differences import bits8, bits8_pair, sad8, sad16, satd8, satd8_pair
+from nvc.motion import MARGIN, REACH, MotionField, Plane, Reference, padded
 from nvc.rangecoder import FAST, SLOW
-from nvc.simd import bits8, bits8_pair, sad8, sad16, satd8, satd8_pair
 from nvc.vectors import C_BOTH, C_INTRA, C_SECOND, CANDIDATES, COST, LEFT, MEASURE, MODE, NONE, TOP, V0X, V0Y, V1X, V1Y
 from picture import Picture
 

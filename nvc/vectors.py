@@ -24,7 +24,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from nvc.motion import BACKWARD, BOTH, FORWARD, INTRA, VECTOR_MAX, MotionField, Reference
+from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
+from nvc.motion import VECTOR_MAX, MotionField, Reference
 from nvc.rangecoder import FAST, SLOW, Decoder, Encoder, adapt, fresh_contexts, get_bit, get_raw, put_bit, put_raw
 from picture import Picture
 

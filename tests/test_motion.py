@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvc import motion
-from nvc.motion import BACKWARD, BOTH, FORWARD, INTRA, MotionField, Reference
+from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
+from nvc.motion import MotionField, Reference
 from picture import Picture
 
 LUMA = [[0, 0, 0, 64, 0, 0, 0, 0], [-1, 4, -10, 58, 17, -5, 1, 0],
@@ -29,22 +30,41 @@ def sample(plane: np.ndarray, y: int, x: int, taps: list[list[int]]) -> int:
     return min(max((total + 2048) >> 12, 0), 255)
 
 
+RAMPS = {8: [4, 2, 1], 4: [3]}
+
+
+def shares(at: int, size: int, count: int) -> dict[int, int]:
+    """Which blocks of a line have a part in the sample at `at`, in 1/16."""
+    block, inside = at // size, at % size
+    parts = {block: 16}
+    for other, depth in ((block - 1, inside), (block + 1, size - 1 - inside)):
+        if 0 <= other < count and depth < len(RAMPS[size]):
+            parts[other] = RAMPS[size][depth]
+            parts[block] -= RAMPS[size][depth]
+    return parts
+
+
 def twin(field: MotionField, pictures: list[Picture]) -> list[Picture]:
-    made = [[], []]
-    for p in range(3):
+    """Both predictions, each sample by itself: interpolated for every block that has a part in it."""
+    made: list[list[np.ndarray]] = [[], []]
+    rows, columns = field.mode.shape
+    for p, k in ((p, k) for p in range(3) for k in range(2)):
         taps, n = (CHROMA, 4) if p else (LUMA, 8)
-        outs = [np.full(pictures[0][p].shape, 128, np.uint8) for _ in range(2)]
-        for (i, j), mode in np.ndenumerate(field.mode):
-            for k in range(2):
-                source = {FORWARD: 0, BACKWARD: 1, BOTH: k}.get(int(mode))
-                if source is None:
-                    continue
-                vy, vx = (int(c) for c in field.vectors[i, j, source])
-                for a in range(i * n, i * n + n):
-                    for b in range(j * n, j * n + n):
-                        outs[k][a, b] = sample(pictures[source][p], a * len(taps) + vy, b * len(taps) + vx, taps)
-        for k in range(2):
-            made[k].append(outs[k])
+        out = np.full(pictures[0][p].shape, 128, np.uint8)
+        for y, x in np.ndindex(out.shape):
+            i, j = y // n, x // n
+            if field.mode[i, j] == INTRA:
+                continue
+            around = field.mode[max(i - 1, 0):i + 2, max(j - 1, 0):j + 2]
+            alone = (around == INTRA).any()
+            total = 0
+            for a, wa in ({i: 16} if alone else shares(y, n, rows)).items():
+                for b, wb in ({j: 16} if alone else shares(x, n, columns)).items():
+                    source = {FORWARD: 0, BACKWARD: 1, BOTH: k}[int(field.mode[a, b])]
+                    vy, vx = (int(c) for c in field.vectors[a, b, source])
+                    total += wa * wb * sample(pictures[source][p], y * len(taps) + vy, x * len(taps) + vx, taps)
+            out[y, x] = (total + 128) >> 8
+        made[k].append(out)
     return [Picture(*made[0]), Picture(*made[1])]
 
 
@@ -55,29 +75,40 @@ def picture(rng: np.random.Generator, height: int, width: int) -> Picture:
     return Picture(noise(height, width), noise(height // 2, width // 2), noise(height // 2, width // 2))
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.integers(1, 2), st.integers(1, 3), st.integers(0, 2**32), st.sampled_from([6, 90, 600, motion.VECTOR_MAX]))
-def test_compensation_agrees_with_its_twin(rows, columns, seed, size):
+def assert_agree(field: MotionField, pictures: list[Picture]) -> None:
+    made = motion.predict(field, [Reference(p) for p in pictures])
+    for got, wanted in zip(made, twin(field, pictures), strict=True):
+        for a, b in zip(got, wanted, strict=True):
+            assert np.array_equal(a, b)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(0, 2**32), st.sampled_from([1, 6, 90, motion.VECTOR_MAX]),
+       st.sampled_from([(FORWARD, BACKWARD, BOTH), (BOTH,), (FORWARD, BOTH, INTRA)]))
+def test_compensation_agrees_with_its_twin(rows, columns, seed, size, modes):
     rng = np.random.default_rng(seed)
     pictures = [picture(rng, rows * 16, columns * 16) for _ in range(2)]
     shape = (rows * 2, columns * 2)
     vectors = rng.integers(-size, size + 1, (*shape, 2, 2)).astype(np.int16)
-    vectors[:, ::2] = vectors[:, :1]                       # neighbours alike, so that runs are met
-    field = MotionField(rng.integers(0, 4, shape).astype(np.uint8), vectors, (1, -1))
-    for made, wanted in zip(motion.predict(field, [Reference(p) for p in pictures]), twin(field, pictures),
-                            strict=True):
-        for a, b in zip(made, wanted, strict=True):
-            assert np.array_equal(a, b)
+    assert_agree(MotionField(rng.choice(modes, shape).astype(np.uint8), vectors, (1, -1)), pictures)
 
 
-def test_long_runs_that_leave_the_picture_agree_with_the_twin():
+@pytest.mark.parametrize("vector", [(0, 0), (0, 5), (-9, 0), (-333, 101), (97, -97)])
+def test_large_areas_of_one_motion_agree_with_the_twin(vector):
+    """Taller than a tile, wider than the lanes, leaving the picture on some sides."""
     rng = np.random.default_rng(5)
-    pictures = [picture(rng, 16, 96), picture(rng, 16, 96)]
-    for vx in (-333, -97, 101, 333):
-        field = MotionField(np.full((2, 12), BOTH, np.uint8), np.full((2, 12, 2, 2), vx, np.int16), (1, -1))
-        made = motion.predict(field, [Reference(p) for p in pictures])
-        assert np.array_equal(made[0].y, twin(field, pictures)[0].y)
-        assert np.array_equal(made[1].u, twin(field, pictures)[1].u)
+    mode = np.full((10, 6), FORWARD, np.uint8)
+    vectors = np.full((10, 6, 2, 2), vector, np.int16)
+    mode[3, 4], vectors[7:, :2] = BACKWARD, (2, 2)
+    assert_agree(MotionField(mode, vectors, (1, -1)), [picture(rng, 80, 48), picture(rng, 80, 48)])
+
+
+def test_an_intra_block_among_others_agrees_with_the_twin():
+    rng = np.random.default_rng(6)
+    mode = np.full((6, 6), BOTH, np.uint8)
+    mode[2, 2] = INTRA
+    vectors = rng.integers(-20, 20, (6, 6, 2, 2)).astype(np.int16)
+    assert_agree(MotionField(mode, vectors, (1, -1)), [picture(rng, 48, 48), picture(rng, 48, 48)])
 
 
 def test_phases_are_the_samples_of_compensation():

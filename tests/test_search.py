@@ -9,16 +9,17 @@ from numba import njit
 from scipy.fft import dctn
 from scipy.linalg import hadamard
 
-from nvc import coarse, motion, search, simd, vectors
-from nvc.motion import BOTH, INTRA, MARGIN, MotionField, Reference
+from nvc import coarse, differences, motion, search, vectors
+from nvc.compensation import BOTH, INTRA
+from nvc.motion import MARGIN, MotionField, Reference
 from picture import Picture
 
 
 @njit
 def all_sums(x, x_place, p, p_place, q, q_place, pitch, gain):
     a = (x, x_place, pitch, p, p_place, pitch)
-    return (simd.sad8(*a), simd.sad16(*a), simd.satd8(*a), simd.bits8(*a, gain),
-            simd.satd8_pair(*a, q, q_place, pitch), simd.bits8_pair(*a, q, q_place, pitch, gain))
+    return (differences.sad8(*a), differences.sad16(*a), differences.satd8(*a), differences.bits8(*a, gain),
+            differences.satd8_pair(*a, q, q_place, pitch), differences.bits8_pair(*a, q, q_place, pitch, gain))
 
 
 @pytest.mark.parametrize("values", [range(256), (0, 255), (0, 1)])

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvc import vectors
-from nvc.motion import BACKWARD, BOTH, FORWARD, INTRA, VECTOR_MAX, MotionField, Reference
+from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
+from nvc.motion import VECTOR_MAX, MotionField, Reference
 from nvc.rangecoder import Decoder, Encoder
 from picture import Picture
 
