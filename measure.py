@@ -5,7 +5,7 @@ frame types; sizes are those of the file that was written, quality is that of th
 which was given that file and nothing else.  The clip is streamed: no more than a few pictures are held, however long
 it is.
 
-`run` is called in the codec process of a worker (`codec_process.py`); it needs no service around it.
+`run` is called in the codec process of a worker (`work/codec_process.py`); it needs no service around it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ import clips
 import codec
 import metrics
 import video
-from apart import MeasureError, check_picture, decode_apart, plain
 from coding import Codec, Decoded, Encoded, Progress, Report, Settings, no_report
 from picture import ClipInfo, Picture
 from version import VERSION, commit
+from work.apart import MeasureError, check_picture, decode_apart, plain
 
 __all__ = ["MeasureError", "device", "plain", "run"]
 

@@ -3,12 +3,12 @@
 PSNR          10 log10(255² / MSE) of one plane of one picture, in dB.  Identical planes have no PSNR; they are given
               as 100 dB, and so is anything above, since JSON has no infinity.
 psnr          (6 Y + U + V) / 8 of the planes' PSNRs.
-SSIM, MS-SSIM of luma, see ssim.py.
+SSIM, MS-SSIM of luma, see media/ssim.py.
 of a clip     The mean over pictures of each of these.  ``…_of_mean_mse``: the PSNR of the mean MSE over all pictures
               instead, which bad pictures pull down further; both averagings are found in papers.
 bit rate      8 · bytes · fps / frames / 10^6, in Mbit/s.  bpp: bits per luma sample.
 compression   Bytes of the clip as raw 8-bit 4:2:0 over its coded bytes.
-BD-rate       see bdrate.py.
+BD-rate       see media/bdrate.py.
 
     python metrics.py REFERENCE DISTORTED [--json]
 
@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from bdrate import BDRate, bd_rate
+from media.bdrate import BDRate, bd_rate
+from media.ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim_and_ms_ssim
 from picture import ClipInfo, Picture, VideoError
-from ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim_and_ms_ssim
 
 __all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "frame_metrics", "psnr", "rate_metrics", "ssim_db"]
 

@@ -5,11 +5,11 @@
 
 Which file does what, in the way of an experiment:
 
-    orchestrator.py   takes it over HTTP, and tells of it
-    jobs.py           what it may say, and what may happen to it
-    store.py          keeps it
-    conductor.py      carries it to its end: placement.py chooses the worker, dispatch.py talks to it
-    documents.py      is what clients read of it
+    orchestrator.py       takes it over HTTP, and tells of it
+    jobs.py               what it may say, and what may happen to it
+    store.py              keeps it
+    control/conductor.py  carries it to its end: placement.py beside it chooses the worker, dispatch.py talks to it
+    control/documents.py  is what clients read of it
 """
 
 import argparse
@@ -25,19 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import documents
 import jobs
-import messages
-import openapi
-import page
-import probe
 import service
 import store as storage
-from blobs import SHA256, Blobs
-from catalogue import Catalogue, NameReserved, NotFetched, UnknownClip
-from conductor import Conductor, NameTaken
+from control import documents, messages, openapi, page, probe
+from control.blobs import SHA256, Blobs
+from control.catalogue import Catalogue, NameReserved, NotFetched, UnknownClip
+from control.conductor import Conductor, NameTaken
+from control.registry import Registry
 from jobs import State
-from registry import Registry
 from service import Problem, Request, Response, row
 from store import Store
 

@@ -52,8 +52,8 @@ from coding import (
     SettingsError,
     no_report,
 )
-from containers import RATE_TAG, SIZE_TAG, read_container
-from frames import CODE_OF_MATRIX, FULL, LIMITED, frame_of
+from media.containers import RATE_TAG, SIZE_TAG, read_container
+from media.frames import CODE_OF_MATRIX, FULL, LIMITED, frame_of
 from picture import DEFAULT_LIMITS, ClipInfo, Picture, VideoError
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 writes its settings to standard error otherwise

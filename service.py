@@ -40,7 +40,7 @@ A whole program in a few lines:
 
 GET routes answer HEAD and every route OPTIONS by themselves; a wrong method is 405 with Allow.
 
-Behind it, each readable alone: wire.py (strict parsing) ► exchange.py (request, answer) ► access.py (keys) ►
+Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py (request, answer) ► access.py (keys) ►
 routes.py (the table and its checks) ► outgoing.py, connection.py (one connection) ► server.py (threads); beside them
 listening.py, settings.py, observe.py and client.py.
 Only this file is imported by the programs.
@@ -48,9 +48,10 @@ Only this file is imported by the programs.
 
 from __future__ import annotations
 
-from access import ROLES, Authenticator, Key, check_exposure, is_loopback, new_key
-from client import Ambiguous, Client, ClientError, Refused, Reply, Unreachable
-from exchange import (
+from version import VERSION
+from web.access import ROLES, Authenticator, Key, check_exposure, is_loopback, new_key
+from web.client import Ambiguous, Client, ClientError, Refused, Reply, Unreachable
+from web.exchange import (
     Disconnected,
     Event,
     Principal,
@@ -61,13 +62,12 @@ from exchange import (
     file_response,
     new_trace,
 )
-from listening import ServerSettings
-from observe import METRICS_TYPE, Counter, Gauge, Histogram, Log, Metrics, Notifier, Watchdog, listen_sockets
-from routes import JSON, Body, Handler, Route, Routes, json_body, upload
-from server import Server
-from settings import Row, SettingsError, add_flags, from_args, load, markdown, row, rows, show
-from version import VERSION
-from wire import Headers, Problem, read_json
+from web.listening import ServerSettings
+from web.observe import METRICS_TYPE, Counter, Gauge, Histogram, Log, Metrics, Notifier, Watchdog, listen_sockets
+from web.routes import JSON, Body, Handler, Route, Routes, json_body, upload
+from web.server import Server
+from web.settings import Row, SettingsError, add_flags, from_args, load, markdown, row, rows, show
+from web.wire import Headers, Problem, read_json
 
 __all__ = [
     "JSON", "METRICS_TYPE", "ROLES", "VERSION", "Ambiguous", "Authenticator", "Body", "Client", "ClientError",

@@ -1,4 +1,6 @@
-"""The truth on disk: experiments, runs, attempts, events. The only file that imports sqlite3; the schema is schema.py.
+"""The truth on disk: experiments, runs, attempts, events. The only file that imports sqlite3.
+
+Its tables are in control/schema.py, what it gives back in control/records.py.
 
 How it writes
 =============
@@ -37,8 +39,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jobs
-from jobs import Blame, Event, State
-from records import (
+from control.records import (
     Attempt,
     Conservation,
     Experiment,
@@ -54,7 +55,8 @@ from records import (
     TooNew,
     UnknownExperiment,
 )
-from schema import MIGRATIONS
+from control.schema import MIGRATIONS
+from jobs import Blame, Event, State
 
 T = TypeVar("T")
 Connection = sqlite3.Connection

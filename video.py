@@ -1,7 +1,7 @@
 """Clips in and out: the one door to every video file.
 
-Y4M and headerless ``.yuv`` are read with NumPy (planar.py), every other container, folders of pictures and single
-pictures through PyAV (containers.py).  Everything becomes 8-bit 4:2:0 on the way in (pixels.py), and
+Y4M and headerless ``.yuv`` are read with NumPy (media/planar.py), every other container, folders of pictures and single
+pictures through PyAV (media/containers.py).  Everything becomes 8-bit 4:2:0 on the way in (media/pixels.py), and
 ``ClipInfo.converted`` says so where it was something else.  Pictures are read and written one at a time: a clip is
 never in memory whole.
 
@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from containers import VideoWriter, picture_demuxer, read_container, read_folder, read_picture
+from media.containers import VideoWriter, picture_demuxer, read_container, read_folder, read_picture
+from media.planar import Y4M_MAGIC, RawFormat, Y4MWriter, raw_format_from_name, read_raw, read_y4m
 from picture import (
     DEFAULT_LIMITS,
     ClipInfo,
@@ -33,7 +34,6 @@ from picture import (
     TooLarge,
     VideoError,
 )
-from planar import Y4M_MAGIC, RawFormat, Y4MWriter, raw_format_from_name, read_raw, read_y4m
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -5,12 +5,12 @@
 
 Which file does what, in the way of an experiment:
 
-    worker.py         accepts it over HTTP and finds it a slot
-    attempts.py       its folder, its clip, its end
-    slots.py          supervises the codec process that computes it
-    codec_process.py  is that process; measure.py is what it does
-    outbox.py         keeps the end until the orchestrator has it
-    link.py           tells the orchestrator
+    worker.py              accepts it over HTTP and finds it a slot
+    work/attempts.py       its folder, its clip, its end
+    work/slots.py          supervises the codec process that computes it
+    work/codec_process.py  is that process; measure.py is what it does
+    work/outbox.py         keeps the end until the orchestrator has it
+    work/link.py           tells the orchestrator
 
 Settings are the table below; each row is a flag (`--heartbeat-s`) and an environment variable (`NVC_HEARTBEAT_S`).
 """
@@ -33,14 +33,14 @@ from typing import Any
 
 import jobs
 import service
-from assignment import RUN_NAME, Dispatch, read_dispatch
-from attempts import Attempt, Keeper, Kept, Place, cut_short
-from clip_cache import ClipCache
-from link import Link
-from outbox import Outbox
 from service import Problem, Request, Response, row
-from slots import Outcome, ProcessSpec, Slot
 from version import VERSION
+from work.assignment import RUN_NAME, Dispatch, read_dispatch
+from work.attempts import Attempt, Keeper, Kept, Place, cut_short
+from work.clip_cache import ClipCache
+from work.link import Link
+from work.outbox import Outbox
+from work.slots import Outcome, ProcessSpec, Slot
 
 REMEMBERED = 1000  # ended attempts that GET /experiment/{run} still knows, when others keep their results
 RETRY_AFTER = {"Retry-After": "1"}  # a slot frees at a moment nobody knows; the next heartbeat will tell

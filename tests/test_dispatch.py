@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatch import Answer, Lanes, cancel, offer
+from control.dispatch import Answer, Lanes, cancel, offer
 from jobs import Blame
 from service import Ambiguous, Refused, Unreachable
 

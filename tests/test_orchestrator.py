@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import requests
 
-import openapi
 import orchestrator as program
 import service
+from control import openapi
 from tests.orchestrator_rig import PATIENCE_S, RESULT, ROOT, FakeWorker, Orchestrator
 
 MakeWorker = Callable[..., FakeWorker]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from control.placement import Placement
+from control.records import Run
 from jobs import State
-from placement import Placement
-from records import Run
 
 LEASE_S = 10.0
 

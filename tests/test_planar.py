@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from media.planar import RawFormat, Y4MWriter, raw_format_from_name
 from picture import ClipInfo, DamagedVideo, EmptyVideo, Limits, NotAVideo, Picture, TooLarge, VideoError
-from planar import RawFormat, Y4MWriter, raw_format_from_name
 from video import open_clip, read_info
 
 

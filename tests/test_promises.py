@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import jobs
+from control.placement import Lease, Placement
 from jobs import Blame, State
-from placement import Lease, Placement
 from store import Finished, KeyReused, Stale, Store
 
 LEASE_S = 10.0

@@ -9,8 +9,8 @@ import pytest
 from service_rig import Rig, get, post, running
 
 import service
-from exchange import Principal
-from wire import Headers, Problem
+from web.exchange import Principal
+from web.wire import Headers, Problem
 
 
 class Clock:

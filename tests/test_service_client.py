@@ -14,7 +14,7 @@ import pytest
 from service_rig import Rig, running
 
 import service
-from exchange import Trace
+from web.exchange import Trace
 
 CERTIFICATES = Path(__file__).with_name("tls")
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service_rig import Rig, get, post, running
 
 import service
-from wire import BadMessage, HeadLimits, find_head, read_head, read_json
+from web.wire import BadMessage, HeadLimits, find_head, read_head, read_json
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import jobs
+from control.registry import Registry
+from control.schema import MIGRATIONS
 from jobs import Blame, State
-from registry import Registry
-from schema import MIGRATIONS
 from store import (
     IDEMPOTENCY_S,
     MAX_REFUSED,

@@ -98,9 +98,10 @@ def test_wrong_usage_is_2(script: str, arguments: list[str]) -> None:
 def test_an_installation_holds_programs_units_and_settings(tmp_path: Path) -> None:
     seen = install(tmp_path)
     assert seen.returncode == 0, seen.stderr
-    for name in ("opt/nvc/orchestrator.py", "opt/nvc/worker.py", "opt/nvc/codec_process.py", "opt/nvc/nvc/decode.py",
-                 "opt/nvc/requirements.txt", "opt/nvc/systemd/smoke_test.sh", "etc/nvc/orchestrator.env",
-                 "etc/nvc/worker.env", "etc/systemd/system/nvc-worker.service"):
+    for name in ("opt/nvc/orchestrator.py", "opt/nvc/worker.py", "opt/nvc/web/server.py",
+                 "opt/nvc/control/conductor.py", "opt/nvc/work/codec_process.py", "opt/nvc/media/planar.py",
+                 "opt/nvc/nvc/decode.py", "opt/nvc/requirements.txt", "opt/nvc/systemd/smoke_test.sh",
+                 "etc/nvc/orchestrator.env", "etc/nvc/worker.env", "etc/systemd/system/nvc-worker.service"):
         assert (tmp_path / name).is_file(), name
     assert not list(tmp_path.rglob("__pycache__"))
     assert not list((tmp_path / "opt/nvc").glob(".new*"))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from frames import frame_of
+from media.frames import frame_of
 from video import (
     ClipInfo,
     DamagedVideo,

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-import outbox
-from clip_cache import ClipCache
-from outbox import PAUSE_CAP_S, Entry, Outbox, Refused, Unreachable, pause_s
+from work import outbox
+from work.clip_cache import ClipCache
+from work.outbox import PAUSE_CAP_S, Entry, Outbox, Refused, Unreachable, pause_s
 
 PATIENCE_S = 20.0
 

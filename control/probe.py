@@ -1,7 +1,7 @@
 """Looks at an uploaded video in a process of its own, under limits, so that a hostile file harms nothing else.
 
-    python probe.py FILE…       prints a line for each: {"width", "height", "fps", "frames", …},
-                                or {"error"} if it is no video that can be coded
+    python control/probe.py FILE…   prints a line for each: {"width", "height", "fps", "frames", …},
+                                    or {"error"} if it is no video that can be coded
 
 `look` runs that and gives the answer; the parsers themselves are never imported by whoever calls it.
 """
@@ -59,7 +59,7 @@ def main(paths: Sequence[str]) -> int:
         hard = resource.getrlimit(kind)[1]
         bound = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (bound, bound))
-    sys.path.insert(0, str(Path(__file__).parent))     # -I leaves it out
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # -I leaves it out
     import video
 
     for path in paths:

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from attempts import Attempt, Dispatch
-from outbox import Entry
-from outbox import Refused as NotTaken
-from outbox import Unreachable as NobodyThere
 from service import Ambiguous, Client, ClientError, Refused, Unreachable, new_trace
+from work.attempts import Attempt, Dispatch
+from work.outbox import Entry
+from work.outbox import Refused as NotTaken
+from work.outbox import Unreachable as NobodyThere
 
 HEARTBEAT_S = 2.0  # until the orchestrator has said how often it wants to hear
 RETRY_S = 0.5  # between tries to register while the orchestrator is away: it should find its workers soon after a start

@@ -12,8 +12,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 
-from exchange import Answer, Disconnected
-from wire import phrase
+from web.exchange import Answer, Disconnected
+from web.wire import phrase
 
 _FILE_PIECE = 1 << 18
 

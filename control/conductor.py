@@ -23,12 +23,12 @@ from functools import partial
 from typing import Any
 
 import jobs
-from dispatch import Answer, Lanes, cancel, offer
-from hub import Hub
+from control.dispatch import Answer, Lanes, cancel, offer
+from control.hub import Hub
+from control.placement import Lease, Placement
+from control.records import Run, Stale, StoreError
+from control.registry import Registry
 from jobs import Blame, State
-from placement import Lease, Placement
-from records import Run, Stale, StoreError
-from registry import Registry
 from service import Client, ClientError, Log, Metrics, new_trace
 from store import Store
 

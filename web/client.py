@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 import requests
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from exchange import Trace
-from wire import Headers
+from web.exchange import Trace
+from web.wire import Headers
 
 MAX_ANSWER_BYTES = 64 << 20  # of an answer that is kept in memory; a status with 100,000 frames has 10 MB
 _HONOURED_S = 5.0  # longest Retry-After that is waited for here; beyond it the caller decides

@@ -30,12 +30,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from access import Authenticator, is_loopback
-from connection import Connection
-from listening import ServerSettings, listen, raise_file_limit, tls_context
-from observe import Log, Metrics
-from routes import Routes
-from wire import METHODS, HeadLimits
+from web.access import Authenticator, is_loopback
+from web.connection import Connection
+from web.listening import ServerSettings, listen, raise_file_limit, tls_context
+from web.observe import Log, Metrics
+from web.routes import Routes
+from web.wire import METHODS, HeadLimits
 
 _FULL = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
          b"Connection: close\r\nContent-Length: %d\r\n\r\n%b")

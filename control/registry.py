@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jobs
-from records import StoreError
+from control.records import StoreError
 from store import Store, dump
 
 

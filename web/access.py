@@ -19,9 +19,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from exchange import Principal
-from settings import SettingsError
-from wire import Headers, Problem
+from web.exchange import Principal
+from web.settings import SettingsError
+from web.wire import Headers, Problem
 
 ROLES = ("client", "worker", "read", "admin")
 

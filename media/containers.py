@@ -23,7 +23,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 from PIL import Image
 
-from frames import CODE_OF_MATRIX, FULL, LIMITED, MATRIX_OF_CODE, REORDERED, frame_of, is_full, picture_of
+from media.frames import CODE_OF_MATRIX, FULL, LIMITED, MATRIX_OF_CODE, REORDERED, frame_of, is_full, picture_of
 from picture import (
     DEFAULT_FPS,
     ClipInfo,

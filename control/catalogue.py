@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 
 import clips
 import jobs
-import probe
-from blobs import Blobs
+from control import probe
+from control.blobs import Blobs
+from control.registry import Registry
 from picture import VideoError
-from registry import Registry
 
 
 class ClipError(Exception):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from access import ROLES, is_loopback
-from exchange import Principal, Request, Response
-from wire import METHODS, BadMessage, Head, Headers, Problem, decode_segment
+from web.access import ROLES, is_loopback
+from web.exchange import Principal, Request, Response
+from web.wire import METHODS, BadMessage, Head, Headers, Problem, decode_segment
 
 Handler = Callable[[Request], Response]
 

@@ -12,12 +12,12 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from exchange import Disconnected
-from outgoing import Outgoing
-from wire import BadMessage, Head
+from web.exchange import Disconnected
+from web.outgoing import Outgoing
+from web.wire import BadMessage, Head
 
 if TYPE_CHECKING:
-    from server import Server
+    from web.server import Server
 
 PIECE = 1 << 16  # bytes asked of a socket at once
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)

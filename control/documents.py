@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jobs
+from control.records import Conservation, Experiment, Run, RunRecord
 from jobs import State
-from records import Conservation, Experiment, Run, RunRecord
 
 # What a worker's result may not say, because it is the orchestrator's to say.
 OWN = ("experiment_id", "status", "label", "settings", "attempts", "timeline", "artifacts", "error", "progress", "runs")

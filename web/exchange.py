@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
-from wire import Headers, Problem, read_json
+from web.wire import Headers, Problem, read_json
 
 PROBLEM_TYPE = "application/problem+json"
 

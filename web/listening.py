@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from settings import SettingsError, row
+from web.settings import SettingsError, row
 
 
 @dataclass(frozen=True)

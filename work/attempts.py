@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from assignment import Dispatch
-from clip_cache import ClipCache
-from outbox import could_not_store, read_sealed, seal
 from service import ClientError
-from slots import Outcome, failed
+from work.assignment import Dispatch
+from work.clip_cache import ClipCache
+from work.outbox import could_not_store, read_sealed, seal
+from work.slots import Outcome, failed
 
 ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 DISPATCH = "dispatch.json"

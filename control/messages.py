@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blobs import SHA256
+from control.blobs import SHA256
 from jobs import JobError, State
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")

@@ -121,9 +121,9 @@ def explain(error: BaseException) -> tuple[dict[str, Any], bool]:
     ``retry`` says whose fault it was: False for the clip's, the settings' or the codec's own, which would be the same
     on every machine; True for this machine's (memory, disk).
     """
-    from apart import MeasureError
     from coding import BitstreamError, CodecError, SettingsError
     from picture import VideoError
+    from work.apart import MeasureError
 
     def own(slug: str) -> tuple[dict[str, Any], bool]:
         return {"type": slug, "detail": str(error) or type(error).__name__, "retry": False}, False
@@ -264,4 +264,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # modules are named from the top folder
     sys.exit(main())

@@ -20,7 +20,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from exchange import (
+from web.exchange import (
     Answer,
     Disconnected,
     Principal,
@@ -31,12 +31,12 @@ from exchange import (
     render_problem,
     requested_wait,
 )
-from incoming import PIECE, Incoming
-from routes import MethodNotAllowed, Route, check_accept, check_body, check_query, check_role, check_site
-from wire import BadMessage, Head, Problem, find_head, read_head, read_query
+from web.incoming import PIECE, Incoming
+from web.routes import MethodNotAllowed, Route, check_accept, check_body, check_query, check_role, check_site
+from web.wire import BadMessage, Head, Problem, find_head, read_head, read_query
 
 if TYPE_CHECKING:
-    from server import Server
+    from web.server import Server
 
 _LINGER_BYTES = 1 << 22  # thrown away after an answer that ends the connection, so that the client can read it
 

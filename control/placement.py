@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jobs
-from records import Run
+from control.records import Run
 
 DEADLINE_GRACE_S = 15.0     # the worker kills a run at its deadline; the orchestrator only if the worker does not
 FORGET_WORKER_S = 3600.0    # a worker silent for so long is no longer shown

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from codec_process import MessageBuffer, MessageError, frame_message
+from work.codec_process import MessageBuffer, MessageError, frame_message
 
 TERM_GRACE_S = 1.5  # from SIGTERM to SIGKILL; with the rest of a cancel well under 5 s
 REAP_S = 2.0  # to wait for the kernel to take a killed process away

@@ -25,9 +25,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from codec_process import LENGTH, MAX_MESSAGE_BYTES, MessageBuffer, explain, frame_message
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # modules are named from the top folder
+
 from coding import Codec, Decoded
 from picture import ClipInfo, Picture
+from work.codec_process import LENGTH, MAX_MESSAGE_BYTES, MessageBuffer, explain, frame_message
 
 
 class MeasureError(Exception):
@@ -200,6 +203,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    import apart  # by its name, so that its MeasureError is the one that the others know
+    from work import apart  # by its name, so that its MeasureError is the one that the others know
 
     sys.exit(apart.main(sys.argv[1:]))

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from media.pixels import to_420
 from picture import (
     DEFAULT_FPS,
     MATRICES,
@@ -35,7 +36,6 @@ from picture import (
     check_size,
     default_matrix,
 )
-from pixels import to_420
 
 Y4M_MAGIC = b"YUV4MPEG2"
 MAX_LINE = 1024  # bytes of a Y4M header line; real ones have under 100

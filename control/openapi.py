@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jobs
-import messages
+from control import messages
 from jobs import State
 from service import VERSION, Route, Routes
 

@@ -8,8 +8,8 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from media.pixels import rgb_to_420, to_420
 from picture import ClipInfo, Picture, check_picture
-from pixels import rgb_to_420, to_420
 
 # ISO/IEC 23091-2 MatrixCoefficients; 5 (625 lines) and 6 (525 lines) are the same matrix, 9 and 10 nearly so.
 MATRIX_OF_CODE = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco", 9: "bt2020", 10: "bt2020"}

@@ -1,6 +1,6 @@
 """Talking to workers: handing an attempt over, resolving what stayed unclear, cancelling.
 
-A POST to a worker ends in one of three ways (client.py): answered, surely not delivered, or ambiguous: it may have
+A POST to a worker ends in one of three ways (web/client.py): answered, surely not delivered, or ambiguous: it may have
 been delivered and the answer lost. An ambiguous one is never sent again blindly. The worker is asked what it knows of
 the run (GET /experiment/{run}); if it holds the attempt, that was the answer; if it does not know it, the same attempt
 is offered again, which a worker that did get it after all answers with 202 and no second start. While it can neither
