@@ -1,1 +1,1 @@
-"""The parts of the orchestrator, and the schema and records that store.py keeps."""
+"""The parts of the orchestrator, and of the store: its database, schema and records."""
