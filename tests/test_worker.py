@@ -458,7 +458,7 @@ def test_a_result_survives_the_worker_while_the_orchestrator_is_away(tmp_path: P
     wait_ready(worker)
     wanted = dispatch(first, "exp_1", video)
     post(worker, {**wanted, "experiment": {"codec": "scripted", "model": "sleep-1"}})
-    first.wait_for(lambda: first.progress)
+    first.wait_for(lambda: any(progress["phase"] not in ("waiting", "fetch") for progress in first.progress))
     port = first.server.address[1]
     first.server.stop(1.0)
     wait_until(worker, lambda: len(worker.outbox) == 1)
