@@ -1,8 +1,8 @@
 """Rate and quality of codecs on clips: the anchors x264 and x265, any other codec, and BD-rate between them.
 
-    python -m bench.rd [--cache DIR] [--frames 97] [--intra-period 64] CLIP…
+    python -m bench.rd [--cache DIR] [--frames 33] [--intra-period 64] [CLIP…] > bench/results/rd.json
 
-prints each anchor's points.  Everything is measured on decoded pictures by metrics.py; rates are of the coded pictures
+Everything is measured on decoded pictures by metrics.py; rates are of the coded pictures
 and their parameter sets, without a container's own structure.  Anchors are coded by one thread (their bytes depend on
 the number of threads) at preset medium, tune psnr, CRF 17, 22, 27, 32, 37, 42, and kept in the cache by everything
 that they depend on: the clip's bytes, the settings, the libraries' versions.
@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import clips
 import codec
 from coding import Codec, Settings
 from metrics import BDRate, ClipMetrics, bd_rate, rate_metrics, ssim_db
@@ -28,6 +29,8 @@ from picture import ClipInfo, Picture
 from video import open_clip
 
 ANCHORS = ("x264", "x265")
+METRICS = ("psnr_y", "psnr", "ssim", "ms_ssim")
+TEST_CLIPS = Path("../shared/data/test")
 ANCHOR_CRF = (17, 22, 27, 32, 37, 42)
 FORMAT = 1  # of the cached files; raised when a point's meaning changes
 
@@ -114,28 +117,55 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def report(clip: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Points of nvc and the anchors on one clip, and nvc's BD-rate against each by each metric."""
+    anchors = {name: anchor_points(name, clip, options.frames, options.intra_period, options.cache) for name in ANCHORS}
+    runs = [Settings(quality=q, effort=options.effort, intra_period=options.intra_period) for q in options.qualities]
+    ours = rd_points(codec.get("nvc"), clip, options.frames, runs)
+    against = {
+        name: {metric: asdict(compare(points, ours, metric)) for metric in METRICS} for name, points in anchors.items()
+    }
+    row = "  ".join(f"{name} {_shown(result['psnr'])}" for name, result in against.items())
+    print(f"{clip.stem:16s} BD-rate, PSNR-YUV: {row}", file=sys.stderr, flush=True)
+    return {"clip": clip.stem, "clip_sha256": _sha256(clip), "nvc": ours, **anchors, "bd_rate": against}
+
+
+def _shown(result: dict[str, Any]) -> str:
+    return result["reason"] if result["percent"] is None else f"{result['percent']:+.1f} %"
+
+
+def mean_bd_rate(rows: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Means over the clips where the BD-rate exists; None where it exists nowhere."""
+    means: dict[str, dict[str, float | None]] = {}
+    for name in ANCHORS:
+        means[name] = {}
+        for metric in METRICS:
+            values = [v for row in rows if (v := row["bd_rate"][name][metric]["percent"]) is not None]
+            means[name][metric] = round(sum(values) / len(values), 2) if values else None
+    return means
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench.rd", description="Rate and quality of the anchors.")
-    parser.add_argument("clips", metavar="CLIP", type=Path, nargs="+")
+    parser = argparse.ArgumentParser(prog="bench.rd", description="nvc beside the anchors, as JSON on standard output.")
+    parser.add_argument("clips", metavar="CLIP", type=Path, nargs="*", help="default: the test clips, or the library's")
     parser.add_argument("--cache", type=Path, help="folder that keeps measured anchors")
-    parser.add_argument("--frames", type=int, default=97)
+    parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--intra-period", type=int, default=64)
+    parser.add_argument("--effort", type=int, default=0)
+    parser.add_argument("--qualities", type=int, nargs="+", default=[8, 20, 32, 44, 56])
     options = parser.parse_args(arguments)
-    for clip in options.clips:
-        curves = {
-            name: anchor_points(name, clip, options.frames, options.intra_period, options.cache) for name in ANCHORS
-        }
-        for name, points in curves.items():
-            print(f"{clip.stem} {name}")
-            for point in points:
-                ssim = "" if point["ssim"] is None else f" {point['ssim']:7.4f}"
-                print(
-                    f"  crf {point['settings']['options']['crf']:>4g} {point['bitrate_mbps']:9.4f} Mbit/s"
-                    f" {point['psnr_y']:6.2f} dB Y {point['psnr']:6.2f} dB{ssim}"
-                )
-        result = compare(curves["x264"], curves["x265"])
-        shown = result.reason if result.percent is None else f"{result.percent:+.1f} %"
-        print(f"  x265 against x264, PSNR-Y: {shown} (overlap {100 * result.overlap:.0f} %)")
+    paths = options.clips or sorted(TEST_CLIPS.glob("*.mp4")) or [clips.find("carphone"), clips.find("bikes")]
+    rows = [report(path, options) for path in paths]
+    result = {
+        "command": " ".join(["python -m bench.rd", *(arguments if arguments is not None else sys.argv[1:])]),
+        "model_sha256": codec.get("nvc").describe()["models"],
+        "frames": options.frames,
+        "intra_period": options.intra_period,
+        "effort": options.effort,
+        "mean_bd_rate": mean_bd_rate(rows),
+        "clips": rows,
+    }
+    print(json.dumps(result, indent=1))
     return 0
 
 

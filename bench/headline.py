@@ -1,0 +1,76 @@
+"""What the service's predecessor claimed without measuring (45 dB, SSIM 0.98, 90:1, 0.5 Mbit/s), measured.
+
+    python -m bench.headline > bench/results/headline.json
+
+On `bikes`: what nvc gives at 0.5 Mbit/s, at 90:1, and the rate that 45 dB takes. And the default experiment as a whole,
+`{}` through both services, three times.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import clips
+import codec
+from bench.codec import machine
+from bench.rd import anchor_points, rd_points
+from bench.service import Caller, running, wait_end, wait_for_worker
+from coding import Settings
+from video import read_info
+
+FRAMES = 97
+RUNS = 3
+
+
+def bikes() -> dict[str, Any]:
+    """Each claim on `bikes`, by rate control, with what was met."""
+    clip = clips.find("bikes")
+    info = read_info(clip)
+    raw_mbps = info.picture_bytes * 8e-6 * float(info.fps)
+    aims = {
+        "at 0.5 Mbit/s": Settings(bitrate_mbps=0.5),
+        "at 90:1": Settings(bitrate_mbps=raw_mbps / 90),
+        "at 45 dB": Settings(psnr_db=45.0),
+    }
+    keys = ("bitrate_mbps", "compression_ratio", "psnr", "psnr_y", "ssim", "ms_ssim", "bpp")
+    out: dict[str, Any] = {"clip": "bikes", "size": f"{info.width}x{info.height}", "frames": FRAMES}
+    for name, settings in aims.items():
+        point = rd_points(codec.get("nvc"), clip, FRAMES, [settings])[0]
+        out[name] = {key: point[key] for key in keys}
+    out["x264"] = [{key: point[key] for key in keys} for point in anchor_points("x264", clip, FRAMES, 64)]
+    return out
+
+
+def default_experiment() -> dict[str, Any]:
+    """Seconds from POST /experiment `{}` to its result, through both services on a quiet worker, and the parts."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        orchestrator = stack.enter_context(running("orchestrator", folder))
+        stack.enter_context(running("worker", folder, "--orchestrator", orchestrator))
+        call = Caller(orchestrator)
+        wait_for_worker(call)
+        for _ in range(RUNS):
+            began = time.perf_counter()
+            document = wait_end(call, call("POST", "/experiment", {})["experiment_id"])
+            seconds = time.perf_counter() - began
+            rows.append({"seconds": round(seconds, 3), "encode_s": round(document["encoding_result"]["encode_s"], 3),
+                         "decode_s": round(document["decoding_result"]["decode_s"], 3)})
+    return {"clip": document["clip"], "runs": rows, "metrics": document["metrics"]}
+
+
+def main() -> int:
+    report = {"command": "python -m bench.headline", "machine": machine(), "bikes": bikes(),
+              "default_experiment": default_experiment()}
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
