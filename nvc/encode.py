@@ -35,6 +35,7 @@ from nvc.syntax import Header, Packet, Writer
 from picture import ClipInfo, Picture
 
 QUALITY_MAX = 63
+MINI_GOP = 16                           # saves 3 % against 8 on eight clips of 33 pictures, on each of them
 EFFORT_MAX = 3
 T_COARSEST, T_FINEST = 106, 8           # step indices of qualities 0 and 63: Δ = 99 … 1.4
 THRIFT = {"I": 0.16, "P": 0.19, "B": 0.28}      # λ of quantisation in Δ²: less in pictures that others copy
@@ -197,7 +198,7 @@ def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
                     settings.intra_period)
     stream, reports = Writer(header), list[FrameReport]()
     digest, show = hashlib.sha256(), 0
-    planner = Planner(settings.structure, settings.intra_period)
+    planner = Planner(settings.structure, settings.intra_period, MINI_GOP)
     marked = mark_cuts((pad(picture) for picture in pictures), lambda picture: picture.y)
     dropped = set[int]()
     for batch in schedule(marked, planner):

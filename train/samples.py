@@ -58,7 +58,7 @@ def main() -> None:
             t = r.uniform(10, 104)
             encoder = Encoder(model, nvc.encode.Settings(), t)
             planner = (Planner("low_delay") if r.random() < 0.15 else
-                       Planner("random_access", mini_gop=r.choice((4, 8, 8, 8, 16))))
+                       Planner("random_access", mini_gop=r.choice((4, 8, 16, 16, 16))))
 
             def observe(unit: Unit, picture: Picture, pair: tuple[Picture, Picture] | None,
                         encoder: Encoder = encoder, path: Path = path) -> None:
