@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that a fresh machine with Python 3.11 or newer needs.
 PYTHON ?= python3
-# More for pip; `PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"` saves 2 GB where there is no GPU.
+# More for pip, such as an index that has CPU builds of torch: they save 2 GB where there is no GPU.
 PIP_FLAGS ?=
 # Of `make train`: a folder that holds train_video/ and train_photos/, and the time to spend.
 DATA ?= data
