@@ -1,6 +1,6 @@
 """Decode a stream from its bytes alone, in the arithmetic conditions asked for; prints the SHA-256 of the pictures.
 
-python decode_variant.py STREAM [--threads N] [--no-onednn] [--contiguous] [--kernels]
+python decode_variant.py STREAM [--threads N] [--no-onednn] [--contiguous] [--in-tensors] [--kernels]
 """
 
 import argparse
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import codec
-from nvc import model, planes
+from nvc import layout, model, swift
 
 
 def main() -> None:
@@ -22,17 +22,15 @@ def main() -> None:
     a.add_argument("--threads", type=int, default=1)
     a.add_argument("--no-onednn", action="store_true")
     a.add_argument("--contiguous", action="store_true")
+    a.add_argument("--in-tensors", action="store_true", help="the way of other devices")
     a.add_argument("--kernels", action="store_true", help="print the kernels in use as well")
     o = a.parse_args()
     torch.set_num_threads(o.threads)
     torch.backends.mkldnn.enabled = not o.no_onednn
     if o.contiguous:
-        original = planes.tensor
-
-        def contiguous(*args):
-            return original(*args).contiguous(memory_format=torch.contiguous_format)
-
-        planes.tensor = contiguous
+        swift.as_tensor = lambda grid: layout.as_tensor(grid).contiguous()      # channels first
+    if o.in_tensors:
+        swift.reconstruct = swift.in_tensors
     digest = hashlib.sha256()
     for picture in codec.get("nvc").decode(o.stream.read_bytes()):
         for plane in picture:

@@ -1,0 +1,43 @@
+"""Pictures made by formula for the codec's tests: the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from fractions import Fraction
+
+import numpy as np
+
+from picture import ClipInfo, Picture
+
+
+def moving(frames: int, width: int = 80, height: int = 64, cut: int | None = None) -> list[Picture]:
+    """A pan over smooth texture; another, brighter texture from picture `cut` on."""
+    rng = np.random.default_rng(5)
+
+    def texture(seed: int) -> np.ndarray:
+        waves = np.random.default_rng(seed).uniform(0.02, 0.25, (6, 3))
+        yy, xx = np.mgrid[0:height + 8, 0:width + 2 * frames + 8]
+        field = sum(np.sin(a * yy * 2 + b * xx * 2 + c * 40) for a, b, c in waves)
+        return (128 + 16 * np.asarray(field) + rng.normal(0, 1.5, yy.shape)).clip(0, 255).astype(np.uint8)
+
+    scenes = [texture(1), texture(2) // 2 + 100]
+    out = []
+    for k in range(frames):
+        scene = scenes[int(cut is not None and k >= cut)][4:4 + height, 2 * k:2 * k + width]
+        chroma = np.ascontiguousarray(scene[::2, ::2] // 4 + 96)
+        out.append(Picture(np.ascontiguousarray(scene), chroma, np.ascontiguousarray(255 - chroma)))
+    return out
+
+
+def info_of(pictures: list[Picture]) -> ClipInfo:
+    height, width = pictures[0].y.shape
+    return ClipInfo(width, height, Fraction(25), len(pictures))
+
+
+def sha_of(pictures: Iterable[Picture]) -> str:
+    digest = hashlib.sha256()
+    for picture in pictures:
+        for plane in picture:
+            digest.update(plane)
+    return digest.hexdigest()
