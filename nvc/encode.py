@@ -84,7 +84,7 @@ class Tally:
     clock: Clock = field(default_factory=Clock)
 
 
-class _Writer:
+class SymbolWriter:
     """Chooses and writes the symbols of a batch of pictures, each into its own bytes."""
 
     def __init__(self, model: Model, types: list[str], tally: Tally) -> None:
@@ -170,7 +170,7 @@ class Encoder:
             types = [u.type for u in units]
             side = side_of(types, [self.q(u) for u in units])
             y, z = self.analyse(np.stack([pack(picture) for picture in pictures]), p, d, side)
-            writer = _Writer(self.model, types, self.tally)
+            writer = SymbolWriter(self.model, types, self.tally)
             index = hyper_index(self.network, side, height, width)
             z *= index > 0
             writer.put(z, index)

@@ -1,24 +1,35 @@
-"""Freeze trained weights: python -m train.export FLOAT.safetensors OUT.safetensors
+"""Freeze trained weights.
+
+    python -m train.export FLOAT.safetensors OUT.safetensors [--fit CLIPS --pictures 3000]
 
 Writes the integers that nvc/fixed.py describes, proves that no sum leaves float32's exact range, and checks that the
 frozen network gives the very numbers of the trained one. Prints the bound of each layer and the file's SHA-256.
+
+With --fit the range coder's tables take the shape that symbols really have: the clips are coded at random steps with
+Laplace tables, the magnitudes counted for each scale index, and the tables made from the counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import random
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import nvc.encode
+import nvc.model
+from coding import Settings
 from nvc.fixed import FixedNetwork, Weights, integers_of, prove, tables_of
 from nvc.network import SCALES, Conv
 from nvc.rangecoder import Tables
 from train.objective import Objective
+from video import open_clip
 
 RADIUS_MAX = 400
 
@@ -48,6 +59,45 @@ def laplace_tables(excess: float = 0.004) -> Tables:
     return Tables.from_probabilities(pmf, radius)
 
 
+def fitted_tables(base: Tables, counts: NDArray[np.int64], weight: float = 300.0) -> Tables:
+    """Tables from counts [64, 32768] of magnitudes by scale index; `base` counts as `weight` symbols of each index."""
+    slots = np.diff(base.cdf, axis=1) / 65536.0
+    pmf = np.zeros_like(slots)
+    for i, reach in enumerate(base.radius):
+        used = 2 * int(reach) + 2
+        seen = counts[i, : reach + 1].astype(np.float64)
+        seen[1:] /= 2                                       # each sign gets half
+        both = np.concatenate([seen[:0:-1], seen, [counts[i, reach + 1:].sum()]])
+        pmf[i, :used] = both + weight * slots[i, :used]
+    return Tables.from_probabilities(pmf, base.radius)
+
+
+def count_symbols(weights: Path, clips: Path, pictures: int, seed: int = 0) -> NDArray[np.int64]:
+    """Magnitudes by scale index, [64, 32768], of the latents that the encoder writes for clips at random steps."""
+    nvc.model.FOLDER = weights.parent
+    model = nvc.model.load_model(weights.stem)
+    counts = np.zeros((SCALES, 32768), np.int64)
+    put = nvc.encode.SymbolWriter.put
+
+    def counting(self: nvc.encode.SymbolWriter, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
+        np.add.at(counts, (index.ravel(), np.abs(symbols).ravel()), 1)
+        put(self, symbols, index)
+
+    nvc.encode.SymbolWriter.put = counting      # type: ignore[method-assign]
+    r, done = random.Random(seed), 0
+    paths = sorted(clips.glob("*.mp4"))
+    r.shuffle(paths)
+    for path in paths:
+        with open_clip(path) as clip:
+            encoded = nvc.encode.encode_clip(clip, clip.info, Settings(model=weights.stem), t=r.uniform(10, 104))
+        done += len(encoded.frames)
+        if done >= pictures:
+            break
+    nvc.encode.SymbolWriter.put = put           # type: ignore[method-assign]
+    print(f"counted {counts.sum()} symbols of {done} pictures ({model.name})")
+    return counts
+
+
 def frozen(model: Objective, tables: Tables) -> dict[str, Tensor]:
     """All tensors of a weights file."""
     out = tables_of(model.network)
@@ -66,11 +116,16 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("source", type=Path)
     a.add_argument("out", type=Path)
+    a.add_argument("--fit", type=Path, help="folder of training clips")
+    a.add_argument("--pictures", type=int, default=3000)
     o = a.parse_args()
     model = Objective()
     model.load_state_dict(load_file(o.source))
     model.eval().requires_grad_(False)
     save_file(frozen(model, laplace_tables()), o.out)
+    if o.fit:
+        counts = count_symbols(o.out, o.fit, o.pictures)
+        save_file(frozen(model, fitted_tables(laplace_tables(), counts)), o.out)
     weights = Weights.read(o.out)
     fixed = FixedNetwork(weights)
     for name, kernel in fixed.kernels.items():

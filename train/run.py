@@ -75,7 +75,7 @@ def main() -> None:
         (o.out / "state.tmp").replace(state)
 
     while (share := (spent + time.monotonic() - began) / 60 / o.minutes) < 1:
-        factor = min(1.0, (step + 1) / 200) * (1.0 if share < 0.67 else max(0.01, (1 - share) / 0.33))
+        factor = min(1.0, (step + 1) / 200) * (1.0 if share < 0.6 else max(0.01, (1 - share) / 0.4))
         for g in optimiser.param_groups:
             g["lr"] = g["base"] * factor
         model.network.measure()
