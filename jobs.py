@@ -5,8 +5,9 @@ here, `store.py` writes it down, `orchestrator.py` and `worker.py` carry it out.
 
 Theory of operation
 ===================
-A client submits an *experiment*: one document (`FIELDS`). It has one *run*, or later a grid of them; a run is what a
-worker is handed. Experiments and runs are kept apart everywhere, so that a grid is only an experiment with more runs.
+A client submits an *experiment*: one document (`FIELDS`). It has one *run*, or a grid of them where fields of `GRID`
+are lists; a run is what a worker is handed. Experiments and runs are kept apart everywhere, so that a grid is only an
+experiment with more runs.
 
 A run lives in one of six states and moves only along the rows of `TABLE`. Three states are terminal and absorb: no
 row leaves them, so exactly one terminal record can ever be written for a run. Any other pair of state and event is
@@ -38,6 +39,7 @@ without end. What is spent ends in `failed`, with the history of all attempts.
 `python jobs.py` prints the picture of the table that docs/states.md holds.
 """
 
+import itertools
 import math
 import random
 import re
@@ -79,6 +81,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TAG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_TAGS = 32
 MAX_TAG_VALUE = 200
+MAX_RUNS = 1000     # of one grid: what a page can still show and a night can still compute
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,15 @@ class Field:
 
     def schema(self) -> dict[str, Any]:
         """The field as JSON Schema (draft 2020-12), for the OpenAPI document."""
+        made = self._schema_of_one()
+        if self.name not in GRID:
+            return made
+        about = {"default": made.pop("default"), "description": made.pop("description")}
+        one = made if not self.nullable else made | {"type": self.kind}
+        return {"anyOf": [made, {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_RUNS,
+                                 "uniqueItems": True}], **about}
+
+    def _schema_of_one(self) -> dict[str, Any]:
         if self.kind == "tags":
             return {"type": "object", "maxProperties": MAX_TAGS, "propertyNames": {"pattern": TAG_PATTERN},
                     "additionalProperties": {"type": "string", "maxLength": MAX_TAG_VALUE},
@@ -155,6 +167,7 @@ FIELDS: tuple[Field, ...] = (
     Field("tags", "tags", {}, "names and values to find the experiment by"),
 )
 AIMS = ("quality", "bitrate_mbps", "psnr_db")
+GRID = ("clip", "codec", "model", "structure", "effort", "quality")     # may be lists; the last one varies fastest
 _BY_NAME = {field.name: field for field in FIELDS}
 
 
@@ -167,7 +180,7 @@ def read_request(document: object) -> dict[str, Any]:
     for name in document:
         if name not in _BY_NAME:
             raise UnknownField(str(name), "no such field; known are " + ", ".join(_BY_NAME))
-    filled = {field.name: _check(field, document[field.name]) if field.name in document else field.default
+    filled = {field.name: _check_grid(field, document[field.name]) if field.name in document else field.default
               for field in FIELDS}
     given = [name for name in AIMS if document.get(name) is not None]
     if len(given) > 1:
@@ -177,20 +190,60 @@ def read_request(document: object) -> dict[str, Any]:
     elif given != ["quality"]:
         filled["quality"] = None
     filled["tags"] = dict(filled["tags"])
+    if (total := count_runs(filled)) > MAX_RUNS:
+        largest = max((name for name in GRID if isinstance(filled[name], list)), key=lambda name: len(filled[name]))
+        raise FieldError(largest, f"the lists make {total} runs; at most {MAX_RUNS} were expected")
     return filled
+
+
+def changed(original: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A filled-in experiment as a new request with some fields otherwise; an aim that is given takes the place of the
+    original's."""
+    aim = next((name for name in AIMS if changes.get(name) is not None), None)
+    kept = {name: value for name, value in original.items() if aim is None or name not in AIMS}
+    return {**kept, **changes}
 
 
 def request_schema() -> dict[str, Any]:
     """JSON Schema of a request."""
-    both = [{"required": list(pair), "properties": {name: {"type": _BY_NAME[name].kind} for name in pair}}
+    given = {name: {"type": [_BY_NAME[name].kind, "array"] if name in GRID else _BY_NAME[name].kind} for name in AIMS}
+    both = [{"required": list(pair), "properties": {name: given[name] for name in pair}}
             for pair in (AIMS[:2], AIMS[1:], (AIMS[0], AIMS[2]))]
     return {"type": "object", "additionalProperties": False, "not": {"anyOf": both},
             "properties": {field.name: field.schema() for field in FIELDS}}
 
 
 def runs_of(experiment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings of each run of a filled-in experiment: one, as long as no field is a list."""
-    return [dict(experiment)]
+    """The settings of each run of a filled-in experiment, in the order of its grid: one, if no field is a list."""
+    if not is_grid(experiment):
+        return [dict(experiment)]
+    axes = [experiment[name] if isinstance(experiment[name], list) else [experiment[name]] for name in GRID]
+    return [{**experiment, **dict(zip(GRID, values, strict=True))} for values in itertools.product(*axes)]
+
+
+def count_runs(experiment: Mapping[str, Any]) -> int:
+    """How many runs a filled-in experiment has."""
+    return math.prod(len(experiment[name]) for name in GRID if isinstance(experiment.get(name), list))
+
+
+def is_grid(experiment: Mapping[str, Any]) -> bool:
+    """Whether a filled-in experiment has a field that is a list, be it of one value."""
+    return any(isinstance(experiment.get(name), list) for name in GRID)
+
+
+def _check_grid(field: Field, value: Any) -> Any:
+    """The value, or the list of values, in their one form. Raises FieldError."""
+    if field.name not in GRID or not isinstance(value, list):
+        return _check(field, value)
+    if not value:
+        raise FieldError(field.name, f"expected {field.expected()}, or a list of at least one such value; "
+                                     "got an empty list")
+    found = [_check(field, item) for item in value]
+    if None in found:
+        raise FieldError(field.name, "expected a list of values; null stands only alone")
+    if twice := [item for n, item in enumerate(found) if item in found[:n]]:
+        raise FieldError(field.name, f"expected different values in the list, got {_shown(twice[0])} twice")
+    return found
 
 
 def _check(field: Field, value: Any) -> Any:

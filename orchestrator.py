@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jobs
 import service
@@ -32,6 +32,7 @@ from control import documents, messages, openapi, page, probe
 from control.blobs import SHA256, Blobs
 from control.catalogue import Catalogue, NameReserved, NotFetched, UnknownClip
 from control.conductor import Conductor, NameTaken
+from control.curves import Analyses
 from control.registry import Registry
 from jobs import State
 from service import Problem, Request, Response, row
@@ -39,7 +40,6 @@ from store import Store
 
 KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
 SWEEP_S = 3600.0        # between two removals of bytes that nothing names
-PAGE_ROWS = 100
 CONTENT_TYPES = {".json": "application/json", ".mkv": "video/x-matroska", ".png": "image/png", ".svg": "image/svg+xml",
                  ".csv": "text/csv"}
 
@@ -106,6 +106,14 @@ def told(handler: Callable[[Request], Response]) -> Callable[[Request], Response
     return answer
 
 
+class Submission(NamedTuple):
+    """What is to be accepted: the filled-in request, each run's clip, and what it was made from."""
+
+    document: dict[str, Any]
+    clips: list[dict[str, Any]]
+    origin: dict[str, str] | None = None
+
+
 class Orchestrator:
     """The orchestrator's parts, and what its endpoints do."""
 
@@ -120,6 +128,8 @@ class Orchestrator:
             self.registry = Registry(self.store)
             self.blobs = Blobs(config.state)
             self.catalogue = Catalogue(self.registry, self.blobs)
+            self.analyses = Analyses()
+            self.page = page.Page()
             self.conductor = Conductor(
                 self.store, lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, make_client=self._client,
                 callback=lambda: config.url or self.server.url, log=log, metrics=self.metrics)
@@ -171,11 +181,14 @@ class Orchestrator:
         add("GET", "/livez", self.get_livez, always=True)
         add("GET", "/readyz", self.get_readyz, query={"verbose"})
         add("GET", "/health", self.get_health)
-        add("GET", "/", self.get_page, roles=read, produces="text/html", query={"cursor"})
+        add("GET", "/", self.get_page, produces="text/html", query=set())
+        add("GET", "/page/{name}", self.get_page, produces="*/*", query=set())
         add("POST", "/experiment", self.post_experiment, body=service.JSON, roles=write, waits="prefer")
         add("GET", "/experiment/{id}/status", self.get_status, roles=read, waits="prefer")
         add("GET", "/experiment/{id}/events", self.get_events, roles=read, waits=True, produces="text/event-stream")
         add("POST", "/experiment/{id}/cancel", self.post_cancel, body=service.JSON, roles=write)
+        add("POST", "/experiment/{id}/rerun", self.post_rerun, body=service.JSON, roles=write, waits="prefer")
+        add("POST", "/experiment/{id}/clone", self.post_clone, body=service.JSON, roles=write, waits="prefer")
         add("GET", "/experiment/{id}/artifacts/{name}", self.get_artifact, roles=read, produces="*/*")
         add("GET", "/experiments", self.get_experiments, roles=read, query={"state", "tag", "limit", "cursor"})
         add("GET", "/clips", self.get_clips, roles=read)
@@ -232,19 +245,46 @@ class Orchestrator:
     # --- experiments -----------------------------------------------------------------------------------------------
 
     def post_experiment(self, request: Request) -> Response:
+        given = request.document()
+        return self._accept(request, given, lambda: Submission(*self._check(given)))
+
+    def post_clone(self, request: Request) -> Response:
+        of, changes = request.params["id"], request.document()
+
+        def prepare() -> Submission:
+            document = jobs.changed(self._settings_of(of), changes)
+            return Submission(*self._check(document), {"clone_of": of})
+
+        return self._accept(request, {"clone_of": of, "changes": changes}, prepare)
+
+    def post_rerun(self, request: Request) -> Response:
+        of = request.params["id"]
+        refuse_fields(request, "a repetition has no fields (a clone has)")
+
+        def prepare() -> Submission:
+            document = self._settings_of(of)
+            self._check_codecs(document)
+            # The very bytes that were coded then, whatever its clips' names mean now.
+            return Submission(document, [run.clip for run in self.store.runs(of)], {"rerun_of": of})
+
+        return self._accept(request, {"rerun_of": of}, prepare)
+
+    def _accept(self, request: Request, given: dict[str, Any], prepare: Callable[[], "Submission"]) -> Response:
+        """Answer a submission; `given` is what makes two requests under one Idempotency-Key the same."""
         if self.server.draining.is_set():
             raise Problem(503, "draining", "no new experiments are taken; try again in a moment",
                           headers={"Retry-After": "2"})
         began = time.monotonic()
-        key, given = idempotency_key(request), request.document()
+        key = idempotency_key(request)
         digest = hashlib.sha256((storage.dump(sort_keys(given)) or "").encode()).hexdigest()
         # What was accepted once under this key is accepted still, whatever clips and codecs there are today.
         experiment_id = None if key is None else self.store.earlier(request.principal.key, key, digest)
         new = False
         if experiment_id is None:
-            document, clips = self._check(given)
-            experiment_id, new = self.conductor.submit(document, clips, principal=request.principal.key, key=key,
-                                                       body_sha256=digest, trace=request.trace.traceparent)
+            made = prepare()
+            experiment_id, new = self.conductor.submit(
+                made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
+                trace=request.trace.traceparent, origin=made.origin)
         took_s = time.monotonic() - began
         self._submit_s.observe(took_s)
         self.log.emf({"SubmitLatency": (1000 * took_s, "Milliseconds")})
@@ -262,16 +302,28 @@ class Orchestrator:
     def _check(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The request filled in, and each run's clip. Raises FieldError, Problem."""
         document = jobs.read_request(given)
+        runs = jobs.runs_of(document)
         try:
-            clips = [self.catalogue.resolve(run["clip"]) for run in jobs.runs_of(document)]
+            clips = {name: self.catalogue.resolve(name) for name in dict.fromkeys(run["clip"] for run in runs)}
         except (UnknownClip, NotFetched) as error:
             slug = "unknown-clip" if isinstance(error, UnknownClip) else "clip-not-fetched"
             raise Problem(422, slug, f"clip: {error}", field="clip") from error
+        self._check_codecs(document)
+        return document, [clips[run["clip"]] for run in runs]
+
+    def _check_codecs(self, document: dict[str, Any]) -> None:
+        """Raises Problem for a codec that no worker has, where it is known which ones they have."""
+        wanted = document["codec"] if isinstance(document["codec"], list) else [document["codec"]]
         offered = self.conductor.codecs()
-        if offered is not None and document["codec"] not in offered:
-            raise Problem(422, "unknown-codec", f"codec: no worker has {document['codec']}; there are "
-                          f"{', '.join(sorted(offered))}", field="codec")
-        return document, clips
+        for codec in wanted:
+            if offered is not None and codec not in offered:
+                raise Problem(422, "unknown-codec", f"codec: no worker has {codec}; there are "
+                              f"{', '.join(sorted(offered))}", field="codec")
+
+    def _settings_of(self, experiment_id: str) -> dict[str, Any]:
+        """What an experiment, or a run of a grid, was asked with. Raises UnknownExperiment."""
+        found = self.store.experiment(experiment_id)
+        return found.document if found.id == experiment_id else found.runs[0].run.settings
 
     def get_status(self, request: Request) -> Response:
         experiment_id = request.params["id"]
@@ -310,9 +362,7 @@ class Orchestrator:
 
     def post_cancel(self, request: Request) -> Response:
         experiment_id = request.params["id"]
-        if request.document():
-            raise Problem(422, "unknown-field", "a cancellation has no fields; an empty body or {} was expected",
-                          field=next(iter(request.document())))
+        refuse_fields(request, "a cancellation has no fields")
         self.conductor.cancel(experiment_id, "asked by the client")
         return Response(202, {"experiment_id": experiment_id, "status": self.store.state(experiment_id)},
                         {"Location": f"/experiment/{experiment_id}/status"})
@@ -326,16 +376,15 @@ class Orchestrator:
         found, following = self.store.page(state=None if state is None else State(state), tag=request.query.get("tag"),
                                            limit=limit, before=cursor_of(request))
         cursor = None if following is None else str(following)
-        return Response(200, {"experiments": [documents.summary(experiment) for experiment in found],
-                              "next_cursor": cursor})
+        return Response(200, {"experiments": [documents.summary(experiment, self.conductor.live_progress)
+                                              for experiment in found], "next_cursor": cursor})
 
     def get_page(self, request: Request) -> Response:
-        found, following = self.store.page(limit=PAGE_ROWS, before=cursor_of(request))
-        html = page.render([documents.summary(experiment) for experiment in found],
-                           {str(state): count for state, count in self.store.counts().items()},
-                           None if following is None else f"?cursor={following}")
-        return Response(200, html, {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": page.POLICY,
-                                    "Cache-Control": "no-store"})
+        name = request.params.get("name", page.INDEX)
+        found = self.page.file(name)
+        if found is None:
+            raise Problem(404, "not-found", f"the page has no file {name[:100]!r}")
+        return Response(200, found[0], found[1], etag=True)
 
     def get_artifact(self, request: Request) -> Response:
         run, name = request.params["id"], request.params["name"]
@@ -417,12 +466,21 @@ class Orchestrator:
     # --- small parts -----------------------------------------------------------------------------------------------
 
     def _document(self, experiment_id: str) -> dict[str, Any]:
-        return documents.status(self.store.experiment(experiment_id), self.conductor.live_progress)
+        found = self.store.experiment(experiment_id)
+        if found.grid:
+            analysis = self.analyses.of(found.id, found.document, found.grid)
+            document = documents.grid(found, analysis, self.conductor.live_progress)
+        else:
+            document = documents.status(found, self.conductor.live_progress)
+        of = (found.origin or {}).get("rerun_of")
+        if of is not None and found.id == experiment_id:
+            document["rerun"] = documents.repetition(of, self.store.grid(found.id), self.store.grid(of))
+        return document
 
     def _wait(self, request: Request, experiment_id: str, look: Callable[[], Any]) -> Any:
         """What `look` gives once it gives something, or None when the client's patience, or the client, is gone."""
         until = time.monotonic() + (request.wait_s or 0.0)
-        with self.conductor.hub.changes(experiment_id) as changed:
+        with self.conductor.hub.changes(experiment_id.partition(".")[0]) as changed:    # a run's changes are its grid's
             while True:
                 changed.clear()
                 found = look()
@@ -494,6 +552,12 @@ def idempotency_key(request: Request) -> str | None:
         raise Problem(400, "invalid-idempotency-key", "expected 1 to 255 printable ASCII characters",
                       field="Idempotency-Key")
     return key
+
+
+def refuse_fields(request: Request, why: str) -> None:
+    """Raises Problem 422 where a request without fields has some."""
+    if given := request.document():
+        raise Problem(422, "unknown-field", f"{why}; an empty body or {{}} was expected", field=next(iter(given)))
 
 
 def integer_of(request: Request, name: str, default: int, low: int, high: int) -> int:

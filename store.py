@@ -29,6 +29,7 @@ from control.records import (
     Conservation,
     Experiment,
     Finished,
+    GridRun,
     KeyReused,
     Run,
     RunRecord,
@@ -39,6 +40,7 @@ from control.records import (
     StoreFull,
     TooNew,
     UnknownExperiment,
+    figures_of,
 )
 from control.schema import MIGRATIONS
 from jobs import Blame, Event, State
@@ -62,10 +64,12 @@ class Store(Database):
 
     def submit(self, document: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], *,
                clips: Sequence[Mapping[str, Any]] = (), principal: str = "", key: str | None = None,
-               body_sha256: str = "", trace: str = "") -> tuple[str, list[Run]]:
+               body_sha256: str = "", trace: str = "", origin: Mapping[str, str] | None = None
+               ) -> tuple[str, list[Run]]:
         """Accept an experiment: its id and its runs; or the earlier id and no runs, where the same `principal` sent
         the same `key` and body in the last 24 hours. `clips` holds each run's clip (see Run), as far as it is not
-        simply a name. Raises KeyReused for the same key with another body."""
+        simply a name; `origin` says which experiment it was made from. Raises KeyReused for the same key with another
+        body."""
 
         def operation(db: Connection) -> tuple[str, list[Run]]:
             now = self.clock()
@@ -74,7 +78,7 @@ class Store(Database):
                 earlier = _earlier(db, principal, key, body_sha256, now)
                 if earlier is not None:
                     return earlier, []
-            number, experiment_id = _insert_experiment(db, document, now, principal, trace)
+            number, experiment_id = _insert_experiment(db, document, now, principal, trace, origin)
             named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
             made = [_insert_run(db, number, experiment_id, jobs.run_id(experiment_id, index, len(runs)), settings,
                                 clip, now, trace)
@@ -225,6 +229,8 @@ class Store(Database):
             metrics = None if result is None else result.get("metrics")
             db.execute("INSERT INTO results VALUES (?, ?, ?, ?)",
                        (run.number, dump(metrics), dump(error), dump(result)))
+            if result is not None:
+                db.execute("INSERT INTO figures VALUES (?, ?)", (run.number, dump(figures_of(result))))
             # Progress is of no use once it is over, and would grow the history without end.
             db.execute("DELETE FROM events WHERE run = ? AND kind = 'progress'", (run.number,))
             _append_event(db, run, "result", now, {"run": run.id, "status": target, "attempt": run.attempt,
@@ -235,13 +241,35 @@ class Store(Database):
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def experiment(self, experiment_id: str) -> Experiment:
-        """The experiment and its runs. Raises UnknownExperiment."""
+        """The experiment and its runs; of a run of a grid, its experiment with that run alone.
+        Raises UnknownExperiment."""
         with self.reading() as db:
             row = db.execute(_EXPERIMENT + "WHERE id = ?", (experiment_id,)).fetchone()
             if row is None:
-                raise UnknownExperiment(f"no experiment {experiment_id}")
-            runs = db.execute(_RUN + "WHERE runs.experiment = ? ORDER BY runs.number", (row[0],)).fetchall()
-            return _experiment(row, [_record(db, _run(run), results=True) for run in runs])
+                try:
+                    run = _find_run(db, experiment_id)
+                except UnknownExperiment:
+                    raise UnknownExperiment(f"no experiment {experiment_id}") from None
+                row = db.execute(_EXPERIMENT + "WHERE number = ?", (run.experiment,)).fetchone()
+                return _experiment(db, row, runs=[_record(db, run, results=True)])
+            if jobs.is_grid(json.loads(row[4])):
+                return _experiment(db, row, grid=_grid(db, row[0]))
+            runs = db.execute(_RUN + "WHERE runs.experiment = ?", (row[0],)).fetchall()
+            return _experiment(db, row, runs=[_record(db, _run(run), results=True) for run in runs])
+
+    def grid(self, experiment_id: str) -> list[GridRun]:
+        """The runs of an experiment in order, or the one run of this id; none where nothing has it."""
+        with self.reading() as db:
+            row = db.execute("SELECT number FROM experiments WHERE id = ?", (experiment_id,)).fetchone()
+            return _grid(db, row[0]) if row else _grid(db, experiment_id)
+
+    def runs(self, experiment_id: str) -> list[Run]:
+        """The same, as placing needs them."""
+        with self.reading() as db:
+            row = db.execute("SELECT number FROM experiments WHERE id = ?", (experiment_id,)).fetchone()
+            found = db.execute(_RUN + ("WHERE runs.experiment = ? ORDER BY runs.number" if row else
+                                       "WHERE runs.id = ?"), (row[0] if row else experiment_id,)).fetchall()
+        return [_run(each) for each in found]
 
     def run(self, run_id: str) -> Run:
         """One run. Raises UnknownExperiment."""
@@ -301,7 +329,7 @@ class Store(Database):
             for row in rows[:limit]:
                 first = _run(db.execute(_RUN + "WHERE runs.experiment = ? ORDER BY runs.number LIMIT 1",
                                         (row[0],)).fetchone())
-                found.append(_experiment(row, [_record(db, first, results=False)]))
+                found.append(_experiment(db, row, runs=[_record(db, first, results=False)]))
         return found, found[-1].number if len(rows) > limit else None
 
     def events(self, experiment_id: str, after: int = 0, limit: int = 500) -> tuple[list[StoredEvent], State]:
@@ -346,7 +374,7 @@ class Store(Database):
 
 # --- rows ------------------------------------------------------------------------------------------------------------
 
-_EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s FROM experiments "
+_EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s, origin FROM experiments "
 _RUN = ("SELECT runs.number, runs.id, experiments.number, experiments.id, runs.state, attempt, tries, returns, worker, "
         "runs.finished_s, settings, clip, trace FROM runs JOIN experiments ON experiments.number = runs.experiment ")
 _UNFINISHED = _RUN + "WHERE runs.state IN (?, ?, ?) ORDER BY runs.number LIMIT ?"
@@ -367,15 +395,15 @@ def _earlier(db: Connection, principal: str, key: str, body_sha256: str, now: fl
     return row[1]
 
 
-def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, principal: str, trace: str
-                       ) -> tuple[int, str]:
+def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, principal: str, trace: str,
+                       origin: Mapping[str, str] | None) -> tuple[int, str]:
     """Number and id; the id is drawn again while another experiment has it."""
     while True:
         experiment_id = jobs.new_experiment_id(now)
         added = db.execute(
-            "INSERT OR IGNORE INTO experiments (id, state, label, document, accepted_s, principal, trace) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (experiment_id, State.QUEUED, document["label"], dump(document), now, principal, trace))
+            "INSERT OR IGNORE INTO experiments (id, state, label, document, accepted_s, principal, trace, origin) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (experiment_id, State.QUEUED, document["label"], dump(document), now, principal, trace, dump(origin)))
         if added.rowcount == 1:
             number = int(added.lastrowid or 0)
             db.executemany("INSERT INTO tags VALUES (?, ?, ?)",
@@ -440,8 +468,24 @@ def _run(row: tuple) -> Run:
                json.loads(settings), json.loads(clip), trace)
 
 
-def _experiment(row: tuple, runs: list[RunRecord]) -> Experiment:
-    return Experiment(row[0], row[1], State(row[2]), row[3], json.loads(row[4]), row[5], row[6], runs)
+def _experiment(db: Connection, row: tuple, *, runs: Sequence[RunRecord] = (), grid: Sequence[GridRun] = ()
+                ) -> Experiment:
+    counts = dict(db.execute("SELECT state, COUNT(*) FROM runs WHERE experiment = ? GROUP BY state", (row[0],)))
+    return Experiment(row[0], row[1], State(row[2]), row[3], json.loads(row[4]), row[5], row[6],
+                      None if row[7] is None else json.loads(row[7]), {state: counts.get(state, 0) for state in State},
+                      [*runs], [*grid])
+
+
+def _grid(db: Connection, which: int | str) -> list[GridRun]:
+    """The runs of an experiment by its number, or one run by its id."""
+    rows = db.execute(
+        "SELECT id, state, attempt, (SELECT worker FROM attempts WHERE attempts.run = runs.number "
+        "ORDER BY attempt DESC LIMIT 1), settings, figures.document, results.error FROM runs "
+        "LEFT JOIN figures ON figures.run = runs.number LEFT JOIN results ON results.run = runs.number "
+        f"WHERE {'experiment' if isinstance(which, int) else 'id'} = ? ORDER BY runs.number", (which,))
+    return [GridRun(name, State(state), attempt, worker, json.loads(settings),
+                    None if figures is None else json.loads(figures), None if error is None else json.loads(error))
+            for name, state, attempt, worker, settings, figures, error in rows]
 
 
 def _attempts(db: Connection, run: int) -> list[Attempt]:

@@ -103,10 +103,10 @@ class Conductor:
     # --- from clients ----------------------------------------------------------------------------------------------
 
     def submit(self, document: dict[str, Any], clips: list[dict[str, Any]], *, principal: str, key: str | None,
-               body_sha256: str, trace: str) -> tuple[str, bool]:
+               body_sha256: str, trace: str, origin: Mapping[str, str] | None = None) -> tuple[str, bool]:
         """Accept an experiment: its id, and whether it is new. Raises KeyReused, StoreError."""
         experiment_id, runs = self.store.submit(document, jobs.runs_of(document), clips=clips, principal=principal,
-                                                key=key, body_sha256=body_sha256, trace=trace)
+                                                key=key, body_sha256=body_sha256, trace=trace, origin=origin)
         with self._lock:
             for run in runs:
                 self._placement.enqueue(run)

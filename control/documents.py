@@ -1,28 +1,81 @@
 """The JSON that clients read: the status of an experiment, lists, what is conserved. From records, without I/O."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jobs
-from control.records import Conservation, Experiment, Run, RunRecord
+from control.records import Conservation, Experiment, GridRun, Run, RunRecord
 from jobs import State
 
 # What a worker's result may not say, because it is the orchestrator's to say.
-OWN = ("experiment_id", "status", "label", "settings", "attempts", "timeline", "artifacts", "error", "progress", "runs")
+OWN = ("experiment_id", "status", "label", "settings", "attempts", "timeline", "artifacts", "error", "progress", "runs",
+       "run", "clone_of", "rerun")
 
 
 def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
-    """The whole document of one experiment. `progress` gives the newest of a run at work, by its id."""
-    head: dict[str, Any] = {"experiment_id": experiment.id, "status": experiment.state}
-    if len(experiment.runs) == 1:
-        return head | _run(experiment, experiment.runs[0], progress)
-    return head | {
-        "label": experiment.label, "settings": experiment.document,
-        "runs": [{"run": record.run.id, "status": record.run.state, **_run(experiment, record, progress)}
-                 for record in experiment.runs],
+    """The whole document of an experiment with one run, or of one run of a grid. `progress` gives the newest of a run
+    at work, by its id."""
+    record = experiment.runs[0]
+    head: dict[str, Any] = {"experiment_id": experiment.id}
+    if record.run.id != experiment.id:
+        head["run"] = record.run.id
+    return head | {"status": record.run.state} | _clone(experiment) | _run(experiment, record, progress)
+
+
+def grid(experiment: Experiment, analysis: dict[str, Any], progress: Callable[[str], dict[str, Any] | None]
+         ) -> dict[str, Any]:
+    """The whole document of a grid, but for what each run measured picture by picture, which each run's own document
+    has. `analysis` is curves.analyse of the grid."""
+    return {
+        "experiment_id": experiment.id, "status": experiment.state, "label": experiment.label,
+        **_clone(experiment), "settings": experiment.document, "counts": counts(experiment),
+        "runs": [_grid_run(run, progress) for run in experiment.grid], **analysis,
         "timeline": {"accepted": jobs.timestamp(experiment.accepted_s),
                      "finished": jobs.timestamp(experiment.finished_s)},
     }
+
+
+def counts(experiment: Experiment) -> dict[str, int]:
+    """Runs by state, and in total."""
+    return {"total": sum(experiment.counts.values()), **{str(state): n for state, n in experiment.counts.items()}}
+
+
+def repetition(of: str, mine: Sequence[GridRun], original: Sequence[GridRun]) -> dict[str, Any]:
+    """Whether the runs of a repetition gave what those of its original `of` gave, to the last bit. "matches" is null
+    as long as a run is unfinished, unless one differs already, and where no pair of runs has completed."""
+    differences, compared, waiting = [], 0, 0
+    for run, before in zip(mine, original, strict=False):
+        if run.state not in jobs.TERMINAL or before.state not in jobs.TERMINAL:
+            waiting += 1
+            continue
+        compared += 1
+        if run.state is not before.state:
+            what = ["status"]
+        else:
+            what = [words for name, words in (("stream_sha256", "stream"), ("decoded_sha256", "pictures"))
+                    if (run.figures or {}).get(name) != (before.figures or {}).get(name)]
+        if what:
+            differences.append({"run": run.id, "of": before.id, "what": what})
+    same = compared > 0 and any(run.state is State.COMPLETED for run in mine)
+    return {"of": of, "matches": False if differences else None if waiting or not same else True,
+            "compared": compared, "waiting": waiting, "differences": differences}
+
+
+def _clone(experiment: Experiment) -> dict[str, Any]:
+    origin = (experiment.origin or {}).get("clone_of")
+    return {"clone_of": origin} if origin else {}
+
+
+def _grid_run(run: GridRun, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run": run.id, "status": run.state, "setting": {name: run.settings[name] for name in jobs.GRID},
+        "attempts": run.attempt, "worker": run.worker, "metrics": run.figures, "url": f"/experiment/{run.id}/status",
+    }
+    if run.error is not None:
+        row["error"] = run.error
+    elif run.state in (State.DISPATCHED, State.RUNNING) and (now := progress(run.id)) is not None:
+        row["progress"] = now
+    return row
 
 
 def _run(experiment: Experiment, record: RunRecord, progress: Callable[[str], dict[str, Any] | None]
@@ -57,17 +110,23 @@ def _run(experiment: Experiment, record: RunRecord, progress: Callable[[str], di
     return document
 
 
-def summary(experiment: Experiment) -> dict[str, Any]:
-    """One experiment in a list."""
+def summary(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
+    """One experiment in a list. Of a grid, what only a run has is null."""
     first = experiment.runs[0]
-    return {
+    alone = None if jobs.is_grid(experiment.document) else first
+    made = {
         "experiment_id": experiment.id, "status": experiment.state, "label": experiment.label,
         "tags": experiment.document["tags"],
         **{name: experiment.document[name] for name in ("clip", "codec", "model", *jobs.AIMS, "structure", "effort")},
         "accepted": jobs.timestamp(experiment.accepted_s), "finished": jobs.timestamp(experiment.finished_s),
-        "attempts": first.run.attempt, "worker": first.attempts[-1].worker if first.attempts else None,
-        "metrics": first.metrics, "error": first.error, "url": f"/experiment/{experiment.id}/status",
+        "runs": counts(experiment), "attempts": alone and alone.run.attempt,
+        "worker": alone.attempts[-1].worker if alone and alone.attempts else None,
+        "metrics": alone and alone.metrics, "error": alone and alone.error,
+        "url": f"/experiment/{experiment.id}/status",
     }
+    if alone and first.run.state in (State.DISPATCHED, State.RUNNING) and (now := progress(first.run.id)) is not None:
+        made["progress"] = now
+    return made
 
 
 def conservation(found: Conservation, why: Callable[[str], tuple[str, str, float | None]], now_s: float

@@ -10,6 +10,7 @@ from typing import Any
 
 import jobs
 from control import messages
+from control.curves import QUALITIES
 from jobs import State
 from service import VERSION, Route, Routes
 
@@ -43,21 +44,47 @@ STATE: Schema = {"type": "string", "enum": [str(state) for state in State]}
 PROGRESS = {"phase": MAYBE_TEXT, "fraction": MAYBE_NUMBER, "frame": MAYBE_NUMBER, "frames": MAYBE_NUMBER,
             "fps": MAYBE_NUMBER}
 
+NOTHING: Schema = {"type": "object", "additionalProperties": False, "maxProperties": 0}
 WORKER_NAME: Schema = {"type": "string", "pattern": f"^{messages.WORKER_NAME.pattern}$"}
 
 SCHEMAS: dict[str, Schema] = {
     "Request": jobs.request_schema(),
     "Accepted": _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE, url=TEXT, events=TEXT),
     "Status": _object(
-        ("experiment_id", "status", "settings", "timeline"), experiment_id=TEXT, status=STATE, encoding_result=ANY,
+        ("experiment_id", "status", "settings", "timeline"), experiment_id=TEXT, run=TEXT, status=STATE, label=TEXT,
+        clone_of=TEXT, rerun=_named("Rerun"), counts=_named("Counts"), runs=_list(_named("GridRun")),
+        curves=_list(_named("Curve")), bd_rate=_named("BDRates"), encoding_result=ANY,
         decoding_result=ANY, metrics=ANY, frames=_list(ANY), clip=ANY, settings=ANY, provenance=ANY,
         artifacts={"type": "object", "additionalProperties": _object(("url", "sha256", "bytes"), url=TEXT, sha256=TEXT,
                                                                      bytes=COUNT)},
         attempts=_list(_object(("attempt", "worker"), attempt=COUNT, worker=TEXT, dispatched=TIME, started=TIME,
                                ended=TIME, outcome=MAYBE_TEXT, detail=MAYBE_TEXT)),
         timeline=_object(accepted=TIME, dispatched=TIME, started=TIME, finished=TIME), error=ANY, progress=ANY),
-    "Summary": _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE, label=TEXT, tags=ANY,
-                       accepted=TIME, finished=TIME, attempts=COUNT, url=TEXT),
+    "Counts": _object(("total", *[str(state) for state in State]), total=COUNT,
+                      **{str(state): COUNT for state in State}),
+    "Rerun": _object(("of", "matches", "compared", "waiting", "differences"), of=TEXT,
+                     matches={"type": ["boolean", "null"]}, compared=COUNT, waiting=COUNT,
+                     differences=_list(_object(("run", "of", "what"), run=TEXT, of=TEXT, what=_list(
+                         {"enum": ["status", "stream", "pictures"]})))),
+    "GridRun": _object(("run", "status", "setting", "metrics"), run=TEXT, status=STATE, setting=ANY, attempts=COUNT,
+                       worker=MAYBE_TEXT, metrics={"type": ["object", "null"]}, error=ANY, progress=ANY, url=TEXT),
+    "Curve": _object(("clip", "curve", "codec", "points"), clip=TEXT, curve=TEXT, codec=TEXT, model=TEXT,
+                     structure=TEXT, effort=COUNT, points=_list(_object(
+                         ("run", "bitrate_mbps"), run=TEXT, quality=MAYBE_NUMBER, bitrate_mbps=NUMBER,
+                         bpp=MAYBE_NUMBER, **dict.fromkeys(QUALITIES, MAYBE_NUMBER)))),
+    "BDRate": _object(("percent", "overlap", "reason"), percent=MAYBE_NUMBER,
+                      overlap={"type": "number", "minimum": 0, "maximum": 1}, reason=TEXT, clips=COUNT,
+                      interval={"type": ["array", "null"], "items": NUMBER},
+                      interval_95={"type": ["array", "null"], "items": NUMBER}),
+    "BDRates": _object(("method", "rate", "curves", "clips", "metrics"), method=TEXT, rate=TEXT, curves=_list(TEXT),
+                       clips=_list(TEXT), metrics=_object(QUALITIES, **{name: _object(
+                           ("per_clip", "mean", "median"), mean=_list(_list(_named("BDRate"))),
+                           median=_list(_list(_named("BDRate"))),
+                           per_clip={"type": "object", "additionalProperties": _list(_list(_named("BDRate")))})
+                           for name in QUALITIES})),
+    "Summary": _object(("experiment_id", "status", "runs"), experiment_id=TEXT, status=STATE, label=TEXT, tags=ANY,
+                       accepted=TIME, finished=TIME, runs=_named("Counts"), attempts={"type": ["integer", "null"]},
+                       worker=MAYBE_TEXT, metrics={"type": ["object", "null"]}, progress=ANY, url=TEXT),
     "Clip": _object(("name", "source"), name=TEXT, source={"enum": ["library", "uploaded"]}, sha256=MAYBE_TEXT,
                     bytes=MAYBE_NUMBER, width=COUNT, height=COUNT, fps=TEXT, frames=MAYBE_NUMBER, data=MAYBE_TEXT),
     "Heartbeat": _object(("name", "url", "slots"), name=WORKER_NAME,
@@ -102,7 +129,8 @@ class Operation:
 
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("GET", "/"): Operation("Experiments as a page for browsers", {200: None}, (400,)),
+    ("GET", "/"): Operation("All of this as a page for browsers", {200: None}),
+    ("GET", "/page/{name}"): Operation("A script, style or picture of that page", {200: None}, (404,)),
     ("GET", "/livez"): Operation("The process answers", {200: _object(status=TEXT)}),
     ("GET", "/readyz"): Operation("It can accept work", {200: _object(status=TEXT, checks=ANY)}, (503,)),
     ("GET", "/health"): Operation("A few numbers, for people and old scripts", {200: _object(
@@ -120,8 +148,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Its history and what happens from now on, as server-sent events: state, progress, result",
         {200: None, 204: None}, (404,), None, ("Last-Event-ID",)),
     ("POST", "/experiment/{id}/cancel"): Operation(
-        "Stop it", {202: _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE)}, (404, 409, 422),
-        {"type": "object", "additionalProperties": False, "maxProperties": 0}),
+        "Stop it, all its runs", {202: _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE)},
+        (404, 409, 422), NOTHING),
+    ("POST", "/experiment/{id}/rerun"): Operation(
+        "The same again, of the same bytes; its status says whether every hash matches",
+        {200: _named("Status"), 202: _named("Accepted")}, (404, 422, 503, 507), NOTHING, ("Idempotency-Key", "Prefer")),
+    ("POST", "/experiment/{id}/clone"): Operation(
+        "Submit it again with changes: fields of a request, in place of the original's",
+        {200: _named("Status"), 202: _named("Accepted")}, (404, 422, 503, 507), _named("Request"),
+        ("Idempotency-Key", "Prefer")),
     ("GET", "/experiment/{id}/artifacts/{name}"): Operation(
         "A stream, reconstruction or plot", {200: None, 206: None}, (404, 416), None, ("Range", "If-None-Match")),
     ("GET", "/experiments"): Operation("Experiments, newest first", {200: _object(

@@ -99,9 +99,48 @@ class RunRecord:
     artifacts: dict[str, dict[str, Any]]
 
 
+# Name: where a result has it. What many runs are compared by, kept apart from results, which are large.
+FIGURES: dict[str, tuple[str, ...]] = {
+    **{name: ("metrics", name) for name in ("bitrate_mbps", "bpp", "compression_ratio", "psnr_db", "ssim", "ms_ssim")},
+    "psnr_y": ("decoding_result", "quality_metrics", "psnr_y"),
+    "bytes": ("encoding_result", "bytes"),
+    "encode_s": ("encoding_result", "encode_s"),
+    "decode_s": ("decoding_result", "decode_s"),
+    "stream_sha256": ("encoding_result", "sha256"),
+    "decoded_sha256": ("decoding_result", "decoded_sha256"),
+}
+
+
+def figures_of(result: Any) -> dict[str, Any]:
+    """The figures of a worker's result; null where it has none."""
+    figures = {}
+    for name, path in FIGURES.items():
+        value = result
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else None
+        plain = isinstance(value, str) if name.endswith("sha256") else (
+            isinstance(value, int | float) and not isinstance(value, bool))
+        figures[name] = value if plain else None
+    return figures
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """What is known of one run among many. `worker` is who had its last attempt."""
+
+    id: str
+    state: State
+    attempt: int
+    worker: str | None
+    settings: dict[str, Any]
+    figures: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment and its runs, in the order of its grid."""
+    """An experiment, `counts` of its runs by state, and either the whole of its one run or all of its grid in order.
+    `origin` is {"rerun_of"} or {"clone_of"} with an id, or None."""
 
     number: int
     id: str
@@ -110,7 +149,10 @@ class Experiment:
     document: dict[str, Any]
     accepted_s: float
     finished_s: float | None
+    origin: dict[str, str] | None
+    counts: dict[State, int]
     runs: list[RunRecord]
+    grid: list[GridRun]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ changes; what comes later is appended, so that every older state directory opens
 
     experiments 1 ── n runs 1 ── n attempts         what was asked, its parts, who tried
                        runs 1 ── 0…1 results        the one terminal record
+                       runs 1 ── 0…1 figures        the few numbers of a result that many runs are compared by
                        runs 1 ── n artifacts        names for bytes kept under their hash
     experiments 1 ── n events                       the history clients replay: state, progress, result
 """
@@ -79,5 +80,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, role TEXT NOT NULL, label TEXT NOT NULL,
             created_s REAL NOT NULL, expires_s REAL, revoked_s REAL) WITHOUT ROWID""",
         "CREATE TABLE pulse (one INTEGER PRIMARY KEY CHECK (one = 1), at_s REAL NOT NULL)",
+    ),
+    (
+        # What tables, curves and repetitions need of a result, so that a thousand results need not be read for them.
+        "CREATE TABLE figures (run INTEGER PRIMARY KEY REFERENCES runs, document TEXT NOT NULL)",
+        """INSERT INTO figures SELECT run, json_object(
+            'bitrate_mbps', json_extract(result, '$.metrics.bitrate_mbps'),
+            'bpp', json_extract(result, '$.metrics.bpp'),
+            'compression_ratio', json_extract(result, '$.metrics.compression_ratio'),
+            'psnr_db', json_extract(result, '$.metrics.psnr_db'),
+            'ssim', json_extract(result, '$.metrics.ssim'),
+            'ms_ssim', json_extract(result, '$.metrics.ms_ssim'),
+            'psnr_y', json_extract(result, '$.decoding_result.quality_metrics.psnr_y'),
+            'bytes', json_extract(result, '$.encoding_result.bytes'),
+            'encode_s', json_extract(result, '$.encoding_result.encode_s'),
+            'decode_s', json_extract(result, '$.decoding_result.decode_s'),
+            'stream_sha256', json_extract(result, '$.encoding_result.sha256'),
+            'decoded_sha256', json_extract(result, '$.decoding_result.decoded_sha256'))
+            FROM results WHERE result IS NOT NULL""",
+        "ALTER TABLE experiments ADD COLUMN origin TEXT",   # {"rerun_of"} or {"clone_of"}: the id it was made from
     ),
 )

@@ -11,6 +11,7 @@ or over a curve that is no function of quality, is no measurement: then ``percen
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -57,7 +58,8 @@ def bd_rate(anchor: Sequence[Point], test: Sequence[Point], method: str = "pchip
     if overlap < MIN_OVERLAP:
         reason = f"the curves share {100 * overlap:.0f} % of their quality range, under {100 * MIN_OVERLAP:.0f} %"
         return BDRate(None, overlap, (low, high), reason)
-    area = _integral(q_test, r_test, method)(low, high) - _integral(q_anchor, r_anchor, method)(low, high)
+    test_area = _integral(tuple(q_test), tuple(r_test), method)(low, high)
+    area = test_area - _integral(tuple(q_anchor), tuple(r_anchor), method)(low, high)
     return BDRate(100 * math.expm1(math.log(10) * area / (high - low)), overlap, (low, high))
 
 
@@ -75,10 +77,12 @@ def _problem(name: str, points: Sequence[Point]) -> str:
     return ""
 
 
-def _integral(qualities: np.ndarray, rates: np.ndarray, method: str) -> Callable[[float, float], float]:
+@functools.lru_cache(maxsize=4096)  # in a matrix each curve meets every other
+def _integral(q: tuple[float, ...], r: tuple[float, ...], method: str) -> Callable[[float, float], float]:
     """The definite integral of log rate over quality, as a function of the bounds."""
     from scipy import interpolate  # takes half a second, which programs that never ask for it need not wait
 
+    qualities, rates = np.array(q), np.array(r)
     if method == "cubic":  # one polynomial of degree 3 fitted to all points; about the mean it is well conditioned
         middle = float(qualities.mean())
         antiderivative = np.polynomial.Polynomial.fit(qualities - middle, rates, 3).integ()

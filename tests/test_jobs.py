@@ -58,7 +58,14 @@ def test_a_request_that_is_no_object_is_refused(document: object) -> None:
     ("quality", -1, "expected an integer from 0 to 63 or null, got -1"),
     ("quality", 3.5, "expected an integer from 0 to 63 or null, got 3.5"),
     ("quality", True, "expected an integer from 0 to 63 or null, got true"),
-    ("quality", [1, 2], "expected an integer from 0 to 63 or null, got an array"),
+    ("intra_period", [1, 2], "expected an integer from 1 to 65535, got an array"),
+    ("quality", [], "expected an integer from 0 to 63 or null, or a list of at least one such value; got an "
+                    "empty list"),
+    ("quality", [1, 64], "expected an integer from 0 to 63 or null, got 64"),
+    ("quality", [1, None], "expected a list of values; null stands only alone"),
+    ("quality", [1, 2, 1.0], "expected different values in the list, got 1 twice"),
+    ("clip", ["carphone", ["bikes"]], "expected a library name, sha256: and 64 hexadecimal digits, or an https:// "
+                                      "address, got an array"),
     ("quality", 10**400, "expected an integer from 0 to 63 or null, got 1" + "0" * 56 + "..."),
     ("effort", None, "expected an integer from 0 to 3, got null"),
     ("effort", float("nan"), "expected an integer from 0 to 3, got nan"),
@@ -119,6 +126,38 @@ def test_the_schema_lists_every_field_and_no_other() -> None:
 
 def test_an_experiment_without_lists_has_one_run_that_bears_its_name() -> None:
     assert jobs.runs_of(jobs.read_request({})) == [DEFAULTS]
+
+
+def test_lists_make_a_grid_in_which_quality_varies_fastest() -> None:
+    runs = jobs.runs_of(jobs.read_request({"clip": ["bikes", "carphone"], "codec": ["nvc", "x264"], "quality": [8, 9]}))
+    assert [(run["clip"], run["codec"], run["quality"]) for run in runs] == [
+        ("bikes", "nvc", 8), ("bikes", "nvc", 9), ("bikes", "x264", 8), ("bikes", "x264", 9),
+        ("carphone", "nvc", 8), ("carphone", "nvc", 9), ("carphone", "x264", 8), ("carphone", "x264", 9)]
+    assert all(jobs.read_request(run) == run for run in runs)
+
+
+def test_a_list_of_one_is_a_grid_of_one_run() -> None:
+    document = jobs.read_request({"effort": [2]})
+    assert (jobs.is_grid(document), jobs.count_runs(document), jobs.runs_of(document)) == (
+        True, 1, [DEFAULTS | {"effort": 2}])
+
+
+def test_a_grid_of_a_thousand_runs_is_the_largest() -> None:
+    wanted = {"quality": list(range(50)), "effort": [0, 1, 2, 3]}
+    models = [f"m{n}" for n in range(6)]
+    assert jobs.count_runs(jobs.read_request(wanted | {"model": models[:5]})) == 1000
+    assert str(refusal(wanted | {"model": models})) == (
+        "quality: the lists make 1200 runs; at most 1000 were expected")
+
+
+def test_qualities_and_another_aim_are_refused_together() -> None:
+    assert refusal({"quality": [1, 2], "psnr_db": 40}).field == "psnr_db"
+
+
+def test_changes_replace_fields_and_an_aim_replaces_the_aim() -> None:
+    original = jobs.read_request({"quality": 9, "label": "mine"})
+    assert jobs.read_request(jobs.changed(original, {"effort": 3})) == original | {"effort": 3}
+    assert jobs.read_request(jobs.changed(original, {"psnr_db": 40})) == original | {"quality": None, "psnr_db": 40}
     assert jobs.run_id("exp_1_abcdef", 0, 1) == "exp_1_abcdef"
 
 

@@ -444,8 +444,25 @@ def test_an_older_state_directory_opens_and_is_brought_up_to_date(store: Store) 
     again = Store(store.folder, migrations=later)
     assert again.run(name).state == "queued"
     again.close()
-    with pytest.raises(TooNew, match="the database has schema version 2; this program knows up to 1"):
+    with pytest.raises(TooNew, match="the database has schema version 3; this program knows up to 2"):
         Store(store.folder)
+
+
+def test_results_from_before_figures_were_kept_apart_have_them_after_opening(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "orchestrator.sqlite3")
+    for statement in MIGRATIONS[0]:
+        old.execute(statement)
+    old.execute("INSERT INTO experiments VALUES (1, 'exp_1', 'completed', '', '{}', 0, 1, '', '')")
+    old.execute("INSERT INTO runs VALUES (1, 'exp_1', 1, 'completed', 1, 0, 0, NULL, 1, '{}', '{}')")
+    old.execute("""INSERT INTO results VALUES (1, NULL, NULL, '{"metrics": {"bpp": 0.5}, "encoding_result":
+                   {"sha256": "ab"}, "decoding_result": {"quality_metrics": {"psnr_y": 38.5}}}')""")
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+    again = Store(tmp_path)
+    figures = again.grid("exp_1")[0].figures or {}
+    again.close()
+    assert (figures["bpp"], figures["psnr_y"], figures["stream_sha256"], figures["ssim"]) == (0.5, 38.5, "ab", None)
 
 
 def test_a_migration_that_fails_leaves_the_old_version(store: Store) -> None:

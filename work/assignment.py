@@ -69,6 +69,9 @@ def read_dispatch(document: dict[str, Any], traceparent: str, device: str) -> Di
         experiment = jobs.read_request(document["experiment"])
     except jobs.FieldError as error:
         raise Problem(422, "invalid-field", str(error), field=error.field) from error
+    if jobs.is_grid(experiment):
+        name = next(name for name in jobs.GRID if isinstance(experiment[name], list))
+        raise wrong(name, "one value; lists are for the orchestrator, which makes runs of them")
     if experiment["device"] == "auto":
         experiment["device"] = device
     callback = _given(document, "callback", str, "")

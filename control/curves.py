@@ -1,0 +1,147 @@
+"""Rate-distortion curves of a grid, and the BD-rate of each against each. From the figures of its runs, without I/O.
+
+A curve is what one codec does on one clip while the quality varies; where model, structure or effort vary too, each of
+their values is a curve of its own, and says so in its name. BD-rates are of `bitrate_mbps`, as media/bdrate.py defines
+them; a BD-rate that would be no measurement is null and has a reason.
+"""
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from control.records import GridRun
+from jobs import TERMINAL, State
+from metrics import BDRate, bd_rate, ssim_db
+
+QUALITIES = ("psnr_y", "psnr", "ssim_db", "ms_ssim_db")     # all in dB
+NAMING = ("model", "structure", "effort")                   # part of a curve's name where they vary
+BOOTSTRAPS = 2000
+MIN_CLIPS = 3           # for an interval: two clips say nothing about others
+MAX_KEPT = 64           # analyses in memory
+
+Document = dict[str, Any]
+Points = tuple[tuple[float, float], ...]
+
+
+class Analyses:
+    """The analysis of each grid that was asked for lately; made anew only when another of its runs has ended. Safe for
+    threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, tuple[int, Document]] = OrderedDict()
+
+    def of(self, experiment_id: str, document: Mapping[str, Any], runs: Sequence[GridRun]) -> Document:
+        """{"curves", "bd_rate"} of the runs so far."""
+        ended = sum(run.state in TERMINAL for run in runs)
+        with self._lock:
+            kept = self._kept.get(experiment_id)
+            if kept is not None and kept[0] == ended:
+                self._kept.move_to_end(experiment_id)
+                return kept[1]
+        made = analyse(document, runs)
+        with self._lock:
+            self._kept[experiment_id] = (ended, made)
+            if len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        return made
+
+
+def analyse(document: Mapping[str, Any], runs: Sequence[GridRun]) -> Document:
+    """`document` is the filled-in experiment. "curves" has one entry for each clip and curve, points by rate."""
+    varying = [name for name in NAMING if isinstance(document[name], list) and len(document[name]) > 1]
+    found: dict[tuple[str, str], Document] = {}
+    for run in runs:
+        name = _name(run.settings, varying)
+        clip = run.settings["clip"]
+        curve = found.setdefault((clip, name), {"clip": clip, "curve": name, "codec": run.settings["codec"],
+                                                **{field: run.settings[field] for field in NAMING}, "points": []})
+        if run.state is State.COMPLETED and run.figures is not None and run.figures.get("bitrate_mbps"):
+            curve["points"].append(_point(run, run.figures))
+    for curve in found.values():
+        curve["points"].sort(key=lambda point: point["bitrate_mbps"])
+    curves = list(found.values())
+    return {"curves": curves, "bd_rate": matrix(curves)}
+
+
+def matrix(curves: Sequence[Document]) -> Document:
+    """BD-rates: metrics[m]["per_clip"][clip][a][t] is how much more rate curve t takes than curve a, in percent."""
+    names = list(dict.fromkeys(curve["curve"] for curve in curves))
+    clips = list(dict.fromkeys(curve["clip"] for curve in curves))
+    by_key = {(curve["clip"], curve["curve"]): curve["points"] for curve in curves}
+    document: Document = {"method": "pchip", "rate": "bitrate_mbps", "curves": names, "clips": clips, "metrics": {}}
+    for quality in QUALITIES:
+        per_clip = {}
+        for clip in clips:
+            points = [tuple((point["bitrate_mbps"], point[quality]) for point in by_key.get((clip, name), ())
+                            if point[quality] is not None) for name in names]
+            per_clip[clip] = [[_cell(anchor, test) for test in points] for anchor in points]
+        document["metrics"][quality] = {
+            "per_clip": per_clip,
+            "mean": _over_clips(per_clip, len(names), np.mean),
+            "median": _over_clips(per_clip, len(names), np.median),
+        }
+    return document
+
+
+def _name(settings: Mapping[str, Any], varying: Sequence[str]) -> str:
+    return " ".join([settings["codec"], *(f"effort {settings[name]}" if name == "effort" else str(settings[name])
+                                          for name in varying)])
+
+
+def _point(run: GridRun, figures: Mapping[str, Any]) -> Document:
+    def decibels(name: str) -> float | None:
+        value = figures.get(name)
+        return None if value is None else ssim_db(value)
+
+    return {"run": run.id, **{name: run.settings[name] for name in ("quality", "psnr_db")},
+            "bitrate_mbps": figures["bitrate_mbps"], "bpp": figures.get("bpp"), "psnr_y": figures.get("psnr_y"),
+            "psnr": figures.get("psnr_db"), "ssim_db": decibels("ssim"), "ms_ssim_db": decibels("ms_ssim")}
+
+
+@functools.lru_cache(maxsize=1 << 16)   # while a grid runs, one curve of a thousand gets another point
+def _bd_rate(anchor: Points, test: Points) -> BDRate:
+    return bd_rate(anchor, test)
+
+
+def _cell(anchor: Points, test: Points) -> Document:
+    found = _bd_rate(anchor, test)
+    return {"percent": found.percent, "overlap": found.overlap, "interval": found.interval and [*found.interval],
+            "reason": found.reason}
+
+
+def _over_clips(per_clip: Mapping[str, Sequence[Sequence[Document]]], size: int,
+                average: Callable[..., Any]) -> list[list[Document]]:
+    """One figure for all clips, from those that have one, with the interval that holds it in 95 % of draws of clips."""
+    return [[_average([table[row][column] for table in per_clip.values()], average) for column in range(size)]
+            for row in range(size)]
+
+
+def _average(cells: Sequence[Document], average: Callable[..., Any]) -> Document:
+    known = [cell for cell in cells if cell["percent"] is not None]
+    if not known:
+        reasons = list(dict.fromkeys(cell["reason"] for cell in cells))
+        return {"percent": None, "overlap": 0.0, "clips": 0, "interval_95": None,
+                "reason": reasons[0] if len(reasons) == 1 else "no clip has one: " + "; ".join(reasons[:3])}
+    percents = tuple(cell["percent"] for cell in known)
+    interval = _interval(percents, average) if len(known) >= MIN_CLIPS else None
+    left_out = "" if len(known) == len(cells) else f"{len(cells) - len(known)} of {len(cells)} clips have none"
+    return {"percent": float(average(percents)), "overlap": sum(cell["overlap"] for cell in known) / len(known),
+            "clips": len(known), "interval_95": interval and [*interval], "reason": left_out}
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _interval(percents: tuple[float, ...], average: Callable[..., Any]) -> tuple[float, float]:
+    low, high = np.percentile(average(np.array(percents)[_draws(len(percents))], axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=64)
+def _draws(clips: int) -> np.ndarray:
+    """Which clips each draw has: int (BOOTSTRAPS, clips). The same each time, so that a figure does not change between
+    two looks at it."""
+    return np.random.default_rng(0).integers(0, clips, (BOOTSTRAPS, clips))

@@ -1,0 +1,127 @@
+// A new experiment, or a clone with changes. The form is made from the interface's own description of a request.
+
+import * as api from "./api.js";
+import { button, h, replace } from "./dom.js";
+
+const GRID = ["clip", "codec", "model", "quality", "effort", "structure"];
+const FIRST = ["clip", "codec", "quality", "structure", "effort", "frames", "label"];
+const AIMS = ["quality", "bitrate_mbps", "psnr_db"];
+
+export async function show(place, parameters, view) {
+  const from = view.query.get("clone");
+  view.title(from ? `Clone ${from}` : "New experiment");
+  const [described, clips, workers, original] = await Promise.all([api.get("openapi.json"), api.get("clips"),
+    api.get("workers"), from ? api.get(`experiment/${encodeURIComponent(from)}/status`) : null]);
+  const fields = described.components.schemas.Request.properties;
+  const known = { clip: clips.clips.map((clip) => clip.name), model: [...new Set(workers.workers.flatMap((worker) =>
+    Object.keys(worker.models ?? {})))], codec: [...new Set(workers.workers.flatMap((worker) => worker.codecs ?? []))] };
+  const start = original?.settings ?? {};
+  const inputs = {};
+  const names = [...FIRST, ...Object.keys(fields).filter((name) => !FIRST.includes(name))];
+  const rows = Object.fromEntries(names.map((name) => {
+    const [input, row] = fieldOf(name, fields[name], start[name], known[name]);
+    inputs[name] = input;
+    return [name, row];
+  }));
+  const runs = h("p", { class: "lead" });
+  const send = button(from ? "Submit the clone" : "Submit", submit, { class: "primary", type: "submit" });
+  const form = h("form", { class: "request", on: { input: preview, submit: (event) => { event.preventDefault(); submit(); } } },
+    FIRST.map((name) => rows[name]),
+    h("details", { open: Boolean(from) }, h("summary", {}, "More settings"),
+      h("div", { class: "request" }, names.filter((name) => !FIRST.includes(name)).map((name) => rows[name]))));
+  replace(place, h("h1", {}, from ? `Clone ${from}` : "New experiment"),
+    h("p", { class: "hint" }, `Several values with commas between them (5, 10, 20) make a sweep, also for ${
+      GRID.slice(0, -1).join(", ")} and structure. Empty: the default.`), form, runs, h("p", { class: "actions" }, send));
+
+  function request() {
+    const wanted = {};
+    for (const [name, input] of Object.entries(inputs)) {
+      const value = read(name, fields[name], input);
+      if (value !== undefined) wanted[name] = value;
+    }
+    if (!from) return wanted;
+    // Of a clone only what is another than in the original is said.
+    return Object.fromEntries([...Object.entries(wanted), ...Object.keys(inputs).filter((name) => !(name in wanted) &&
+      !AIMS.includes(name) && JSON.stringify(start[name]) !== JSON.stringify(fallback(fields[name])))
+      .map((name) => [name, fallback(fields[name])])]
+      .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(start[name])));
+  }
+
+  function preview() {
+    const wanted = request();
+    const whole = { ...start, ...wanted };
+    const total = GRID.reduce((product, name) => product * (Array.isArray(whole[name]) ? whole[name].length : 1), 1);
+    replace(runs, total > 1 ? `${total} runs${total > 1000 ? ", and 1000 are the most" : ""}` : "One run");
+    view.source([api.curl(from ? `experiment/${from}/clone` : "experiment", { method: "POST", body: wanted })]);
+    for (const row of Object.values(rows)) row.querySelector(".wrong").textContent = "";
+  }
+
+  async function submit() {
+    send.disabled = true;
+    try {
+      const made = await api.post(from ? `experiment/${encodeURIComponent(from)}/clone` : "experiment", request());
+      location.hash = `#/experiment/${made.experiment_id}`;
+    } catch (error) {
+      if (error.field in inputs) {
+        rows[error.field].querySelector(".wrong").textContent = error.message;
+        rows[error.field].closest("details")?.setAttribute("open", "");
+        inputs[error.field].focus();
+      } else view.trouble(error);
+    } finally {
+      send.disabled = false;
+    }
+  }
+
+  preview();
+  inputs.clip.focus();
+}
+
+function scalar(schema) {
+  return schema.anyOf?.[0] ?? schema;
+}
+
+function fallback(schema) {
+  return schema.default ?? null;
+}
+
+function fieldOf(name, schema, value, known) {
+  const one = scalar(schema);
+  const list = `known-${name}`;
+  const text = value === undefined || value === null ? "" : name === "tags"
+    ? Object.entries(value).map(([key, words]) => `${key}:${words}`).join(", ") : [value].flat().join(", ");
+  const usual = JSON.stringify(fallback(schema));
+  const options = known?.length ? known : one.enum;
+  const common = { id: `field-${name}`, "aria-describedby": `about-${name}`, spellcheck: "false" };
+  const input = [one.type].flat().includes("boolean")
+    ? h("input", { type: "checkbox", checked: value ?? fallback(schema), ...common })
+    : h("input", { type: "text", value: text, placeholder: usual === "null" || usual === '""' || usual === "{}" ? ""
+      : usual.replaceAll('"', ""), list: options ? list : null, autocomplete: "off", ...common });
+  const row = h("div", { class: "field" }, h("label", { for: `field-${name}` }, name, GRID.includes(name) &&
+    h("span", { class: "grid-mark", title: "may be several" }, "several")), input,
+  options && h("datalist", { id: list }, options.map((option) => h("option", { value: option }))),
+  h("span", { class: "hint", id: `about-${name}` }, about(name, schema, one), options && GRID.includes(name)
+    ? ` (${options.slice(0, 12).join(", ")})` : ""), h("span", { class: "wrong", role: "alert" }));
+  return [input, row];
+}
+
+function about(name, schema, one) {
+  const range = one.minimum !== undefined ? `, ${one.minimum} to ${one.maximum}` : "";
+  return `${schema.description ?? one.description ?? ""}${range}${name === "tags" ? ": name:value, name:value" : ""}`;
+}
+
+// What the field says, undefined where it is empty. What cannot be read is sent as it is: the service says what is wrong.
+function read(name, schema, input) {
+  const one = scalar(schema);
+  const types = [one.type].flat();
+  if (types.includes("boolean")) return input.checked === fallback(schema) ? undefined : input.checked;
+  const text = input.value.trim();
+  if (!text) return undefined;
+  const value = (part) => types.includes("integer") || types.includes("number")
+    ? (part !== "" && Number.isFinite(Number(part)) ? Number(part) : part) : part;
+  if (name === "tags") {
+    return Object.fromEntries(text.split(",").map((pair) => pair.trim()).filter(Boolean).map((pair) =>
+      [pair.split(":")[0].trim(), pair.split(":").slice(1).join(":").trim()]));
+  }
+  if (!GRID.includes(name) || !text.includes(",")) return value(text);
+  return text.split(",").map((part) => part.trim()).filter(Boolean).map(value);
+}
