@@ -19,34 +19,42 @@ def pyramid(plane: Plane) -> tuple[Plane, Plane]:
 
 
 @njit(cache=True, nogil=True)
-def _at_quarter(x, r, height, width, reach, price, out):
-    """Full search: for each block of 16, 8x8 samples around it, +-reach. price: SAD per binary digit of a vector.
-
-    x, r: flat planes of height x width."""
-    m = MARGIN // 4
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            y0, x0 = 4 * i - 2 + m, 4 * j - 2 + m
-            best = np.int64(_FAR)
-            for vy in range(-min(reach, y0), min(reach, height - 8 - y0) + 1):
-                price_y = price * _DIGITS[abs(vy)]
-                row = (y0 + vy) * width + x0
-                for vx in range(-min(reach, x0), min(reach, width - 8 - x0) + 1):
-                    cost = sad8(x, y0 * width + x0, width, r, row + vx, width)
-                    if cost < best:
-                        cost += price_y + price * _DIGITS[abs(vx)]
-                        if cost < best:
-                            best = cost
-                            out[i, j, 0], out[i, j, 1] = vy, vx
-
-
-@njit(cache=True, nogil=True)
 def _difference(x, r, height, width, y, x0, vy, vx):
     """SAD of 8x8 at (y, x0) against r displaced by (vy, vx); _FAR outside."""
     a, b = y + vy, x0 + vx
     if a < 0 or b < 0 or a > height - 8 or b > width - 8:
         return np.int64(_FAR)
     return sad8(x, y * width + x0, width, r, a * width + b, width)
+
+
+@njit(cache=True, nogil=True)
+def _at_quarter(x, r, height, width, reach, price, out):
+    """Search every second row and every column within +-reach, then the rows next to the best.
+
+    For each block of 16 it compares 8x8 samples around it. x, r: flat planes of height x width. price: SAD per binary
+    digit of a vector."""
+    m = MARGIN // 4
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            y, x0 = 4 * i - 2 + m, 4 * j - 2 + m
+            best, by, bx = _FAR, 0, 0
+            for vy in range(-(min(reach, y) & ~1), min(reach, height - 8 - y) + 1, 2):
+                price_y = price * _DIGITS[abs(vy)]
+                row = (y + vy) * width + x0
+                for vx in range(-min(reach, x0), min(reach, width - 8 - x0) + 1):
+                    cost = sad8(x, y * width + x0, width, r, row + vx, width) + price_y
+                    if cost < best:
+                        cost += price * _DIGITS[abs(vx)]
+                        if cost < best:
+                            best, by, bx = cost, vy, vx
+            cy, cx = by, bx
+            for q in range(6):
+                vy, vx = cy + (q // 3) * 2 - 1, cx + q % 3 - 1
+                cost = (_difference(x, r, height, width, y, x0, vy, vx)
+                        + price * (_DIGITS[min(abs(vy), 63)] + _DIGITS[min(abs(vx), 63)]))
+                if cost < best:
+                    best, by, bx = cost, vy, vx
+            out[i, j, 0], out[i, j, 1] = by, bx
 
 
 @njit(cache=True, nogil=True)

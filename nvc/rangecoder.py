@@ -396,13 +396,15 @@ class Decoder:
         return int(self.state[POS]) == self.data.size + 6
 
 
-def fresh_contexts(probabilities: NDArray[np.floating] | int, confidence: int = 0) -> NDArray[np.int32]:
+def fresh_contexts(probabilities: NDArray[np.floating] | int,
+                   confidence: NDArray[np.integer] | int = 0) -> NDArray[np.int32]:
     """Fresh adaptive contexts int32 [C, 3]: C of them at 1/2, or at the given probabilities [C] of a 0.
 
-    confidence: how many bits they count as having seen, 0..127; more makes them adapt more slowly at first."""
+    confidence: how many bits it (or each) counts as having seen, 0..127; more makes them adapt more slowly at first."""
     p = np.full(probabilities, 0.5) if isinstance(probabilities, int) else np.asarray(probabilities, np.float64)
     fixed = np.clip(np.rint(p * TOTAL), 1, TOTAL - 1).astype(np.int32)
-    return np.ascontiguousarray(np.stack([fixed, fixed, np.full_like(fixed, confidence)], axis=1))
+    seen = np.broadcast_to(confidence, fixed.shape).astype(np.int32)
+    return np.ascontiguousarray(np.stack([fixed, fixed, seen], axis=1))
 
 
 def warm() -> None:

@@ -189,7 +189,9 @@ def _satd_price(satd, bits, samples):
 
 @njit(cache=True, nogil=True)
 def _search_one(scene, k, y, x, n, py, px, table, price, starts, count, v):
-    """The vector for reference k: v int64 [2]; starts int64 [count, 2]; (py, px) the prediction; price: SATD a bit."""
+    """The vector for reference k, v int64 [2], from starts int64 [count, 2]; -> its cost in SATD.
+
+    (py, px): the prediction; table [2 component, 15]: bits of differences; price: SATD a bit is worth."""
     best, vy, vx = _BIG, np.int64(0), np.int64(0)
     half = 0.5 * price                     # SATD of noise is about twice its SAD
     for s in range(count):
@@ -225,6 +227,7 @@ def _search_one(scene, k, y, x, n, py, px, table, price, starts, count, v):
             if vy == cy and vx == cx:
                 break
     v[0], v[1] = vy, vx
+    return best
 
 
 @njit(cache=True, nogil=True)
@@ -236,23 +239,23 @@ def _pair_cost(scene, y, x, n, predicted, tables, spread, price, v):
 
 @njit(cache=True, nogil=True)
 def _refine_pair(scene, y, x, n, predicted, tables, spread, price, v, best):
-    """Move both vectors v int64 [4] in turns, by quarter samples, while the cost falls."""
-    still = 0
-    for turn in range(8):
-        k = 2 * (turn & 1)
-        cy, cx = v[k], v[k + 1]
-        by, bx = cy, cx
-        for q in range(8):
-            m = q + (q > 3)
-            v[k], v[k + 1] = cy + m // 3 - 1, cx + m % 3 - 1
-            cost = _pair_cost(scene, y, x, n, predicted, tables, spread, price, v)
-            if cost < best:
-                best, by, bx = cost, v[k], v[k + 1]
-        v[k], v[k + 1] = by, bx
-        still = still + 1 if by == cy and bx == cx else 0
-        if still == 2:
-            break
-    return best
+    """Move both vectors v int64 [4] in turns, by three and then by one quarter sample, while the cost falls."""
+    for step in (3, 1):
+        still = 0
+        for turn in range(8):
+            k = 2 * (turn & 1)
+            cy, cx = v[k], v[k + 1]
+            by, bx = cy, cx
+            for q in range(8):
+                m = q + (q > 3)
+                v[k], v[k + 1] = cy + (m // 3 - 1) * step, cx + (m % 3 - 1) * step
+                cost = _pair_cost(scene, y, x, n, predicted, tables, spread, price, v)
+                if cost < best:
+                    best, by, bx = cost, v[k], v[k + 1]
+            v[k], v[k + 1] = by, bx
+            still = still + 1 if by == cy and bx == cx else 0
+            if still == 2:
+                break
 
 
 @njit(cache=True, nogil=True)
@@ -308,6 +311,7 @@ def _best_leaf(scene, contexts, grid, temporal, spans, hints, table, weight, y8,
 
     predicted, spread = np.empty(4, np.int64), np.zeros(2, np.int64)
     col = temporal[y8 + (n8 >> 1), x8 + (n8 >> 1)]
+    single = _BIG                          # SATD cost of the better reference alone
     for k in range(references):
         py, px, spread[k] = vectors.predicted(grid, temporal, y8, x8, n8, k)
         predicted[2 * k], predicted[2 * k + 1] = py, px
@@ -327,7 +331,8 @@ def _best_leaf(scene, contexts, grid, temporal, spans, hints, table, weight, y8,
             for j in range(x8 >> 1, (x8 + n8 + 1) >> 1):
                 starts[m, 0], starts[m, 1] = hints[k, i, j, 0], hints[k, i, j, 1]
                 m += 1
-        _search_one(scene, k, y, x, n, py, px, table[0, spread[k]], price_satd, starts, m, v)
+        cost = _search_one(scene, k, y, x, n, py, px, table[0, spread[k]], price_satd, starts, m, v)
+        single = min(single, cost)
         seeds[k, 0], seeds[k, 1] = v[0], v[1]
         trial[MODE], trial[V0Y + 2 * k], trial[V0X + 2 * k] = k, v[0], v[1]
         price = (_bits(scene, y, x, n, trial) + modes[k]
@@ -349,7 +354,7 @@ def _best_leaf(scene, contexts, grid, temporal, spans, hints, table, weight, y8,
             if cost < least:
                 least = cost
                 vectors.copy(pair, trial[V0Y:])
-        if least < _BIG:
+        if least < 1.15 * single:
             _refine_pair(scene, y, x, n, predicted, table[1], spread, price_satd, pair, least)
             trial[MODE] = BOTH
             vectors.copy(trial[V0Y:], pair)
@@ -359,7 +364,8 @@ def _best_leaf(scene, contexts, grid, temporal, spans, hints, table, weight, y8,
             if price < best:
                 best, merged = price, np.int64(0)
                 vectors.copy(leaf, trial)
-    price = intra + _bits_intra(scene, y, x, n)
+    # Chroma loses its prediction too, and what the prediction tells of the latents: half as much again.
+    price = intra + 1.5 * _bits_intra(scene, y, x, n)
     if price < best:
         best, merged = price, np.int64(0)
         leaf[MODE] = INTRA
@@ -434,7 +440,7 @@ def _decide(scene, contexts, grid, temporal, spans, hints, weight):
 
 
 def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int], step: float,
-           weight: float = 1.0, enough: float = 4.0) -> MotionField:
+           weight: float = 1.0, enough: float = 2.0) -> MotionField:
     """The motion field for a picture's luma [H, W] (multiples of 16), predicted from one or two references.
 
     spans: as in MotionField. step: the quantiser's. weight: what a bit of motion counts against one of the residual.
@@ -455,7 +461,7 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
     scene = Scene(x.reshape(-1), width, height, first.phases.reshape(-1), second.phases.reshape(-1),
                   (height + 2 * REACH) * pitch, pitch, np.full(64, 128, np.uint8), 4.0 / step**2, enough)
     grid = vectors.empty_grid(height // 8, width // 8)
-    _decide(scene, vectors.start_contexts(spans), grid, vectors.temporal_motion(references, distances), distances,
+    _decide(scene, vectors.start_contexts(), grid, vectors.temporal_motion(references, distances), distances,
             hints, weight)
     return vectors.field_of(grid, spans)
 

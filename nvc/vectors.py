@@ -13,8 +13,9 @@ right, up left, zero. Vectors are predicted by the component-wise median of left
 reference gets the vector for the other one filled in on the same straight line through time, so that every block can
 serve as a neighbour for both.
 
-One function walks this for three directions: ENCODE and DECODE with the range coder, MEASURE adds up what it would
-cost. Decoding ends after a bounded number of steps whatever the bytes are, and gives vectors within VECTOR_MAX.
+One function walks this for all directions: ENCODE and DECODE with the range coder, MEASURE adds up what it would
+cost, TALLY counts what each context sees. Decoding ends after a bounded number of steps whatever the bytes are, and
+gives vectors within VECTOR_MAX.
 """
 from __future__ import annotations
 
@@ -26,10 +27,24 @@ from numpy.typing import NDArray
 
 from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
 from nvc.motion import VECTOR_MAX, MotionField, Reference
-from nvc.rangecoder import FAST, SLOW, Decoder, Encoder, adapt, fresh_contexts, get_bit, get_raw, put_bit, put_raw
+from nvc.rangecoder import FAST, SLOW, Decoder, Encoder, adapt, get_bit, get_raw, put_bit, put_raw
+from nvc.vector_contexts import (
+    C_BOTH,
+    C_DIGITS,
+    C_INDEX,
+    C_INTRA,
+    C_MERGE,
+    C_SECOND,
+    C_SPLIT,
+    C_WHICH,
+    CANDIDATES,
+    CONTEXTS,
+    DIGITS_MAX,
+    start_contexts,
+)
 from picture import Picture
 
-ENCODE, DECODE, MEASURE = 0, 1, 2
+ENCODE, DECODE, MEASURE, TALLY = 0, 1, 2, 3
 COST_UNIT = 4096              # MEASURE counts in 1/4096 bit, in state[0]
 
 # What the walk knows of each 8x8 block, int16 [H/8 + 2, W/8 + 6, 7]: one row above, one column left, five right of the
@@ -37,19 +52,6 @@ COST_UNIT = 4096              # MEASURE counts in 1/4096 bit, in state[0]
 MODE, V0Y, V0X, V1Y, V1X, DEPTH, MERGED = range(7)
 NONE = -1
 TOP, LEFT = 1, 1
-CANDIDATES = 6
-
-# Contexts.
-C_SPLIT = 0                              # [32 or 16][neighbours split further: 0..2]
-C_MERGE = C_SPLIT + 6                    # [32, 16, 8][neighbours merged: 0..2]
-C_INDEX = C_MERGE + 9                    # [length of the list: 0..6][place in it]
-C_INTRA = C_INDEX + 7 * CANDIDATES           # [neighbours intra: 0..2]
-C_BOTH = C_INTRA + 3                     # [neighbours both: 0..2]
-C_WHICH = C_BOTH + 3                     # [backward neighbours - forward neighbours + 2]
-C_DIGITS = C_WHICH + 5                   # [both?][how much the neighbours differ: 0..2][y, x][digits so far: 0..13]
-_DIGITS_MAX = 14                         # |difference| < 2**14
-C_SECOND = C_DIGITS + 2 * 3 * 2 * _DIGITS_MAX        # [digits]
-CONTEXTS = C_SECOND + _DIGITS_MAX + 1
 
 # Cost in bits of coding a 0 with probability (i + 0.5) / 2048.
 COST = (-np.log2((np.arange(2048) + 0.5) / 2048)).astype(np.float32)
@@ -58,12 +60,15 @@ _COST_INT = np.rint(COST * COST_UNIT).astype(np.int64)
 
 @njit(cache=True, nogil=True)
 def code_bit(direction, state, buffer, contexts, c, bit):
-    """Encode, decode or measure one adaptive bit; -> the bit."""
+    """Encode, decode, measure or count one adaptive bit; -> the bit."""
     if direction == ENCODE:
         put_bit(state, buffer, contexts, c, bit)
         return bit
     if direction == DECODE:
         return get_bit(state, buffer, contexts, c)
+    if direction == TALLY:
+        contexts[c, bit] += 1
+        return bit
     p = (contexts[c, FAST] + contexts[c, SLOW]) >> 6
     state[0] += _COST_INT[p] if bit == 0 else _COST_INT[2047 - p]
     adapt(contexts, c, bit)
@@ -86,7 +91,7 @@ def _code_difference(direction, state, buffer, contexts, base, d):
     """One component of a vector difference; base: its first context in C_DIGITS. -> the difference."""
     a = abs(d)
     digits = 0
-    while digits < _DIGITS_MAX:
+    while digits < DIGITS_MAX:
         if code_bit(direction, state, buffer, contexts, base + digits, np.int64((a >> digits) != 0)) == 0:
             break
         digits += 1
@@ -207,7 +212,7 @@ def predicted(grid, temporal, y, x, n, k):
 
 @njit(cache=True, nogil=True)
 def digits_context(both, spread, component):
-    return C_DIGITS + ((both * 3 + spread) * 2 + component) * _DIGITS_MAX
+    return C_DIGITS + ((both * 3 + spread) * 2 + component) * DIGITS_MAX
 
 
 @njit(cache=True, nogil=True)
@@ -411,11 +416,6 @@ def temporal_motion(references: Sequence[Reference], spans: NDArray[np.int64]) -
     return temporal
 
 
-def start_contexts(spans: tuple[int, int]) -> NDArray[np.int32]:
-    """The contexts that a picture begins with."""
-    return fresh_contexts(CONTEXTS)
-
-
 def checked(spans: tuple[int, int], references: Sequence[Reference]) -> NDArray[np.int64]:
     if len(references) not in (1, 2) or spans[0] == 0 or (spans[1] != 0) != (len(references) == 2):
         raise ValueError(f"spans must be non-zero for each of {len(references)} references, got {spans}")
@@ -435,7 +435,7 @@ def encode_field(encoder: Encoder, field: MotionField, references: Sequence[Refe
     source = _grid_of(np.ascontiguousarray(field.mode), np.ascontiguousarray(field.vectors), spans)
     grid = empty_grid(h8, w8)
     encoder.reserve(h8 * w8 * 16)
-    _walk(ENCODE, encoder.state, encoder.buffer, start_contexts(field.spans), grid,
+    _walk(ENCODE, encoder.state, encoder.buffer, start_contexts(), grid,
           temporal_motion(references, spans), spans, source)
     return field_of(grid, field.spans)
 
@@ -446,7 +446,7 @@ def decode_field(decoder: Decoder, spans: tuple[int, int], references: Sequence[
     Bad bytes give some field: look at decoder.overrun. Raises ValueError if the spans do not fit the references."""
     distances = checked(spans, references)
     grid = empty_grid(references[0].height // 8, references[0].width // 8)
-    _walk(DECODE, decoder.state, decoder.data, start_contexts(spans), grid,
+    _walk(DECODE, decoder.state, decoder.data, start_contexts(), grid,
           temporal_motion(references, distances), distances, grid)
     return field_of(grid, spans)
 
@@ -457,14 +457,25 @@ def field_of(grid: NDArray[np.int16], spans: tuple[int, int]) -> MotionField:
                        spans)
 
 
-def field_bits(field: MotionField, references: Sequence[Reference]) -> float:
-    """What the field costs, in bits, without coding it."""
+def _walked(direction: int, field: MotionField, references: Sequence[Reference], contexts: NDArray[np.int32]) -> int:
     spans = checked(field.spans, references)
     state = np.zeros(3, np.int64)
     source = _grid_of(np.ascontiguousarray(field.mode), np.ascontiguousarray(field.vectors), spans)
-    _walk(MEASURE, state, np.zeros(1, np.uint8), start_contexts(field.spans), empty_grid(*field.mode.shape),
+    _walk(direction, state, np.zeros(1, np.uint8), contexts, empty_grid(*field.mode.shape),
           temporal_motion(references, spans), spans, source)
-    return float(state[0]) / COST_UNIT
+    return int(state[0])
+
+
+def field_bits(field: MotionField, references: Sequence[Reference]) -> float:
+    """What the field costs, in bits, without coding it."""
+    return _walked(MEASURE, field, references, start_contexts()) / COST_UNIT
+
+
+def tally(field: MotionField, references: Sequence[Reference]) -> NDArray[np.int32]:
+    """int32 [CONTEXTS, 2]: how many 0s and 1s each context sees in the field."""
+    counts = np.zeros((CONTEXTS, 3), np.int32)
+    _walked(TALLY, field, references, counts)
+    return counts[:, :2]
 
 
 def warm() -> None:
