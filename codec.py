@@ -95,10 +95,9 @@ class Nvc:
         """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
         into memory, since it is coded several times."""
         if settings.bitrate_mbps is not None or settings.psnr_db is not None:
-            from metrics import frame_metrics
+            from metrics import frame_psnr
 
-            return choose_quality(list(pictures), info, settings, progress,
-                                  lambda a, b: float(frame_metrics(a, b)["psnr"] or 0.0))
+            return choose_quality(list(pictures), info, settings, progress, frame_psnr)
         return encode_clip(pictures, info, settings, progress)
 
     def decode(self, data: bytes, progress: Report = no_report) -> Decoded:

@@ -58,17 +58,28 @@ def ssim_db(ssim: float) -> float:
     return min(MAX_DB, -10 * math.log10(1 - ssim)) if ssim < 1 else MAX_DB
 
 
-def frame_metrics(reference: Picture, distorted: Picture) -> dict[str, float | None]:
-    """Of one picture: psnr, psnr_y, psnr_u, psnr_v (dB), mse_y, mse_u, mse_v, ssim, ms_ssim (luma).
-
-    ssim is None under 11 lines or columns, ms_ssim under 161.  MetricsError when the sizes differ.
-    """
+def plane_errors(reference: Picture, distorted: Picture) -> dict[str, float]:
+    """Mean squared error of each plane, by its name.  MetricsError when the sizes differ."""
     errors = {}
     for name, a, b in zip(PLANES, reference, distorted, strict=True):
         if a.shape != b.shape:
             raise MetricsError(f"{name}: the reference is {_size(a)}, the distorted picture {_size(b)}")
         difference = np.subtract(a, b, dtype=np.float64).ravel()
         errors[name] = float(difference @ difference) / difference.size
+    return errors
+
+
+def frame_psnr(reference: Picture, distorted: Picture) -> float:
+    """PSNR of one picture in dB, the planes weighted 6:1:1; what rate control aims at."""
+    return weighted(**{name: psnr(mse) for name, mse in plane_errors(reference, distorted).items()})
+
+
+def frame_metrics(reference: Picture, distorted: Picture) -> dict[str, float | None]:
+    """Of one picture: psnr, psnr_y, psnr_u, psnr_v (dB), mse_y, mse_u, mse_v, ssim, ms_ssim (luma).
+
+    ssim is None under 11 lines or columns, ms_ssim under 161.  MetricsError when the sizes differ.
+    """
+    errors = plane_errors(reference, distorted)
     ratios = {name: psnr(mse) for name, mse in errors.items()}
     ssim, ms_ssim = ssim_and_ms_ssim(reference.y, distorted.y)
     return {

@@ -262,3 +262,9 @@ def test_one_clip_may_come_from_standard_input(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "metrics.py", a, "-"], cwd=ROOT, stdin=source, capture_output=True)
     assert done.returncode == 0, os.fsdecode(done.stderr)
     assert done.stdout.startswith(b"2 pictures\n")
+
+
+def test_frame_psnr_is_the_psnr_of_frame_metrics() -> None:
+    rng = np.random.default_rng(3)
+    a, b = (Picture(*(rng.integers(0, 256, shape, np.uint8) for shape in ((32, 48), (16, 24), (16, 24)))) for _ in "ab")
+    assert metrics.frame_psnr(a, b) == metrics.frame_metrics(a, b)["psnr"]
