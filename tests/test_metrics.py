@@ -14,7 +14,7 @@ from pytorch_msssim import ms_ssim as oracle_ms_ssim
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from media.ssim import ssim_and_ms_ssim
-from metrics import ClipMetrics, MetricsError, frame_metrics, main, psnr, rate_metrics, ssim_db
+from metrics import ClipMetrics, MetricsError, frame_metrics, frame_psnr, main, psnr, rate_metrics, ssim_db
 from picture import ClipInfo, Picture
 from video import Y4MWriter
 
@@ -267,4 +267,4 @@ def test_one_clip_may_come_from_standard_input(tmp_path: Path) -> None:
 def test_frame_psnr_is_the_psnr_of_frame_metrics() -> None:
     rng = np.random.default_rng(3)
     a, b = (Picture(*(rng.integers(0, 256, shape, np.uint8) for shape in ((32, 48), (16, 24), (16, 24)))) for _ in "ab")
-    assert metrics.frame_psnr(a, b) == metrics.frame_metrics(a, b)["psnr"]
+    assert frame_psnr(a, b) == frame_metrics(a, b)["psnr"]
