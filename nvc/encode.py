@@ -36,7 +36,6 @@ from picture import ClipInfo, Picture
 
 QUALITY_MAX = 63
 MINI_GOP = 16                           # saves 3 % against 8 on eight clips of 33 pictures, on each of them
-EFFORT_MAX = 3
 T_COARSEST, T_FINEST = 106, 8           # step indices of qualities 0 and 63: Δ = 99 … 1.4
 THRIFT = {"I": 0.16, "P": 0.19, "B": 0.28}      # λ of quantisation in Δ²: less in pictures that others copy
 FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS) + 1)]
@@ -52,8 +51,8 @@ def check(settings: Settings) -> None:
     """SettingsError names the setting that is out of its range."""
     if not 0 <= settings.quality <= QUALITY_MAX:
         raise SettingsError(f"quality is {settings.quality}, expected 0…{QUALITY_MAX}")
-    if not 0 <= settings.effort <= EFFORT_MAX:
-        raise SettingsError(f"effort is {settings.effort}, expected 0…{EFFORT_MAX}")
+    if settings.effort:     # accepted without effect, it would claim a search that nobody made
+        raise SettingsError(f"effort is {settings.effort}, expected 0: nvc has no other effort yet")
     if settings.structure not in STRUCTURES:
         raise SettingsError(f"structure is {settings.structure!r}, expected one of {', '.join(STRUCTURES)}")
     if settings.intra_period < 1:
