@@ -40,6 +40,7 @@ from store import Store
 
 KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
 SWEEP_S = 3600.0        # between two removals of bytes that nothing names
+JSON_TYPE = {"Content-Type": "application/json"}
 CONTENT_TYPES = {".json": "application/json", ".mkv": "video/x-matroska", ".png": "image/png", ".svg": "image/svg+xml",
                  ".csv": "text/csv"}
 
@@ -104,6 +105,18 @@ def told(handler: Callable[[Request], Response]) -> Callable[[Request], Response
             raise Problem(507, "disk-full", "no space left to keep the bytes; nothing was kept") from error
 
     return answer
+
+
+class Told(NamedTuple):
+    """The status document of an experiment as it is sent."""
+
+    state: State
+    body: bytes
+
+    @property
+    def tag(self) -> str:
+        """Its ETag."""
+        return hashlib.sha256(self.body).hexdigest()[:32]
 
 
 class Submission(NamedTuple):
@@ -294,7 +307,8 @@ class Orchestrator:
         if request.wait_s:
             headers["Preference-Applied"] = f"wait={request.wait_s:g}"
             if self._wait(request, experiment_id, lambda: self.store.state(experiment_id) in jobs.TERMINAL or None):
-                return Response(200, self._document(experiment_id), headers)
+                told = self._tell(experiment_id)
+                return Response(200, told.body, {**JSON_TYPE, **headers})
         state = State.QUEUED if new and not request.wait_s else self.store.state(experiment_id)
         return Response(202, {"experiment_id": experiment_id, "status": state, "url": headers["Location"],
                               "events": f"/experiment/{experiment_id}/events"}, {**headers, "Retry-After": "1"})
@@ -327,22 +341,20 @@ class Orchestrator:
 
     def get_status(self, request: Request) -> Response:
         experiment_id = request.params["id"]
-        document = self._document(experiment_id)
-        tag = etag_of(document)
+        told = self._tell(experiment_id)
         headers = {}
-        if request.wait_s and document["status"] not in jobs.TERMINAL:
-            known = request.headers.get("if-none-match", f'"{tag}"')
+        if request.wait_s and told.state not in jobs.TERMINAL:
+            known = request.headers.get("if-none-match", f'"{told.tag}"')
             headers["Preference-Applied"] = f"wait={request.wait_s:g}"
 
-            def changed() -> dict[str, Any] | None:
-                fresh = self._document(experiment_id)
-                return None if f'"{etag_of(fresh)}"' in known else fresh
+            def changed() -> Told | None:
+                fresh = self._tell(experiment_id)
+                return None if f'"{fresh.tag}"' in known else fresh
 
-            document = self._wait(request, experiment_id, changed) or document
-            tag = etag_of(document)
-        if document["status"] not in jobs.TERMINAL:
+            told = self._wait(request, experiment_id, changed) or told
+        if told.state not in jobs.TERMINAL:
             headers["Retry-After"] = "1"
-        return Response(200, document, headers, etag=tag)
+        return Response(200, told.body, {**JSON_TYPE, **headers}, etag=told.tag)
 
     def get_events(self, request: Request) -> Response:
         experiment_id = request.params["id"]
@@ -465,17 +477,17 @@ class Orchestrator:
 
     # --- small parts -----------------------------------------------------------------------------------------------
 
-    def _document(self, experiment_id: str) -> dict[str, Any]:
+    def _tell(self, experiment_id: str) -> "Told":
+        """The whole document of an experiment, or of a run of a grid. Raises UnknownExperiment."""
         found = self.store.experiment(experiment_id)
-        if found.grid:
-            analysis = self.analyses.of(found.id, found.document, found.grid)
-            document = documents.grid(found, analysis, self.conductor.live_progress)
-        else:
-            document = documents.status(found, self.conductor.live_progress)
+        document = (documents.grid if found.grid else documents.status)(found, self.conductor.live_progress)
         of = (found.origin or {}).get("rerun_of")
         if of is not None and found.id == experiment_id:
             document["rerun"] = documents.repetition(of, self.store.grid(found.id), self.store.grid(of))
-        return document
+        body = storage.dump(document) or ""
+        if found.grid:
+            body = f"{body[:-1]},{self.analyses.of(found.id, found.document, found.grid)[1:]}"
+        return Told(document["status"], f"{body}\n".encode())
 
     def _wait(self, request: Request, experiment_id: str, look: Callable[[], Any]) -> Any:
         """What `look` gives once it gives something, or None when the client's patience, or the client, is gone."""
@@ -571,10 +583,6 @@ def integer_of(request: Request, name: str, default: int, low: int, high: int) -
 
 def cursor_of(request: Request) -> int | None:
     return integer_of(request, "cursor", 0, 0, 10**17) if "cursor" in request.query else None
-
-
-def etag_of(document: dict[str, Any]) -> str:
-    return hashlib.sha256((storage.dump(document) or "").encode()).hexdigest()[:32]
 
 
 def sort_keys(value: Any) -> Any:

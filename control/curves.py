@@ -6,6 +6,7 @@ them; a BD-rate that would be no measurement is null and has a reason.
 """
 
 import functools
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -33,17 +34,17 @@ class Analyses:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[int, Document]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
-    def of(self, experiment_id: str, document: Mapping[str, Any], runs: Sequence[GridRun]) -> Document:
-        """{"curves", "bd_rate"} of the runs so far."""
+    def of(self, experiment_id: str, document: Mapping[str, Any], runs: Sequence[GridRun]) -> str:
+        """`analyse` of the runs so far, as JSON: with many curves it is so large that it is written only once."""
         ended = sum(run.state in TERMINAL for run in runs)
         with self._lock:
             kept = self._kept.get(experiment_id)
             if kept is not None and kept[0] == ended:
                 self._kept.move_to_end(experiment_id)
                 return kept[1]
-        made = analyse(document, runs)
+        made = json.dumps(analyse(document, runs), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         with self._lock:
             self._kept[experiment_id] = (ended, made)
             if len(self._kept) > MAX_KEPT:

@@ -22,14 +22,13 @@ def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | No
     return head | {"status": record.run.state} | _clone(experiment) | _run(experiment, record, progress)
 
 
-def grid(experiment: Experiment, analysis: dict[str, Any], progress: Callable[[str], dict[str, Any] | None]
-         ) -> dict[str, Any]:
-    """The whole document of a grid, but for what each run measured picture by picture, which each run's own document
-    has. `analysis` is curves.analyse of the grid."""
+def grid(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
+    """The whole document of a grid, but for its curves and BD-rates (curves.analyse), and for what each run measured
+    picture by picture, which each run's own document has."""
     return {
         "experiment_id": experiment.id, "status": experiment.state, "label": experiment.label,
         **_clone(experiment), "settings": experiment.document, "counts": counts(experiment),
-        "runs": [_grid_run(run, progress) for run in experiment.grid], **analysis,
+        "runs": [_grid_run(run, progress) for run in experiment.grid],
         "timeline": {"accepted": jobs.timestamp(experiment.accepted_s),
                      "finished": jobs.timestamp(experiment.finished_s)},
     }

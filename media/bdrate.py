@@ -46,43 +46,49 @@ def bd_rate(anchor: Sequence[Point], test: Sequence[Point], method: str = "pchip
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     curves = []
     for name, points in (("anchor", anchor), ("test", test)):
-        if problem := _problem(name, points):
-            return BDRate(None, 0.0, None, problem)
-        rates, qualities = np.array(sorted(points), np.float64).T
-        curves.append((qualities, np.log10(rates)))
-    (q_anchor, r_anchor), (q_test, r_test) = curves
-    low, high = float(max(q_anchor[0], q_test[0])), float(min(q_anchor[-1], q_test[-1]))
+        problem, qualities, area = _curve(tuple((rate, quality) for rate, quality in points), method)
+        if problem:
+            return BDRate(None, 0.0, None, f"{name}: {problem}")
+        curves.append((qualities, area))
+    (q_anchor, anchor_area), (q_test, test_area) = curves
+    low, high = max(q_anchor[0], q_test[0]), min(q_anchor[-1], q_test[-1])
     if high <= low:
         return BDRate(None, 0.0, None, "the curves reach no quality in common")
-    overlap = (high - low) / float(max(q_anchor[-1], q_test[-1]) - min(q_anchor[0], q_test[0]))
+    overlap = (high - low) / (max(q_anchor[-1], q_test[-1]) - min(q_anchor[0], q_test[0]))
     if overlap < MIN_OVERLAP:
         reason = f"the curves share {100 * overlap:.0f} % of their quality range, under {100 * MIN_OVERLAP:.0f} %"
         return BDRate(None, overlap, (low, high), reason)
-    test_area = _integral(tuple(q_test), tuple(r_test), method)(low, high)
-    area = test_area - _integral(tuple(q_anchor), tuple(r_anchor), method)(low, high)
-    return BDRate(100 * math.expm1(math.log(10) * area / (high - low)), overlap, (low, high))
-
-
-def _problem(name: str, points: Sequence[Point]) -> str:
-    """Why these points are no curve, or ""."""
-    if len(points) < MIN_POINTS:
-        return f"{name}: {len(points)} points, at least {MIN_POINTS} are needed"
-    for rate, quality in points:
-        if not (math.isfinite(rate) and rate > 0 and math.isfinite(quality)):
-            return f"{name}: the point ({rate:g}, {quality:g}) is not a rate above 0 and a finite quality"
-    ordered = sorted(points)
-    for (rate, quality), (next_rate, next_quality) in itertools.pairwise(ordered):
-        if next_rate == rate or next_quality <= quality:
-            return f"{name}: not monotone: {quality:g} at rate {rate:g}, then {next_quality:g} at rate {next_rate:g}"
-    return ""
+    mean = (test_area(low, high) - anchor_area(low, high)) / (high - low)
+    return BDRate(100 * math.expm1(math.log(10) * mean), overlap, (low, high))
 
 
 @functools.lru_cache(maxsize=4096)  # in a matrix each curve meets every other
-def _integral(q: tuple[float, ...], r: tuple[float, ...], method: str) -> Callable[[float, float], float]:
+def _curve(points: tuple[Point, ...], method: str) -> tuple[str, Sequence[float], Callable[[float, float], float]]:
+    """Why these points are no curve, or ""; their qualities in order; the integral of log rate over quality."""
+    if problem := _problem(points):
+        return problem, (), lambda low, high: math.nan
+    rates, qualities = np.array(sorted(points), np.float64).T
+    return "", qualities.tolist(), _integral(qualities, np.log10(rates), method)
+
+
+def _problem(points: Sequence[Point]) -> str:
+    """Why these points are no curve, or ""."""
+    if len(points) < MIN_POINTS:
+        return f"{len(points)} points, at least {MIN_POINTS} are needed"
+    for rate, quality in points:
+        if not (math.isfinite(rate) and rate > 0 and math.isfinite(quality)):
+            return f"the point ({rate:g}, {quality:g}) is not a rate above 0 and a finite quality"
+    ordered = sorted(points)
+    for (rate, quality), (next_rate, next_quality) in itertools.pairwise(ordered):
+        if next_rate == rate or next_quality <= quality:
+            return f"not monotone: {quality:g} at rate {rate:g}, then {next_quality:g} at rate {next_rate:g}"
+    return ""
+
+
+def _integral(qualities: np.ndarray, rates: np.ndarray, method: str) -> Callable[[float, float], float]:
     """The definite integral of log rate over quality, as a function of the bounds."""
     from scipy import interpolate  # takes half a second, which programs that never ask for it need not wait
 
-    qualities, rates = np.array(q), np.array(r)
     if method == "cubic":  # one polynomial of degree 3 fitted to all points; about the mean it is well conditioned
         middle = float(qualities.mean())
         antiderivative = np.polynomial.Polynomial.fit(qualities - middle, rates, 3).integ()

@@ -92,7 +92,7 @@ export class Sweep {
       h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, names.map((anchor, row) => h("tr", {}, h("th", { scope: "row" }, anchor),
         names.map((test, column) => row === column ? h("td", { class: "same" }, "–")
-          : matrixCell(this.cell(row, column)))))));
+          : matrixCell(this.cell(row, column))))))));
   }
 
   saveMatrix() {
