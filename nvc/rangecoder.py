@@ -54,6 +54,7 @@ MAX_SYMBOL = 32767            # largest magnitude that the escape can carry
 _LOW_MASK = BOTTOM - 1
 _ESCAPE_BITS = 14             # longest Exp-Golomb prefix: |symbol| - R <= 2**15 - 1
 _BYTES_PER_SYMBOL = 8         # 16 bits for the escape's slot, 1 sign, 14 + 15 Exp-Golomb, rounded up
+_ONE = np.int64(1)            # numba compiles functions for a plain 1 once more
 _LUT_BITS = 8                 # the decoder finds its first slot by the top 8 of 16 bits
 
 LOW, RANGE, POS = 0, 1, 2     # fields of a coder's state; a decoder keeps value in LOW
@@ -158,7 +159,7 @@ def put_symbols(state, buffer, symbols, indexes, cdf, radius):
                 return i
             slot = 2 * reach + 1
             put_slot(state, buffer, np.int64(cdf[t, slot]), np.int64(cdf[t, slot + 1]))
-            put_raw(state, buffer, np.int64(s < 0), 1)
+            put_raw(state, buffer, np.int64(s < 0), _ONE)
             _put_golomb(state, buffer, abs(s) - reach - 1)
     return symbols.shape[0]
 
@@ -166,13 +167,13 @@ def put_symbols(state, buffer, symbols, indexes, cdf, radius):
 @njit(cache=True, nogil=True)
 def _put_golomb(state, buffer, n):
     """Exp-Golomb of n >= 0: length of n + 1 in unary (a 0 ends it unless at its longest), then its lower bits."""
-    length = 0
+    length = np.int64(0)
     while (n + 1) >> (length + 1):
         length += 1
-        put_raw(state, buffer, 1, 1)
+        put_raw(state, buffer, _ONE, _ONE)
     if length < _ESCAPE_BITS:
-        put_raw(state, buffer, 0, 1)
-    put_raw(state, buffer, (n + 1) - (1 << length), length)
+        put_raw(state, buffer, np.int64(0), _ONE)
+    put_raw(state, buffer, (n + 1) - (_ONE << length), length)
 
 
 @njit(cache=True, nogil=True)
@@ -263,7 +264,7 @@ def get_symbols(state, data, symbols, indexes, cdf, radius, lut):
         s = slot - reach
         if s > reach:
             state[LOW], state[RANGE], state[POS] = value, rng, pos
-            negative = get_raw(state, data, 1)
+            negative = get_raw(state, data, _ONE)
             s = reach + 1 + _get_golomb(state, data)
             if s > MAX_SYMBOL:             # again only by damaged bytes
                 s = np.int64(MAX_SYMBOL)
@@ -277,10 +278,10 @@ def get_symbols(state, data, symbols, indexes, cdf, radius, lut):
 
 @njit(cache=True, nogil=True)
 def _get_golomb(state, data):
-    length = 0
-    while length < _ESCAPE_BITS and get_raw(state, data, 1):
+    length = np.int64(0)
+    while length < _ESCAPE_BITS and get_raw(state, data, _ONE):
         length += 1
-    return (np.int64(1) << length) + get_raw(state, data, length) - 1
+    return (_ONE << length) + get_raw(state, data, length) - 1
 
 
 # ---------------------------------------------------------------- what the rest of the codec uses

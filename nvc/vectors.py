@@ -103,7 +103,7 @@ def _code_difference(direction, state, buffer, contexts, base, d):
     if digits > 2:
         n = digits - 2
         found = (found << n) + _code_raw(direction, state, buffer, a & ((np.int64(1) << n) - 1), n)
-    if _code_raw(direction, state, buffer, np.int64(d < 0), 1):
+    if _code_raw(direction, state, buffer, np.int64(d < 0), np.int64(1)):
         found = -found
     return found
 
@@ -323,7 +323,7 @@ def code_block(direction, state, buffer, contexts, grid, temporal, spans, source
     split = np.int64(1)
     if y + 4 <= h8 and x + 4 <= w8:
         if direction != DECODE:
-            split = np.int64(not _uniform(source, y, x, 4))
+            split = np.int64(not _uniform(source, y, x, np.int64(4)))
         split = code_bit(direction, state, buffer, contexts, split_context(grid, y, x, np.int64(4)), split)
     if not split:
         if direction != DECODE:
@@ -336,7 +336,7 @@ def code_block(direction, state, buffer, contexts, grid, temporal, spans, source
             continue
         split = np.int64(0)
         if direction != DECODE:
-            split = np.int64(not _uniform(source, i, j, 2))
+            split = np.int64(not _uniform(source, i, j, np.int64(2)))
         split = code_bit(direction, state, buffer, contexts, split_context(grid, i, j, np.int64(2)), split)
         n = 1 if split else 2
         for a in range(i, i + 2, n):

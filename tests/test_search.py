@@ -123,6 +123,26 @@ def test_motion_pays():
     assert left < 0.1 * whole
 
 
+def test_more_effort_finds_what_costs_less():
+    """Residual and motion together, by the price that the search minimises."""
+    rng = np.random.default_rng(8)
+    world = textured(rng, 260, 260)
+    before = as_reference(np.ascontiguousarray(world[30:222, 30:222]))
+    shape = (24, 24)
+    drift = np.cumsum(np.cumsum(rng.integers(-2, 3, (2, *shape)), axis=1), axis=2).clip(-60, 60)
+    swirl = MotionField(np.zeros(shape, np.uint8), np.stack([drift, drift], 0).transpose(2, 3, 0, 1).astype(np.int16),
+                        (1, 0))
+    now = np.clip(motion.predict(swirl, [before])[0].y + rng.normal(scale=3, size=(192, 192)), 0, 255).astype(np.uint8)
+    prices = []
+    for effort in range(search.EFFORTS):
+        field = search.search(now, [before], (1, 0), 6.0, effort=effort)
+        left = now.astype(float) - motion.predict(field, [before])[0].y
+        blocks = left.reshape(24, 8, 24, 8).transpose(0, 2, 1, 3)
+        residual = 1.36 * np.log2(1 + 4 * (dctn(blocks, axes=(2, 3), norm="ortho") / 6.0) ** 2).sum()
+        prices.append(residual + vectors.field_bits(field, [before]))
+    assert prices[0] > prices[1] > prices[2]
+
+
 def test_the_coarse_guess_follows_large_motion():
     world = textured(np.random.default_rng(7), 300, 300)
     pyramids = [coarse.pyramid(motion.padded(np.ascontiguousarray(world[a:a + 192, b:b + 192]), MARGIN))

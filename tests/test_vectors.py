@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvc import vectors
+from nvc import vector_contexts, vectors
 from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
 from nvc.motion import VECTOR_MAX, MotionField, Reference
 from nvc.rangecoder import Decoder, Encoder
@@ -81,6 +81,16 @@ def test_no_motion_is_nearly_free():
     field = MotionField(np.full((36, 44), BOTH, np.uint8), np.zeros((36, 44, 2, 2), np.int16), (4, -4))
     _, _, data = through(field, [reference(288, 352)] * 2)
     assert len(data) < 0.02 / 8 * 36 * 44 + 1             # 0.02 bit for each block of 8x8
+
+
+def test_tally_counts_what_is_coded():
+    """A whole block of 32 that merges: not split, merged, the first and only candidate."""
+    field = MotionField(np.full((36, 44), BOTH, np.uint8), np.zeros((36, 44, 2, 2), np.int16), (4, -4))
+    counts = vectors.tally(field, [reference(288, 352)] * 2)
+    split, merge = counts[vector_contexts.C_SPLIT:][:6], counts[vector_contexts.C_MERGE:][:9]
+    assert split.sum(0).tolist() == [99, 0]
+    assert merge.sum(0).tolist() == [0, 99]
+    assert counts.sum() == 198
 
 
 def test_motion_as_of_the_reference_is_nearly_free():
