@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import clips
-from picture import ClipInfo, Picture
+from media.colour import rgb
 from video import open_clip
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +35,6 @@ OUT = HERE / "demo-output"
 START_S = 120.0  # a service that has not said its address by then is broken
 RUN_S = 600.0  # the experiment's own time-out, and then some
 AMPLIFY = 8  # of the difference, which could not be seen otherwise
-LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}  # of R and B
 
 
 class DemoError(Exception):
@@ -106,20 +105,6 @@ def follow(url: str) -> None:
             bar.refresh()
             if time.monotonic() > deadline:
                 raise DemoError(f"the experiment has not ended within {RUN_S:g} s")
-
-
-def rgb(picture: Picture, info: ClipInfo) -> NDArray[np.floating]:
-    """(H, W, 3), 0…255, for looking at."""
-    height, width = picture.y.shape
-    u: NDArray[np.floating]
-    v: NDArray[np.floating]
-    u, v = (plane.repeat(2, 0).repeat(2, 1)[:height, :width].astype(np.float32) - 128 for plane in picture[1:])
-    y: NDArray[np.floating] = picture.y.astype(np.float32)
-    if info.range == "limited":
-        y, u, v = (y - 16) * 255 / 219, u * 255 / 224, v * 255 / 224
-    kr, kb = LUMA_WEIGHTS.get(info.matrix, LUMA_WEIGHTS["bt601"])
-    red, blue = y + 2 * (1 - kr) * v, y + 2 * (1 - kb) * u
-    return np.stack([red, (y - kr * red - kb * blue) / (1 - kr - kb), blue], -1).clip(0, 255)
 
 
 def compare(source: Path, decoded: Path, index: int, out: Path) -> None:

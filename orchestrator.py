@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import jobs
 import service
 import store as storage
-from control import documents, messages, openapi, page, probe
+from control import documents, messages, openapi, page, probe, still
 from control.blobs import SHA256, Blobs
 from control.catalogue import Catalogue, NameReserved, NotFetched, UnknownClip
 from control.conductor import Conductor, NameTaken
@@ -78,6 +78,8 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFetched, 422, "clip-not-fetched"),
     (NameReserved, 409, "name-reserved"),
     (probe.NotAClip, 422, "not-a-video"),
+    (still.NoPicture, 404, "unknown-picture"),
+    (still.Busy, 503, "busy"),
     (NameTaken, 409, "name-taken"),
     (storage.UnknownExperiment, 404, "unknown-experiment"),
     (storage.KeyReused, 422, "idempotency-key-reused"),
@@ -203,6 +205,8 @@ class Orchestrator:
         add("POST", "/experiment/{id}/rerun", self.post_rerun, body=service.JSON, roles=write, waits="prefer")
         add("POST", "/experiment/{id}/clone", self.post_clone, body=service.JSON, roles=write, waits="prefer")
         add("GET", "/experiment/{id}/artifacts/{name}", self.get_artifact, roles=read, produces="*/*")
+        add("GET", "/experiment/{id}/pictures/{index}", self.get_picture, roles=read, produces="image/png", waits=True,
+            query={"of", "against"})
         add("GET", "/experiments", self.get_experiments, roles=read, query={"state", "tag", "limit", "cursor"})
         add("GET", "/clips", self.get_clips, roles=read)
         add("GET", "/clips/{name}", self.get_clip, roles=read)
@@ -405,6 +409,34 @@ class Orchestrator:
             raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name[:100]!r}")
         return service.file_response(self.blobs.path(about["sha256"]), about["sha256"], name=f"{run}-{name}",
                                      content_type=CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream"))
+
+    def get_picture(self, request: Request) -> Response:
+        """One picture of a run's reconstruction or source, or the error of its reconstruction against the source or
+        against the reconstruction of another run of the same clip."""
+        text, of = request.params["index"], request.query.get("of", "reconstruction")
+        other = request.query.get("against")
+        if not text.isascii() or not text.isdigit() or len(text) > 8:
+            raise Problem(404, "unknown-picture", f"index: expected a number from 0 on, got {text[:60]!r}")
+        if of not in ("reconstruction", "source", "error"):
+            raise Problem(400, "invalid-parameter", f"of: expected reconstruction, source or error, got {of[:60]!r}",
+                          field="of")
+        run, index = request.params["id"], int(text)
+        first = self._source_of(run, index) if of == "source" else self._reconstruction_of(run, index)
+        second = None
+        if of == "error":
+            second = self._source_of(run, index) if other is None else self._reconstruction_of(other, index)
+        return Response(200, still.make(first, second), {"Content-Type": "image/png"}, etag=True)
+
+    def _reconstruction_of(self, run: str, index: int) -> tuple[Path, int]:
+        about = self.store.artifact(run, "reconstruction.mkv")
+        if about is None:
+            raise Problem(404, "unknown-artifact", f"run {run[:100]} has kept no reconstruction")
+        return self.blobs.path(about["sha256"]), index
+
+    def _source_of(self, run: str, index: int) -> tuple[Path, int]:
+        found = self.store.run(run)
+        name = f"sha256:{found.clip['sha256']}" if found.clip.get("sha256") else found.clip["name"]
+        return self.catalogue.file(name)[0], index + found.settings["first_frame"]
 
     def get_conservation(self, request: Request) -> Response:
         found = self.store.conservation(integer_of(request, "limit", 1000, 1, 1000))

@@ -7,9 +7,10 @@ them; a BD-rate that would be no measurement is null and has a reason.
 
 import functools
 import json
+import statistics
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,7 @@ def matrix(curves: Sequence[Document]) -> Document:
             per_clip[clip] = [[_cell(anchor, test) for test in points] for anchor in points]
         document["metrics"][quality] = {
             "per_clip": per_clip,
-            "mean": _over_clips(per_clip, len(names), np.mean),
-            "median": _over_clips(per_clip, len(names), np.median),
+            **{average: _over_clips([*per_clip.values()], average) for average in ("mean", "median")},
         }
     return document
 
@@ -115,34 +115,35 @@ def _cell(anchor: Points, test: Points) -> Document:
             "reason": found.reason}
 
 
-def _over_clips(per_clip: Mapping[str, Sequence[Sequence[Document]]], size: int,
-                average: Callable[..., Any]) -> list[list[Document]]:
+def _over_clips(tables: Sequence[Sequence[Sequence[Document]]], average: str) -> list[list[Document]]:
     """One figure for all clips, from those that have one, with the interval that holds it in 95 % of draws of clips."""
-    return [[_average([table[row][column] for table in per_clip.values()], average) for column in range(size)]
-            for row in range(size)]
+    return [[_average(cells, average) for cells in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
 
 
-def _average(cells: Sequence[Document], average: Callable[..., Any]) -> Document:
+def _average(cells: Sequence[Document], average: str) -> Document:
     known = [cell for cell in cells if cell["percent"] is not None]
     if not known:
         reasons = list(dict.fromkeys(cell["reason"] for cell in cells))
         return {"percent": None, "overlap": 0.0, "clips": 0, "interval_95": None,
                 "reason": reasons[0] if len(reasons) == 1 else "no clip has one: " + "; ".join(reasons[:3])}
-    percents = tuple(cell["percent"] for cell in known)
-    interval = _interval(percents, average) if len(known) >= MIN_CLIPS else None
+    percents = [cell["percent"] for cell in known]
     left_out = "" if len(known) == len(cells) else f"{len(cells) - len(known)} of {len(cells)} clips have none"
-    return {"percent": float(average(percents)), "overlap": sum(cell["overlap"] for cell in known) / len(known),
-            "clips": len(known), "interval_95": interval and [*interval], "reason": left_out}
+    return {"percent": statistics.fmean(percents) if average == "mean" else statistics.median(percents),
+            "overlap": statistics.fmean(cell["overlap"] for cell in known), "clips": len(known),
+            "interval_95": _interval(percents, average) if len(known) >= MIN_CLIPS else None, "reason": left_out}
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _interval(percents: tuple[float, ...], average: Callable[..., Any]) -> tuple[float, float]:
-    low, high = np.percentile(average(np.array(percents)[_draws(len(percents))], axis=1), (2.5, 97.5))
-    return float(low), float(high)
+def _interval(percents: Sequence[float], average: str) -> list[float]:
+    drawn = np.array(sorted(percents)) @ _draws(len(percents), average)
+    drawn.sort()
+    return [float(drawn[round(share * (BOOTSTRAPS - 1))]) for share in (0.025, 0.975)]
 
 
 @functools.lru_cache(maxsize=64)
-def _draws(clips: int) -> np.ndarray:
-    """Which clips each draw has: int (BOOTSTRAPS, clips). The same each time, so that a figure does not change between
-    two looks at it."""
-    return np.random.default_rng(0).integers(0, clips, (BOOTSTRAPS, clips))
+def _draws(clips: int, average: str) -> np.ndarray:
+    """What each draw of as many clips, with replacement, makes of their percents in ascending order: weights, float
+    (clips, BOOTSTRAPS). The same each time, so that a figure does not change between two looks at it."""
+    ranks = np.sort(np.random.default_rng(0).integers(0, clips, (BOOTSTRAPS, clips)), axis=1)
+    if average == "median":
+        ranks = ranks[:, [(clips - 1) // 2, clips // 2]]
+    return np.array([np.mean(ranks == clip, axis=1) for clip in range(clips)])

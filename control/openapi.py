@@ -159,6 +159,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ("Idempotency-Key", "Prefer")),
     ("GET", "/experiment/{id}/artifacts/{name}"): Operation(
         "A stream, reconstruction or plot", {200: None, 206: None}, (404, 416), None, ("Range", "If-None-Match")),
+    ("GET", "/experiment/{id}/pictures/{index}"): Operation(
+        "One picture as PNG: of the reconstruction, the source, or their error (white from 32 levels of luma on)",
+        {200: None}, (404,)),
     ("GET", "/experiments"): Operation("Experiments, newest first", {200: _object(
         ("experiments", "next_cursor"), experiments=_list(_named("Summary")), next_cursor=MAYBE_TEXT)}),
     ("GET", "/clips"): Operation("Clips of the library and uploaded ones",
@@ -185,12 +188,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
                                         {200: _named("Conservation")}),
 }
 PATH: dict[str, Schema] = {
-    "id": RUN, "sha256": SHA256,
+    "id": RUN, "sha256": SHA256, "index": {"type": "string", "pattern": "^[0-9]{1,8}$"},
     "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"},
 }
 HEADERS: dict[str, Schema] = {"Idempotency-Key": {"type": "string", "pattern": '^[!#-~][ !#-~]{0,253}[!#-~]?$'}}
 QUERY: dict[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "of": {"enum": ["reconstruction", "source", "error"]}, "against": RUN,
     "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "verbose": TEXT,
 }
 

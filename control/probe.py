@@ -53,12 +53,17 @@ def _died(code: int) -> NoReturn:
     raise NotAClip(f"reading it ended with exit code {code}, which limits on memory and time also cause")
 
 
-def main(paths: Sequence[str]) -> int:
+def limit_this_process() -> None:
+    """From here on this process has little memory and time, and cannot write files."""
     for kind, limit in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CPU, CPU_S),
                         (resource.RLIMIT_NOFILE, OPEN_FILES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(kind)[1]
         bound = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (bound, bound))
+
+
+def main(paths: Sequence[str]) -> int:
+    limit_this_process()
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # -I leaves it out
     import video
 

@@ -65,7 +65,7 @@ function columns(waits) {
   return [
     { name: "experiment", sorts: false, value: (row) => row.experiment_id, cell: (row) => [
       h("a", { href: `#/experiment/${row.experiment_id}`, class: "id", "data-focus": row.experiment_id },
-        row.experiment_id), row.label && h("span", { class: "label" }, row.label)] },
+        row.experiment_id), row.label && h("span", { class: "label", title: row.label }, row.label)] },
     { name: "state", sorts: false, value: (row) => row.status, cell: (row) => stateOf(row, waits().get(row.experiment_id)) },
     { ...field("clip") }, { ...field("codec") },
     { name: "aim", sorts: false, value: aim, cell: (row) => h("span", { class: "values", title: aim(row) }, aim(row)) },

@@ -9,6 +9,8 @@ const METRICS = [["psnr_y", "PSNR-Y, dB"], ["psnr", "PSNR-YUV 6:1:1, dB"], ["ssi
   ["ms_ssim_db", "MS-SSIM, dB"]];
 const RATES = [["bitrate_mbps", "Mbit/s"], ["bpp", "bits a pixel"]];
 
+const GRID = ["clip", "codec", "model", "structure", "effort", "quality"]; // shown where they vary
+
 export class Sweep {
   constructor(place, found) {
     this.id = found.experiment_id;
@@ -22,7 +24,8 @@ export class Sweep {
     this.now = h("div", { class: "now" });
     this.plot = plot(this.curves());
     this.matrix = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "BD-rate matrix" });
-    this.runs = new Table({ caption: "Runs", columns: RUNS, file: `${this.id}-runs.csv`, sort: null });
+    this.runs = new Table({ caption: "Runs", columns: RUNS.filter((column) => !GRID.includes(column.name) ||
+      [found.settings[column.name]].flat().length > 1), file: `${this.id}-runs.csv`, sort: null });
     replace(place, this.now, h("h2", {}, "Rate and distortion"),
       h("p", { class: "filters" }, clips.length > 1 && choice("Clip", clips.map((clip) => [clip, clip]), this.clip,
         (clip) => this.choose({ clip })),

@@ -35,6 +35,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "service": ("service web/*", "version"),
     "orchestrator": ("orchestrator control/*", "version picture video clips metrics jobs store service"),
     "worker": ("worker measure work/*", "version picture video clips metrics coding codec jobs service"),
+    "client": ("client", "jobs service"),
     "demo": ("demo", "picture video clips"),
     "train": ("train/*", "picture video metrics coding nvc codec"),
     "bench": ("bench/*", "version picture video clips metrics coding nvc codec jobs service"),

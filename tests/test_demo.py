@@ -11,6 +11,7 @@ from PIL import Image
 
 import clips
 import demo
+from media.colour import rgb
 from picture import ClipInfo, Picture
 
 
@@ -32,7 +33,7 @@ def picture(y: int, u: int, v: int) -> Picture:
 def test_colours_follow_matrix_and_range(
     matrix: str, range_: str, yuv: tuple[int, int, int], colour: tuple[int, int, int]
 ) -> None:
-    seen = demo.rgb(picture(*yuv), ClipInfo(6, 4, Fraction(25), 1, matrix, range_))
+    seen = rgb(picture(*yuv), ClipInfo(6, 4, Fraction(25), 1, matrix, range_))
     assert seen.shape == (4, 6, 3)
     assert np.abs(seen - colour).max() <= 1
 

@@ -1,0 +1,169 @@
+"""Talk to an orchestrator from a shell or a script.
+
+    python client.py submit FIELD=VALUE …      submit an experiment; prints its id
+    python client.py submit --watch …          and follow it to its end
+    python client.py watch ID                  show progress until it has ended
+    python client.py get ID [NAME]             its status document, or the artifact NAME, as bytes, to standard output
+    python client.py list [--state S] [--tag NAME:VALUE] [--limit N]
+
+FIELD is any field of an experiment. VALUE is JSON where it can be read as JSON, else text; several values with commas
+make a sweep in the fields that may be lists; tags.NAME=VALUE sets a tag:
+
+    python client.py submit --watch clip=carphone,bikes codec=nvc,x264 quality=8,16,24,32,40 tags.paper=table-2
+    python client.py submit frames=30 psnr_db=40 "label=fourth try"
+    python client.py get exp_1795402182_fbf362 stream.nvc > stream.nvc
+
+Options:
+    --url URL      the orchestrator, or NVC_URL; else http://127.0.0.1:8081
+    --json         JSON on standard output, one document a line, and no progress bar
+    NVC_KEY        environment variable: the key to show, where the orchestrator wants one
+
+Submitting is repeated by itself when the answer is lost, under one Idempotency-Key, and so makes one experiment.
+Exit codes: 0 done; 1 failed, with one line on standard error, also when a watched experiment failed or was cancelled;
+2 wrong usage. Ctrl-C ends the watching, not the experiment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jobs
+from service import Client, ClientError, Refused
+
+WAIT_S = 25.0  # the orchestrator answers after this long even if nothing has changed
+
+
+def request_of(words: Sequence[str]) -> dict[str, Any]:
+    """The experiment that FIELD=VALUE words describe. Raises ValueError naming the word."""
+    request: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r}: FIELD=VALUE was expected")
+        if name.startswith("tags."):
+            request.setdefault("tags", {})[name.removeprefix("tags.")] = text
+        elif name in jobs.GRID and "," in text and not text.startswith("["):
+            request[name] = [value_of(part) for part in text.split(",") if part]
+        else:
+            request[name] = text if name == "label" else value_of(text)
+    return request
+
+
+def value_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def watch(client: Client, name: str, quiet: bool) -> dict[str, Any]:
+    """Follow an experiment, with a bar on standard error unless `quiet`; its last document. Raises ClientError."""
+    from tqdm import tqdm
+
+    tag = ""
+    with tqdm(total=1.0, disable=quiet, bar_format="{desc:<40}{bar:30}{percentage:4.0f} %  {elapsed}") as bar:
+        while True:
+            headers = {"Prefer": f"wait={WAIT_S:g}", "If-None-Match": tag} if tag else {}
+            reply = client.get(f"/experiment/{name}/status", headers=headers, read_s=WAIT_S + 10)
+            if reply.document is None:  # 304
+                continue
+            found, tag = reply.document, reply.headers.get("etag", "")
+            fraction, words = how_far(found)
+            bar.set_description_str(words[:40], refresh=False)
+            bar.n = fraction
+            bar.refresh()
+            if found["status"] in jobs.TERMINAL:
+                return found
+
+
+def how_far(found: dict[str, Any]) -> tuple[float, str]:
+    """Of a status document: the fraction done, and a few words."""
+    if "counts" in found:
+        counts = found["counts"]
+        ended = sum(counts[state] for state in jobs.TERMINAL)
+        return ended / counts["total"], f"{ended}/{counts['total']} runs, {counts['failed']} failed"
+    now = found.get("progress") or {}
+    if found["status"] in jobs.TERMINAL:
+        return 1.0, found["status"]
+    frames = f" {now['frame']}/{now['frames']}" if now.get("frames") else ""
+    return now.get("fraction") or 0.0, f"{found['status']} {now.get('phase') or ''}{frames}"
+
+
+def line_of(found: dict[str, Any]) -> str:
+    """One line for people, of a status document or a row of the list."""
+    metrics = found.get("metrics") or {}
+    parts = [found["experiment_id"], f"{found['status']:10}"]
+    if metrics.get("bitrate_mbps") is not None:
+        parts.append(f"{metrics['bitrate_mbps']:.4f} Mbit/s  {metrics['psnr_db']:.2f} dB")
+    counts = found.get("counts") or found.get("runs") or {}
+    if isinstance(counts, dict) and counts.get("total", 1) > 1:
+        parts.append(f"{counts['completed']}/{counts['total']} runs")
+    if found.get("error"):
+        parts.append(str(found["error"].get("detail") or found["error"].get("type")))
+    return "  ".join([*parts, found.get("label") or ""]).rstrip()
+
+
+def run(client: Client, args: argparse.Namespace) -> int:
+    def say(document: dict[str, Any], words: str) -> None:
+        print(json.dumps(document, ensure_ascii=False) if args.json else words, flush=True)
+
+    if args.command == "list":
+        query = {name: str(value) for name in ("state", "tag", "limit") if (value := getattr(args, name)) is not None}
+        for row in client.get("/experiments", params=query).document["experiments"]:
+            say(row, line_of(row))
+        return 0
+    if args.command == "get":
+        if args.name:
+            client.download(f"/experiment/{args.id}/artifacts/{args.name}", sys.stdout.buffer)
+        else:
+            print(json.dumps(client.get(f"/experiment/{args.id}/status", read_s=60).document, ensure_ascii=False,
+                             indent=None if args.json else 1))
+        return 0
+    if args.command == "submit":
+        made = client.post("/experiment", request_of(args.fields), idempotent=True,
+                           headers={"Idempotency-Key": secrets.token_hex(16)}).document
+        args.id = made["experiment_id"]
+        if not args.watch:
+            say(made, args.id)
+            return 0
+    found = watch(client, args.id, args.json)
+    say(found, line_of(found))
+    return 0 if found["status"] == jobs.State.COMPLETED else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="client.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default=os.environ.get("NVC_URL", "http://127.0.0.1:8081"))
+    parser.add_argument("--json", action="store_true")
+    commands = parser.add_subparsers(dest="command", required=True)
+    submitting = commands.add_parser("submit")
+    submitting.add_argument("--watch", action="store_true")
+    submitting.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
+    commands.add_parser("watch").add_argument("id", metavar="ID")
+    getting = commands.add_parser("get")
+    getting.add_argument("id", metavar="ID")
+    getting.add_argument("name", metavar="NAME", nargs="?")
+    listing = commands.add_parser("list")
+    listing.add_argument("--state", choices=[*jobs.State])
+    listing.add_argument("--tag")
+    listing.add_argument("--limit", type=int)
+    args = parser.parse_args(arguments)
+    try:
+        return run(Client(args.url, key=os.environ.get("NVC_KEY")), args)
+    except (ClientError, ValueError) as error:
+        detail = error.problem.get("detail", str(error)) if isinstance(error, Refused) else str(error)
+        print(f"client.py: {detail}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The command line client: what it sends, prints, and exits with."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import client
+from tests.orchestrator_rig import RESULT, FakeWorker, Orchestrator
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+    process = Orchestrator(tmp_path_factory.mktemp("client"), "--lease-s", "5", "--heartbeat-s", "0.2")
+    yield process
+    assert process.stop() == 0
+
+
+@pytest.fixture
+def worker(running: Orchestrator, request: pytest.FixtureRequest) -> Iterator[FakeWorker]:
+    made = FakeWorker(running, request.node.name, codec=request.node.name[-60:].lstrip("_"))
+    yield made
+    made.register(draining=True)
+    made.stop()
+
+
+@pytest.fixture
+def run(running: Orchestrator, capfd: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: str) -> tuple[int, str, str]:
+        code = client.main(["--url", running.url, *words])
+        return (code, *capfd.readouterr())
+
+    return call
+
+
+def finish(worker: FakeWorker, runs: int, **end: Any) -> None:
+    threading.Thread(target=lambda: [worker.end(worker.next_offer(), **end) for _ in range(runs)], daemon=True).start()
+
+
+@pytest.mark.parametrize(("words", "request_"), [
+    ([], {}),
+    (["quality=20", "clip=bikes", "keep_reconstruction=false"], {
+        "quality": 20, "clip": "bikes", "keep_reconstruction": False}),
+    (["codec=nvc,x264", "quality=8,16"], {"codec": ["nvc", "x264"], "quality": [8, 16]}),
+    (["quality=[8,16]"], {"quality": [8, 16]}),
+    (["label=1, 2", "tags.paper=table-2", "tags.n=3"], {"label": "1, 2", "tags": {"paper": "table-2", "n": "3"}}),
+])
+def test_words_make_a_request(words: list[str], request_: dict[str, Any]) -> None:
+    assert client.request_of(words) == request_
+
+
+def test_submit_prints_the_id(run: Run, running: Orchestrator, worker: FakeWorker) -> None:
+    code, out, _ = run("submit", f"codec={worker.codec}")
+    assert (code, running.status(out.strip())["settings"]["codec"]) == (0, worker.codec)
+    worker.end(worker.next_offer())
+
+
+def test_submit_and_watch_end_with_the_figures(run: Run, worker: FakeWorker) -> None:
+    finish(worker, 1)
+    code, out, _ = run("submit", "--watch", f"codec={worker.codec}")
+    assert (code, out.split()[1:]) == (0, ["completed", "0.0780", "Mbit/s", "38.10", "dB"])
+
+
+def test_a_watched_sweep_says_how_many_runs_completed(run: Run, worker: FakeWorker) -> None:
+    finish(worker, 2)
+    code, out, _ = run("--json", "submit", "--watch", f"codec={worker.codec}", "quality=1,2")
+    assert (code, json.loads(out)["counts"]["completed"]) == (0, 2)
+
+
+def test_a_watched_failure_is_exit_code_1(run: Run, worker: FakeWorker) -> None:
+    finish(worker, 1, state="failed", error={"type": "bad-clip", "detail": "no pictures", "retry": False})
+    code, out, _ = run("submit", "--watch", f"codec={worker.codec}")
+    assert (code, "no pictures" in out) == (1, True)
+
+
+def test_get_gives_the_document_and_artifacts(run: Run, worker: FakeWorker) -> None:
+    name = run("submit", f"codec={worker.codec}")[1].strip()
+    worker.end(worker.next_offer(), artifacts={"stream.nvc": worker.store(b"coded")})
+    assert json.loads(run("get", name)[1])["metrics"] == RESULT["metrics"]
+    assert run("get", name, "stream.nvc") == (0, "coded", "")
+
+
+def test_list_finds_by_tag_one_document_a_line(run: Run, worker: FakeWorker) -> None:
+    name = run("submit", f"codec={worker.codec}", "tags.client=list")[1].strip()
+    worker.end(worker.next_offer())
+    lines = run("--json", "list", "--tag", "client:list")[1].splitlines()
+    assert [json.loads(line)["experiment_id"] for line in lines] == [name]
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["submit", "qualty=3"], 1, "client.py: qualty: no such field"),
+    (["submit", "quality"], 2, "client.py: 'quality': FIELD=VALUE was expected"),
+    (["get", "exp_1_abcdef"], 1, "client.py: no experiment exp_1_abcdef"),
+    (["watch", "exp_1_abcdef"], 1, "client.py: no experiment exp_1_abcdef"),
+])
+def test_what_goes_wrong_is_one_line(run: Run, words: list[str], code: int, said: str) -> None:
+    found, _, error = run(*words)
+    assert (found, error.strip().splitlines()[-1][:len(said)]) == (code, said)
