@@ -51,8 +51,10 @@ PICTURE_MAGIC = (  # how a picture file begins, and the demuxer that reads it
 )
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-# Every picture is a key picture, so that any can be sought. One slice: FFmpeg cuts odd sizes into no more.
-LOSSLESS = {"ffv1": {"level": "3", "slices": "1", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
+# Every picture is a key picture, so that any can be sought.
+LOSSLESS = {"ffv1": {"level": "3", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
+# FFmpeg cuts small pictures of odd sizes into one slice only, and codes no slice that is larger than this.
+SLICE_WIDTH, SLICE_HEIGHT = 360, 288
 
 # Tags of the files that are written here.
 RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
@@ -285,7 +287,9 @@ class VideoWriter:
         container = av.open(f"file:{path}", "w", format="matroska", options={"fflags": "+bitexact"})
         container.metadata[RATE_TAG] = f"{info.fps.numerator}/{info.fps.denominator}"
         self._container: OutputContainer | None = container
-        self._stream = cast(av.VideoStream, container.add_stream(codec, rate=info.fps, options=LOSSLESS[codec]))
+        small = info.width <= SLICE_WIDTH and info.height <= SLICE_HEIGHT
+        options = LOSSLESS[codec] | ({"slices": "1"} if small else {})
+        self._stream = cast(av.VideoStream, container.add_stream(codec, rate=info.fps, options=options))
         self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, "yuv420p"
         self._stream.codec_context.colorspace = CODE_OF_MATRIX[info.matrix]
         self._stream.codec_context.color_range = FULL if info.range == "full" else LIMITED

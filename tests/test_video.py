@@ -72,7 +72,7 @@ def write_coded(path: Path, clip: list[Picture], codec: str = "libx264", rate: i
 # ── what VideoWriter wrote comes back ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("size", [(64, 48), (63, 47), (33, 1), (1, 33), (1, 1)])
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (33, 1), (1, 33), (1, 1), (361, 289), (640, 272), (100, 401)])
 def test_a_lossless_file_comes_back_exactly(tmp_path: Path, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     small = ((size[1] + 1) // 2, (size[0] + 1) // 2)
