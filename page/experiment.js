@@ -11,12 +11,20 @@ const ENDED = ["completed", "failed", "cancelled"];
 export async function show(place, [id], view) {
   view.title(id);
   const path = `experiment/${encodeURIComponent(id)}/status`;
-  view.source([api.curl(path), api.curl(`experiment/${id}/events`)]);
+  view.source([api.curl(path), ...(id.includes(".") ? [] : [api.curl(`experiment/${id}/events`)])]);
   const head = h("div", { class: "head" });
   const body = h("div", {});
   replace(place, head, body);
   let part = null;
   let before = "";
+  let newest = null;
+  let waits = new Map();
+  api.poll(2000, view.signal, async () => { // why it waits changes by itself, and is no part of the status
+    if (!newest || ENDED.includes(newest.status)) return;
+    const kept = await api.get("conservation?limit=1000", { signal: view.signal });
+    waits = new Map(kept.unfinished.map((run) => [run.run, run]));
+    if (newest && !ENDED.includes(newest.status)) part.show(newest, waits);
+  }, view.trouble);
   await api.follow(path, {
     signal: view.signal, trouble: view.trouble, ended: (found) => ENDED.includes(found.status) && !pending(found),
     pause_ms: id.includes(".") ? 400 : 1000,
@@ -26,7 +34,8 @@ export async function show(place, [id], view) {
       before = found.status;
       part ??= found.runs ? new Sweep(body, found) : new Single(body, found);
       drawHead(head, found, view);
-      part.show(found);
+      newest = found;
+      part.show(found, waits);
     },
   });
 }
@@ -89,9 +98,10 @@ class Single {
       this.facts);
   }
 
-  show(found) {
+  show(found, waits) {
+    const waiting = waits.get(this.id);
     replace(this.now, found.progress && progress(found.progress.fraction, doing(found.progress)),
-      found.waits && h("p", { class: "why" }, `${found.waits.why}; next: ${found.waits.next_action}`),
+      waiting && !found.error && h("p", { class: "why" }, `${waiting.why}; next: ${waiting.next_action}`),
       found.error && h("p", { class: "verdict bad" }, h("strong", {}, found.error.type), ` ${found.error.detail ?? ""}`));
     replace(this.tiles, found.metrics && tiles(found));
     if (found.frames?.length && !this.frames.firstChild) this.drawFrames(found);

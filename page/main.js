@@ -26,7 +26,7 @@ async function show() {
   }
   calm();
   source([]);
-  const place = h("div", { class: `view ${view}` });
+  const place = h("div", { class: `view ${view}` }, h("p", { class: "empty" }, "Reading…"));
   replace($("main"), place);
   try {
     const module = await VIEWS[view]();

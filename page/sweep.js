@@ -49,8 +49,9 @@ export class Sweep {
     this.show(this.found);
   }
 
-  show(found) {
+  show(found, waits = this.waits) {
     this.found = found;
+    this.waits = waits;
     const { counts } = found;
     const ended = counts.completed + counts.failed + counts.cancelled;
     replace(this.now, h("div", { class: "stack", role: "img", "aria-label": stateWords(counts) },
@@ -60,6 +61,7 @@ export class Sweep {
     this.plot.update(this.curves());
     this.drawMatrix(found.bd_rate);
     const unfinished = ["queued", "dispatched", "running"];
+    for (const run of found.runs) if (run.status === "queued") run.why = waits?.get(run.run)?.why;
     this.runs.show(found.runs.filter((run) => !this.only || run.status === this.only ||
       (this.only === "unfinished" && unfinished.includes(run.status))));
   }
