@@ -36,6 +36,7 @@ $(READY): requirements.txt requirements-dev.txt requirements-clips.txt
 
 $(KERNELS): $(READY) $(wildcard nvc/*.py)
 	@echo "Compiling the codec's integer loops (a minute, once)"
+	@rm -f nvc/__pycache__/*.nb[ic]   # numba looks at a loop's own file only, not at the loops that it calls
 	@$(PY) -m nvc.warm
 	@touch $@
 

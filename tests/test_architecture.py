@@ -46,7 +46,8 @@ NEVER: dict[str, str] = {
     "orchestrator": "torch numba codec coding nvc train measure worker work",
     "control.conductor": "torch numba codec coding nvc train measure worker work",
     "nvc.decode": (
-        "nvc.encode nvc.analysis nvc.search nvc.coarse nvc.quantise nvc.ratecontrol nvc.scenes nvc.structure train codec"
+        "nvc.encode nvc.analysis nvc.search nvc.block_search nvc.coarse nvc.quantise nvc.ratecontrol nvc.scenes"
+        " nvc.structure train codec"
     ),
     "nvc.encode": "train codec",
     "service": "torch numpy jobs store codec nvc",
