@@ -63,7 +63,8 @@ train/run/samples/own.bin: | $(KERNELS)
 
 # Resumes where it was stopped; the exported weights lie in train/run/ until someone puts them in use.
 train: train/run/samples/own.bin
-	$(PY) -m train.run --out train/run --samples train/run/samples --photos $(DATA)/train_photos --minutes $(MINUTES)
+	$(PY) -m train.run --out train/run --samples train/run/samples --photos $(DATA)/train_photos --minutes $(MINUTES) \
+	    --resume train/weights/nvc-1.float.safetensors
 	$(PY) -m train.export train/run/float.safetensors train/run/nvc-1.safetensors
 
 fuzz: $(KERNELS)
