@@ -25,7 +25,7 @@ export async function show(place, [run, other = "source"], view) {
     "Edge between the two", on: { input: () => { edge = slider.value / 1000; arrange(); } } });
   const number = h("input", { type: "number", min: 0, max: last, value: frame, "aria-label": "Picture", on: {
     change: () => go(Number(number.value)) } });
-  const about = h("p", { class: "hint" });
+  const about = h("p", { class: "hint" }, "Decoding…");
   const against = h("input", { type: "text", value: name, size: 28, spellcheck: "false", on: { change: () => {
     location.hash = `#/compare/${run}/${encodeURIComponent(against.value.trim() || "source")}?frame=${frame}`; } } });
 

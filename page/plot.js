@@ -207,7 +207,7 @@ function axis(values, from, to, { log = false, zero = false, whole = false }, wa
 
 function niceStep(rough, whole) {
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
+  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= 0.8 * rough) ?? 10);
   return whole ? Math.max(1, Math.round(step)) : step;
 }
 

@@ -14,7 +14,7 @@ export async function show(place, parameters, view) {
     api.get("workers"), from ? api.get(`experiment/${encodeURIComponent(from)}/status`) : null]);
   const fields = described.components.schemas.Request.properties;
   const known = { clip: clips.clips.map((clip) => clip.name), model: [...new Set(workers.workers.flatMap((worker) =>
-    Object.keys(worker.models ?? {})))], codec: [...new Set(workers.workers.flatMap((worker) => worker.codecs ?? []))] };
+    Object.values(worker.models ?? {}).flatMap((about) => Object.keys(about?.models ?? {}))))], codec: [...new Set(workers.workers.flatMap((worker) => worker.codecs ?? []))] };
   const start = original?.settings ?? {};
   const inputs = {};
   const names = [...FIRST, ...Object.keys(fields).filter((name) => !FIRST.includes(name))];
