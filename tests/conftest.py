@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.browser.chromium import MISSING
 
 settings.register_profile("test", deadline=None, derandomize=True)
 settings.register_profile(
@@ -14,3 +17,8 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MISSING:
+        terminalreporter.write_line(f"tests/browser was left out: {' and '.join(MISSING)} is not installed here")

@@ -1,0 +1,191 @@
+"""The page in a headless Chromium, before an orchestrator and a worker whose every step is dictated."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.browser.chromium import CHROMIUM
+from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+    process = Orchestrator(tmp_path_factory.mktemp("browser"), "--lease-s", "4", "--heartbeat-s", "0.2")
+    yield process
+    assert process.stop() == 0
+
+
+@pytest.fixture
+def worker(running: Orchestrator, request: pytest.FixtureRequest) -> Iterator[FakeWorker]:
+    made = FakeWorker(running, request.node.name[-60:].lstrip("_"), codec=request.node.name[-60:].lstrip("_"))
+    yield made
+    made.register(draining=True)
+    made.stop()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab in which nothing may go wrong unnoticed: no error, no refusal by the policy, no dialog."""
+    context = browser.new_context()
+    made = context.new_page()
+    made.set_default_timeout(PATIENCE_S * 1000)
+    expect.set_options(timeout=PATIENCE_S * 1000)
+    wrong: list[str] = []
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("console", lambda said: wrong.append(said.text) if said.type == "error" and not said.text.startswith(
+        "Failed to load resource") else None)   # how Chromium tells every answer of 4xx, which some tests ask for
+    made.on("dialog", lambda dialog: wrong.append(dialog.message))
+    yield made
+    context.close()
+    assert wrong == []
+
+
+def result(offer: dict[str, Any]) -> dict[str, Any]:
+    quality = offer["experiment"]["quality"]
+    return {**RESULT, "decoding_result": {"quality_metrics": {"psnr_y": 30.0 + quality}},
+            "metrics": {"bitrate_mbps": 0.1 * quality, "bpp": 0.01 * quality, "psnr_db": 31.0 + quality, "ssim": 0.9}}
+
+
+def test_an_experiment_is_submitted_watched_and_read(running: Orchestrator, page: Page) -> None:
+    worker = FakeWorker(running, "slow", codec="slow", beating=False)    # its heartbeats are the progress below
+    page.goto(f"{running.url}/#/submit")
+    page.get_by_label("codec").fill(worker.codec)
+    page.get_by_label("label").fill(HOSTILE)
+    page.get_by_role("button", name="Submit").click()
+    offer = worker.next_offer()
+    worker.register(running=[{"run": offer["run"], "attempt": 1, "phase": "encode", "fraction": 0.5, "frame": 1,
+                              "frames": 2}])
+    expect(page.locator("h1 .badge")).to_have_text("running")
+    expect(page.locator(".now .words")).to_contain_text("encode 1/2")
+    worker.end(offer)
+    expect(page.locator("h1 .badge")).to_have_text("completed")
+    expect(page.locator(".tile strong").first).to_have_text("0.078 Mbit/s")
+    expect(page.locator(".lead").first).to_have_text(HOSTILE)
+    expect(page.locator("#source")).to_contain_text(f"curl {running.url}/experiment/{offer['run']}/status")
+    worker.stop()
+
+
+def test_a_wrong_field_is_named_beside_it(running: Orchestrator, page: Page) -> None:
+    page.goto(f"{running.url}/#/submit")
+    page.get_by_label("frames").fill("-1")
+    with page.expect_response(lambda answer: answer.request.method == "POST") as answered:
+        page.get_by_role("button", name="Submit").click()
+    assert answered.value.status == 422
+    expect(page.locator(".field", has=page.locator("#field-frames")).locator(".wrong")).to_contain_text("frames: ")
+
+
+def test_a_sweep_fills_its_plot_and_a_point_opens_its_run(running: Orchestrator, worker: FakeWorker, page: Page
+                                                          ) -> None:
+    name = running.submit(codec=worker.codec, effort=[0, 1], quality=[1, 2, 3, 4])
+    page.goto(f"{running.url}/#/experiment/{name}")
+    for _ in range(8):
+        offer = worker.next_offer()
+        worker.end(offer, result=result(offer))
+    expect(page.locator(".plot .mark")).to_have_count(8 + 2)     # and the legend's
+    expect(page.locator(".matrix td.value").first).to_contain_text("0.0 %")
+    page.locator(".plot svg a").first.focus()
+    expect(page.locator(".tip")).to_contain_text("quality 1")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1 .id")).to_have_text(f"{name}.0")
+
+
+def test_a_sweep_is_cancelled_and_cloned(running: Orchestrator, worker: FakeWorker, page: Page) -> None:
+    name = running.submit(codec=worker.codec, quality=[1, 2], label="first")
+    page.goto(f"{running.url}/#/experiment/{name}")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("h1 .badge")).to_have_text("cancelled")
+    page.get_by_role("link", name="Clone with changes").click()
+    expect(page.get_by_label("quality")).to_have_value("1, 2")
+    page.get_by_label("quality").fill("3, 4, 5")
+    expect(page.locator("#source")).to_contain_text('{"quality":[3,4,5]}')
+    page.get_by_role("button", name="Submit the clone").click()
+    expect(page.locator(".verdict")).to_contain_text(f"Cloned from {name}")
+    expect(page.locator(".now")).to_contain_text("of 3 runs")
+    running.post(f"/experiment/{page.locator('h1 .id').inner_text()}/cancel")
+
+
+def test_a_worker_that_dies_is_shown_as_lost_and_its_run_waits(running: Orchestrator, worker: FakeWorker,
+                                                               page: Page) -> None:
+    name = running.submit(codec=worker.codec)
+    worker.next_offer()
+    page.goto(f"{running.url}/#/workers")
+    card = page.locator(".card", has=page.get_by_role("heading", name=worker.name))
+    expect(card).to_contain_text("busy")
+    worker._stop.set()      # no more heartbeats
+    expect(card).to_contain_text("lost")
+    page.goto(f"{running.url}/#/experiment/{name}")
+    expect(page.locator("h1 .badge")).to_have_text("queued")
+    expect(page.locator("td .why")).to_contain_text("was not heard of")
+    running.post(f"/experiment/{name}/cancel")
+
+
+def test_the_list_turns_pages_and_shows_hostile_labels_as_text(running: Orchestrator, worker: FakeWorker, page: Page
+                                                               ) -> None:
+    names = [running.submit(codec=worker.codec, label=HOSTILE, tags={"test": "list"}) for _ in range(101)]
+    page.goto(f"{running.url}/#/list?tag=test:list")
+    expect(page.locator("tbody tr")).to_have_count(100)
+    expect(page.locator("td .label").first).to_have_text(HOSTILE)
+    page.get_by_role("button", name="Older").click()
+    expect(page.locator("tbody .id")).to_have_text(names[0])
+    for name in names:
+        running.post(f"/experiment/{name}/cancel")
+
+
+def test_it_works_behind_a_path_prefix(running: Orchestrator, worker: FakeWorker, page: Page) -> None:
+    name = running.submit(codec=worker.codec)
+    worker.end(worker.next_offer())
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path.startswith("/nvc/")
+            upstream = http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
+            upstream.request("GET", self.path.removeprefix("/nvc"), headers={"Accept": "*/*"})
+            answer = upstream.getresponse()
+            body = answer.read()
+            self.send_response(answer.status)
+            for field in ("Content-Type", "Content-Security-Policy", "ETag"):
+                if answer.getheader(field):
+                    self.send_header(field, str(answer.getheader(field)))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    page.goto(f"http://127.0.0.1:{proxy.server_address[1]}/nvc/#/experiment/{name}")
+    expect(page.locator("h1 .badge")).to_have_text("completed")
+    page.get_by_role("link", name="Experiments").click()
+    expect(page.get_by_role("link", name=name)).to_be_visible()
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_fits_a_narrow_screen(running: Orchestrator, page: Page, scheme: Any, tmp_path: Path) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 360, "height": 700})
+    for view in ("list", "workers", "submit"):
+        page.goto(f"{running.url}/#/{view}")
+        expect(page.locator("h1")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
