@@ -20,12 +20,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 import clips
 import codec
 from coding import Settings
+from nvc import swift
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.network import Conv, Side
 from video import open_clip
@@ -104,13 +106,11 @@ def network_share(height: int = 352, width: int = 640) -> dict[str, Any]:
     x = torch.randint(0, 255, (1, 96, height // 8, width // 8)).to(dtype).contiguous(memory_format=torch.channels_last)
     w = torch.randint(-9, 9, (96, 96, 3, 3)).to(dtype).contiguous(memory_format=torch.channels_last)
     side = Side.of(torch.tensor([2]), torch.tensor([56.0]))
-    p = torch.full((1, 6, height // 2, width // 2), 100.0).contiguous(memory_format=torch.channels_last)
-    z = torch.zeros(1, 48, -(-height // 64), -(-width // 64))
+    p = np.full((1, 6, height // 2, width // 2), 100, np.uint8)
+    d, z = np.zeros(p.shape, np.int16), np.zeros((1, -(-height // 64), -(-width // 64), 48), np.int32)
 
     def once() -> None:
-        context = network.context(z, p, p * 0, side)
-        v8, features = network.walk(context, lambda step, mean, index: mean)
-        network.synthesis(v8, features, p, p * 0, side)
+        swift.reconstruct(network, side, p, d, z, lambda step, mean, index: np.zeros_like(mean))
 
     def seconds(run, repeats: int) -> float:
         run()
