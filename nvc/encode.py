@@ -27,7 +27,7 @@ from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
 from nvc.errors import SettingsError
 from nvc.model import Model, load_model
 from nvc.motion import MotionField, predict
-from nvc.network import GROUPS, STEPS, T_MAX, Side
+from nvc.network import FIRST, STEPS, T_MAX, Side
 from nvc.planes import crop, pack, pad, predictions
 from nvc.scenes import mark_cuts
 from nvc.structure import STRUCTURES, Planner, Unit, schedule
@@ -38,7 +38,6 @@ QUALITY_MAX = 63
 MINI_GOP = 16                           # saves 3 % against 8 on eight clips of 33 pictures, on each of them
 T_COARSEST, T_FINEST = 106, 8           # step indices of qualities 0 and 63: Δ = 99 … 1.4
 THRIFT = {"I": 0.16, "P": 0.19, "B": 0.28}      # λ of quantisation in Δ²: less in pictures that others copy
-FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS) + 1)]
 _analyses: dict[str, Analysis] = {}
 
 
@@ -86,9 +85,8 @@ class Tally:
 class SymbolWriter:
     """Chooses and writes the symbols of a batch of pictures, each into its own bytes."""
 
-    def __init__(self, model: Model, types: list[str], tally: Tally) -> None:
-        self.tables, self.tally = model.network.tables, tally
-        self.bits = self.tables.bits()
+    def __init__(self, tables: rangecoder.Tables, bits: NDArray[np.float32], types: list[str], tally: Tally) -> None:
+        self.tables, self.bits, self.tally = tables, bits, tally
         self.thrift = [np.float32(THRIFT[t]) for t in types]
         self.coders = [rangecoder.Encoder() for _ in types]
 
@@ -119,6 +117,7 @@ class Encoder:
         self.model, self.settings, self.t = model, settings, t
         self.network, self.analysis = model.network, analysis_of(model)
         self.fast = torch.bfloat16 if "bfloat16" in self.network.kernels.values() else torch.float32
+        self.slot_bits = model.network.tables.bits()
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
         self.observe: Callable[[Unit, Picture, tuple[Picture, Picture] | None], None] | None = None
@@ -169,7 +168,7 @@ class Encoder:
             types = [u.type for u in units]
             side = side_of(types, [self.q(u) for u in units])
             y, z = self.analyse(np.stack([pack(picture) for picture in pictures]), p, d, side)
-            writer = SymbolWriter(self.model, types, self.tally)
+            writer = SymbolWriter(self.network.tables, self.slot_bits, types, self.tally)
             index = hyper_index(self.network, side, height, width)
             z *= index > 0
             writer.put(z, index)

@@ -52,6 +52,10 @@ def load_model(name: str, device: str = "cpu") -> Model:
 
 def load_for(identity: bytes, device: str = "cpu") -> Model:
     """The model that a stream names. BitstreamError: made with weights that are not here."""
+    with _lock:
+        at_hand = [model for (_, where), model in _loaded.items() if where == device and model.id == identity]
+    if at_hand:
+        return at_hand[0]
     for name in models():
         if Weights.read(FOLDER / f"{name}.safetensors").model_sha256.startswith(identity.hex()):
             return load_model(name, device)

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 CHANNELS = 96           # linear core: 64 luma + 32 chroma coefficients of an 8×8 block, lowest frequencies first
 GROUPS = (4, 12, 32, 48)
+FIRST = tuple(sum(GROUPS[:k]) for k in range(len(GROUPS) + 1))        # first channel of each group, and the end
 STEPS = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, None))   # (group, checkerboard parity or both)
 CONTEXT = 96            # channels of the running context
 HYPER = 48              # channels of the hyper-latent, one position for 64×64 luma pixels

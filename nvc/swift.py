@@ -17,11 +17,10 @@ from torch import Tensor
 from nvc import layout, linear
 from nvc.fixed import FixedNetwork
 from nvc.layout import BITS, as_grid, as_tensor
-from nvc.network import CHANNELS, GROUPS, STEPS, Side
+from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, Side
 
 Visit = Callable[[int, NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
-_FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS))]
-_FEATURE = [0, *(2 * first + GROUPS[0] for first in _FIRST[1:])]       # group 0 has a third feature
+_FEATURE = [0, *(2 * first + GROUPS[0] for first in FIRST[1:-1])]       # group 0 has a third feature
 _FEATURES = 2 * CHANNELS + GROUPS[0]
 
 
@@ -81,7 +80,7 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
         layout.parameters(as_grid(network.head(step, as_tensor(gathered))), mean, index)
         symbols = visit(step, mean, index)
         fresh = np.zeros((b, height, width, (3 if group == 0 else 2) * n), np.int16)
-        layout.place(symbols, mean, colour, _FIRST[group], _FEATURE[group], group == 0, network.log_table_u8, BITS,
+        layout.place(symbols, mean, colour, FIRST[group], _FEATURE[group], group == 0, network.log_table_u8, BITS,
                      v8, features, fresh)
         if step < len(STEPS) - 1:
             context += as_grid(network.updates[step](as_tensor(fresh)).round_())

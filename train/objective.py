@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nvc.analysis import Analysis
-from nvc.network import GROUPS, STEPS, Network, Side, clip_, gather, scale_of, step_size
+from nvc.encode import THRIFT
+from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, scale_of, step_size
 
 LOG2E = 1.0 / math.log(2.0)
-FIRST = [sum(GROUPS[:k]) for k in range(len(GROUPS) + 1)]
 LAMBDA = 0.15                       # λ = 0.15 Δ²: squared error of a pixel against bits of a pixel
-THRIFT = (0.16, 0.19, 0.28)          # λ of quantisation in units of Δ², by picture type, as nvc/encode.py has it
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Objective(nn.Module):
         super().__init__()
         self.network = Network()
         self.analysis = Analysis()
-        self.register_buffer("thrift", torch.tensor(THRIFT), persistent=False)
+        self.register_buffer("thrift", torch.tensor([THRIFT[kind] for kind in "IPB"]), persistent=False)
 
     def forward(self, x: Tensor, p0: Tensor, p1: Tensor, kind: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x, p0, p1: planes [B, 6, h, w]; returns latent bits, hyper bits [B], distortion [B] (6:1:1 squared error)."""
