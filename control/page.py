@@ -6,6 +6,8 @@ links are relative, so the service may stand behind a path prefix.
 
 from pathlib import Path
 
+from service import Problem, Request, Response
+
 FOLDER = Path(__file__).resolve().parent.parent / "page"
 # Scripts and styles come from here alone and never from the document; nobody may frame it or read its base elsewhere.
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -23,6 +25,14 @@ class Page:
         self._files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in TYPES}
         if INDEX not in self._files:
             raise FileNotFoundError(f"{folder} has no {INDEX}")
+
+    def get(self, request: Request) -> Response:
+        """The endpoint of each file; the index where none is named."""
+        name = request.params.get("name", INDEX)
+        found = self.file(name)
+        if found is None:
+            raise Problem(404, "not-found", f"the page has no file {name[:100]!r}")
+        return Response(200, found[0], found[1], etag=True)
 
     def file(self, name: str) -> tuple[bytes, dict[str, str]] | None:
         """A file and its header fields; None if there is none of this name."""

@@ -19,6 +19,7 @@ import requests
 import orchestrator as program
 import service
 from control import openapi
+from control.problems import ERRORS
 from tests.orchestrator_rig import PATIENCE_S, RESULT, ROOT, FakeWorker, Orchestrator
 
 MakeWorker = Callable[..., FakeWorker]
@@ -617,9 +618,10 @@ def test_every_setting_is_in_the_docs_with_its_default() -> None:
 
 
 def test_every_problem_is_in_the_docs_with_its_status() -> None:
-    source = (ROOT / "orchestrator.py").read_text(encoding="utf-8")
+    sources = [ROOT / "orchestrator.py", *ROOT.glob("control/*.py")]
+    source = "".join(path.read_text(encoding="utf-8") for path in sources)
     raised = {(slug, status) for status, slug in re.findall(r'Problem\((\d{3}), "([a-z-]+)"', source)}
-    raised |= {(slug, str(status)) for _, status, slug in program.ERRORS}
+    raised |= {(slug, str(status)) for _, status, slug in ERRORS}
     told = {(slug, status) for slug, statuses in re.findall(r"^\| `([a-z-]+)` \| ([\d, ]+) \|", DOCUMENT, re.MULTILINE)
             for status in statuses.split(", ")}
     assert raised - told == set()

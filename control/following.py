@@ -1,0 +1,137 @@
+"""How clients follow what they submitted: the status of one, its events, lists, and what is conserved."""
+
+import dataclasses
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jobs
+import service
+from control import documents
+from control.conductor import Conductor
+from control.curves import Analyses
+from control.problems import integer_of
+from jobs import State
+from service import Problem, Request, Response
+from store import Store, dump
+
+JSON_TYPE = {"Content-Type": "application/json"}
+
+
+class Told(NamedTuple):
+    """The status document of an experiment as it is sent."""
+
+    state: State
+    body: bytes
+
+    @property
+    def tag(self) -> str:
+        """Its ETag."""
+        return hashlib.sha256(self.body).hexdigest()[:32]
+
+
+class Following:
+    """The endpoints that only read."""
+
+    def __init__(self, store: Store, conductor: Conductor) -> None:
+        self.store, self.conductor = store, conductor
+        self.analyses = Analyses()
+
+    def get_status(self, request: Request) -> Response:
+        experiment_id = request.params["id"]
+        told = self.tell(experiment_id)
+        headers = {}
+        if request.wait_s and told.state not in jobs.TERMINAL:
+            known = request.headers.get("if-none-match", f'"{told.tag}"')
+            headers["Preference-Applied"] = f"wait={request.wait_s:g}"
+
+            def changed() -> Told | None:
+                fresh = self.tell(experiment_id)
+                return None if f'"{fresh.tag}"' in known else fresh
+
+            told = self.wait(request, experiment_id, changed) or told
+        if told.state not in jobs.TERMINAL:
+            headers["Retry-After"] = "1"
+        return Response(200, told.body, {**JSON_TYPE, **headers}, etag=told.tag)
+
+    def get_events(self, request: Request) -> Response:
+        experiment_id = request.params["id"]
+        since = request.headers.get("last-event-id", "")
+        last = int(since) if since.isascii() and since.isdigit() and len(since) < 19 else 0
+        events, state = self.store.events(experiment_id, last)
+        if not events and state in jobs.TERMINAL:
+            return Response(204)    # what makes a browser stop coming back (HTML standard, section 9.2.3)
+        follower = Follower(self.store, experiment_id, last)
+        stream = service.event_stream(request, follower.wait)
+
+        def pieces() -> Iterator[bytes]:
+            with self.conductor.hub.changes(experiment_id) as follower.changed:
+                yield from stream.body
+
+        return dataclasses.replace(stream, body=pieces())
+
+    def get_experiments(self, request: Request) -> Response:
+        state = request.query.get("state")
+        if state is not None and state not in list(State):
+            raise Problem(400, "invalid-parameter", f"state: expected one of {', '.join(State)}, got {state[:60]!r}",
+                          field="state")
+        limit = integer_of(request, "limit", 50, 1, 1000)
+        found, following = self.store.page(state=None if state is None else State(state), tag=request.query.get("tag"),
+                                           limit=limit, before=cursor_of(request))
+        cursor = None if following is None else str(following)
+        return Response(200, {"experiments": [documents.summary(experiment, self.conductor.live_progress)
+                                              for experiment in found], "next_cursor": cursor})
+
+    def get_conservation(self, request: Request) -> Response:
+        found = self.store.conservation(integer_of(request, "limit", 1000, 1, 1000))
+        return Response(200, documents.conservation(found, self.conductor.why, time.time()))
+
+    def tell(self, experiment_id: str) -> Told:
+        """The whole document of an experiment, or of a run of a grid. Raises UnknownExperiment."""
+        found = self.store.experiment(experiment_id)
+        document = (documents.grid if found.grid else documents.status)(found, self.conductor.live_progress)
+        of = (found.origin or {}).get("rerun_of")
+        if of is not None and found.id == experiment_id:
+            document["rerun"] = documents.repetition(of, self.store.grid(found.id), self.store.grid(of))
+        body = dump(document) or ""
+        if found.grid:
+            body = f"{body[:-1]},{self.analyses.of(found.id, found.document, found.grid)[1:]}"
+        return Told(document["status"], f"{body}\n".encode())
+
+    def wait(self, request: Request, experiment_id: str, look: Callable[[], Any]) -> Any:
+        """What `look` gives once it gives something, or None when the client's patience, or the client, is gone."""
+        until = time.monotonic() + (request.wait_s or 0.0)
+        with self.conductor.hub.changes(experiment_id.partition(".")[0]) as changed:    # a run's changes are its grid's
+            while True:
+                changed.clear()
+                found = look()
+                left = until - time.monotonic()
+                if found is not None or left <= 0 or request.stopping.is_set() or request.disconnected():
+                    return found
+                changed.wait(min(left, 1.0))    # at most 1 s: a drain or a client that left is noticed
+
+
+class Follower:
+    """Where one event stream is in an experiment's history."""
+
+    def __init__(self, store: Store, experiment_id: str, last: int) -> None:
+        self._store, self._id, self._last = store, experiment_id, last
+        self.changed = threading.Event()
+
+    def wait(self, timeout_s: float) -> list[service.Event] | None:
+        """The events since the last call, at once or when there are some; [] after `timeout_s`; None at the end."""
+        self.changed.clear()
+        found, state = self._store.events(self._id, self._last)
+        if not found and state not in jobs.TERMINAL and self.changed.wait(timeout_s):
+            found, state = self._store.events(self._id, self._last)
+        if not found:
+            return None if state in jobs.TERMINAL else []
+        self._last = found[-1].seq
+        return [service.Event(event.kind, {"experiment_id": self._id, "at": jobs.timestamp(event.at_s), **event.data},
+                              str(event.seq)) for event in found]
+
+
+def cursor_of(request: Request) -> int | None:
+    return integer_of(request, "cursor", 0, 0, 10**17) if "cursor" in request.query else None

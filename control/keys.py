@@ -1,0 +1,50 @@
+"""`orchestrator.py keys add | list | revoke`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jobs
+import service
+from control.registry import Registry
+from store import Store, StoreError
+
+
+def keys_command(argv: Sequence[str], settings: type[service.ServerSettings]) -> int:
+    """The command, beside a running orchestrator or without one; the exit code. `settings` has the row `state`."""
+    parser = argparse.ArgumentParser(prog="orchestrator.py keys", description="Keys of clients and workers.")
+    service.add_flags(parser, settings)
+    actions = parser.add_subparsers(dest="action", required=True)
+    adding = actions.add_parser("add", help="make a key and print it; it is shown only now")
+    adding.add_argument("--role", choices=service.ROLES, required=True)
+    adding.add_argument("--label", default="", help="words by which people know it")
+    actions.add_parser("list", help="every key, without its secret")
+    actions.add_parser("revoke", help="end a key").add_argument("id")
+    args = parser.parse_args(list(argv))
+    try:
+        config: Any = service.from_args(settings, args)
+        store = Store(config.state, exclusive=False)
+    except (StoreError, service.SettingsError) as error:
+        print(f"orchestrator.py keys: {error}", file=sys.stderr)
+        return 1
+    registry = Registry(store)
+    try:
+        if args.action == "add":
+            token, key = service.new_key(args.role)
+            registry.add_key(key.id, key.sha256, key.role, args.label)
+            print(token)
+        elif args.action == "revoke":
+            registry.revoke_key(args.id)
+            print(f"{args.id} is revoked")
+        else:
+            for found in registry.list_keys():
+                until = f"revoked {jobs.timestamp(found['revoked_s'])}" if found["revoked_s"] else "in force"
+                print(f"{found['id']}  {found['role']:7}  {jobs.timestamp(found['created_s'])}  {until}  "
+                      f"{found['label']}")
+    except StoreError as error:
+        print(f"orchestrator.py keys: {error}", file=sys.stderr)
+        return 1
+    finally:
+        store.close()
+    return 0
