@@ -166,7 +166,7 @@ def encode(encoder: Codec, source: Source, settings: Settings, progress: Report)
     encoded = encoder.encode(source, source.info, settings, progress)
     seconds = time.perf_counter() - began - source.read_s
     if not isinstance(encoded.data, bytes) or not encoded.data:
-        kind = type(encoded.data).__name__
+        kind = "no bytes" if isinstance(encoded.data, bytes) else type(encoded.data).__name__
         raise MeasureError("wrong-output", f"the encoder gave {kind}, expected bytes (at least one)")
     if [row.index for row in encoded.frames] != list(range(len(encoded.frames))):
         raise MeasureError("wrong-output", "the encoder's frame reports are not numbered 0, 1, 2, … in display order")

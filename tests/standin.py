@@ -4,9 +4,11 @@
 
 `Scripted` reads its script from the experiment's ``model``: "sleep-2.5", "spin-3" (holds the interpreter's lock),
 "segfault", "exit", "killed", "deaf" (ignores SIGTERM and never ends), "chatter" (reports progress without end),
-"memory", "disk-full", "refuse", "bug", "wrong-size", "wrong-count", "wrong-kind", "remember" (its decoder needs the
-encoder's memory), "decoder-segfault", "children" (starts processes of its own, then never ends), "gate" (waits until
-the file named by $NVC_TEST_GATE exists).  Anything else codes as Raw does.
+"memory", "hungry" (takes memory until there is none), "disk-full", "refuse", "bug", "wrong-size", "wrong-count",
+"wrong-kind", "wrong-many" (a picture too many), "wrong-info" (says another size), "wrong-nothing" (no bytes),
+"remember" (its decoder needs the encoder's memory), "decoder-segfault", "decoder-hang", "decoder-hungry", "children"
+(starts processes of its own, then never ends), "gate" (waits until the file named by $NVC_TEST_GATE exists).  Anything
+else codes as Raw does.
 """
 
 from __future__ import annotations
@@ -123,6 +125,8 @@ class Scripted(Raw):
                 time.sleep(0.01)
         elif script == "memory":
             raise MemoryError("cannot allocate 8 EiB")
+        elif script == "hungry":
+            eat()
         elif settings.model == "disk-full":
             raise OSError(errno.ENOSPC, "No space left on device")
         elif script == "refuse":
@@ -130,7 +134,9 @@ class Scripted(Raw):
         elif script == "bug":
             raise ZeroDivisionError("division by zero")
         encoded = super().encode(pictures, info, settings, progress)
-        if settings.model.startswith(("wrong", "decoder")):
+        if settings.model == "wrong-nothing":
+            encoded.data = b""
+        elif settings.model.startswith(("wrong", "decoder")):
             encoded.data = settings.model.encode() + b"\n" + encoded.data
         return encoded
 
@@ -145,7 +151,13 @@ class Scripted(Raw):
             return super().decode(data)
         if script == "decoder-segfault":
             ctypes.string_at(0)
+        elif script == "decoder-hang":
+            time.sleep(1000)
+        elif script == "decoder-hungry":
+            eat()
         decoded = super().decode(rest)
+        if script == "wrong-info":
+            decoded.info = replace(decoded.info, width=decoded.info.width + 2)
         decoded.pictures = self._wrong(script, decoded.pictures)
         return decoded
 
@@ -159,3 +171,12 @@ class Scripted(Raw):
                 yield Picture(*(plane.astype(np.float32) for plane in picture))
             else:
                 yield picture
+        if script == "wrong-many":
+            yield picture
+
+
+def eat() -> None:
+    """Take memory until there is none left to take; it is never touched, so that the machine does not suffer."""
+    taken = []
+    while True:
+        taken.append(np.empty(64 << 20, np.uint8))

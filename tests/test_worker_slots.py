@@ -160,6 +160,9 @@ def test_a_second_task_is_not_taken_while_one_runs(watched: Watched, folder: Pat
         ("wrong-size", "wrong-output", False, "plane y is (16, 30), expected (16, 32)"),
         ("wrong-kind", "wrong-output", False, "plane y is float32, expected uint8"),
         ("wrong-count", "wrong-output", False, "the decoder gave 3 pictures, the clip has 4"),
+        ("wrong-many", "wrong-output", False, "the decoder gave more than the clip's 4 pictures"),
+        ("wrong-info", "wrong-output", False, "the decoder gave 34×16, the clip is 32×16"),
+        ("wrong-nothing", "wrong-output", False, "the encoder gave no bytes, expected bytes (at least one)"),
         ("remember", "codec-error", False, "nothing is remembered here"),
         ("decoder-segfault", "decoder-crashed", True, "SIGSEGV"),
     ],
@@ -205,7 +208,7 @@ def test_a_codec_that_holds_the_interpreter_is_cancelled_too(watched: Watched, f
     assert group_members(group) == set()
 
 
-@pytest.mark.parametrize("script", ["deaf", "chatter"])
+@pytest.mark.parametrize("script", ["deaf", "chatter", "decoder-hang"])
 def test_a_run_past_its_deadline_is_killed_and_fails(watched: Watched, folder: Path, script: str) -> None:
     outcome = watched.run(Job(folder, script, timeout_s=0.3))
     assert outcome.error == {"type": "timeout", "detail": "timeout_s: the run was killed after 0.3 s", "retry": False}
@@ -302,6 +305,12 @@ def test_a_bounded_address_space_is_the_codecs_own_limit(folder: Path) -> None:
     soft = {line[:26].strip(): line[26:].split()[0] for line in limits.splitlines()}
     assert soft["Max address space"] == "4294967296"
     assert soft["Max core file size"] == "0"
+    for script in ("hungry", "decoder-hungry"):
+        outcome = watched.run(Job(folder, script))
+        assert outcome.error is not None
+        assert (outcome.error["type"], outcome.error["retry"]) == ("out-of-memory", True)
+        assert "ran out of memory" in outcome.error["detail"]
+    assert watched.run(Job(folder)).state == "completed"
     watched.slot.close(PATIENCE_S)
 
 
