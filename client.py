@@ -5,6 +5,9 @@
     python client.py watch ID                  show progress until it has ended
     python client.py get ID [NAME]             its status document, or the artifact NAME, as bytes, to standard output
     python client.py list [--state S] [--tag NAME:VALUE] [--limit N]
+    python client.py plot ID NAME              a sweep's plot to standard output: psnr_y.svg, psnr.png, ssim_db.svg, …
+    python client.py export ID FOLDER          its curves in CompressAI's layout, one file each, for its plot command
+    python client.py bd ID --anchor FILE …     its BD-rates against result files of CompressAI or DCVC
 
 FIELD is any field of an experiment. VALUE is JSON where it can be read as JSON, else text; several values with commas
 make a sweep in the fields that may be lists; tags.NAME=VALUE sets a tag:
@@ -12,6 +15,8 @@ make a sweep in the fields that may be lists; tags.NAME=VALUE sets a tag:
     python client.py submit --watch clip=carphone,bikes codec=nvc,x264 quality=8,16,24,32,40 tags.paper=table-2
     python client.py submit frames=30 psnr_db=40 "label=fourth try"
     python client.py get exp_1795402182_fbf362 stream.nvc > stream.nvc
+    python client.py plot exp_1795402182_fbf362 psnr_y.svg --clip bikes > bikes.svg
+    python client.py bd exp_1795402182_fbf362 --anchor vtm.json ssf2020.json
 
 Options:
     --url URL      the orchestrator, or NVC_URL; else http://127.0.0.1:8081
@@ -28,10 +33,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import jobs
 from service import Client, ClientError, Refused
@@ -109,6 +117,45 @@ def line_of(found: dict[str, Any]) -> str:
     return "  ".join([*parts, found.get("label") or ""]).rstrip()
 
 
+def export(client: Client, name: str, folder: Path) -> Iterator[Path]:
+    """Write each curve of a sweep as a file of CompressAI's layout. Raises ClientError, OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    curves = client.get(f"/experiment/{name}/status", read_s=60).document.get("curves", [{"curve": None}])
+    for curve in dict.fromkeys(curve["curve"] for curve in curves):
+        made = client.get(f"/experiment/{name}/compressai", params={"curve": curve} if curve else {}).document
+        path = folder / f"{re.sub('[^A-Za-z0-9._-]+', '-', made['name'])}.json"
+        path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        yield path
+
+
+def read_anchors(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Raises ValueError naming the file."""
+    found = []
+    for path in paths:
+        try:
+            found.append({"name": Path(path).name, "document": json.loads(Path(path).read_bytes())})
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+    return found
+
+
+def lines_of_bd(found: dict[str, Any]) -> Iterator[str]:
+    """A line for each pair of an anchor and one of the experiment's curves, with a figure or the reason for none."""
+    matrix = found["bd_rate"]
+    anchors = {curve["curve"] for curve in found["curves"] if curve.get("anchor")}
+    for metric, tables in matrix["metrics"].items():
+        for clip, table in tables["per_clip"].items():
+            for row, anchor in enumerate(matrix["curves"]):
+                for column, test in enumerate(matrix["curves"]):
+                    if anchor in anchors and test not in anchors:
+                        cell = table[row][column]
+                        value = f"N/A: {cell['reason']}" if cell["percent"] is None else (
+                            f"{cell['percent']:+7.2f} %  ({100 * cell['overlap']:.0f} % overlap)")
+                        yield f"{metric:<14} {clip:<20} {test} against {anchor}: {value}"
+    for clip in found["unmatched"]:
+        yield f"no clip {clip} in the experiment"
+
+
 def run(client: Client, args: argparse.Namespace) -> int:
     def say(document: dict[str, Any], words: str) -> None:
         print(json.dumps(document, ensure_ascii=False) if args.json else words, flush=True)
@@ -124,6 +171,20 @@ def run(client: Client, args: argparse.Namespace) -> int:
         else:
             print(json.dumps(client.get(f"/experiment/{args.id}/status", read_s=60).document, ensure_ascii=False,
                              indent=None if args.json else 1))
+        return 0
+    if args.command == "plot":
+        query = {name: value for name in ("clip", "rate") if (value := getattr(args, name)) is not None}
+        client.download(f"/experiment/{args.id}/plots/{args.name}{'?' if query else ''}{urlencode(query)}",
+                        sys.stdout.buffer)
+        return 0
+    if args.command == "export":
+        for path in export(client, args.id, Path(args.folder)):
+            say({"file": str(path)}, str(path))
+        return 0
+    if args.command == "bd":
+        body = {"anchors": read_anchors(args.anchor)}
+        found = client.post(f"/experiment/{args.id}/bd_rate", body, idempotent=True, read_s=60).document
+        say(found, "\n".join(lines_of_bd(found)))
         return 0
     if args.command == "submit":
         made = client.post("/experiment", request_of(args.fields), idempotent=True,
@@ -154,10 +215,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("--state", choices=[*jobs.State])
     listing.add_argument("--tag")
     listing.add_argument("--limit", type=int)
+    plotting = commands.add_parser("plot")
+    plotting.add_argument("id", metavar="ID")
+    plotting.add_argument("name", metavar="NAME")
+    plotting.add_argument("--clip")
+    plotting.add_argument("--rate", choices=["bitrate_mbps", "bpp"])
+    exporting = commands.add_parser("export")
+    exporting.add_argument("id", metavar="ID")
+    exporting.add_argument("folder", metavar="FOLDER")
+    against = commands.add_parser("bd")
+    against.add_argument("id", metavar="ID")
+    against.add_argument("--anchor", metavar="FILE", nargs="+", action="extend", required=True)
     args = parser.parse_args(arguments)
     try:
         return run(Client(args.url, key=os.environ.get("NVC_KEY")), args)
-    except (ClientError, ValueError) as error:
+    except (ClientError, OSError, ValueError) as error:
         detail = error.problem.get("detail", str(error)) if isinstance(error, Refused) else str(error)
         print(f"client.py: {detail}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

@@ -12,6 +12,7 @@ Which file does what, in the way of an experiment:
     control/conductor.py    carries it to its end: placement.py beside it chooses the worker, dispatch.py talks to it
     control/worker_calls.py hears of it from its worker
     control/following.py    tells of it; documents.py beside it is what clients read
+    control/results.py      its curves in other forms: plots, other programs' layouts
     control/files.py        its bytes
 
 What an endpoint may refuse is in control/problems.py; keys and certificates are looked after by control/house.py.
@@ -37,8 +38,11 @@ from control.following import Following
 from control.house import House
 from control.keys import keys_command
 from control.page import Page
+from control.plots import Plots
 from control.problems import told
 from control.registry import Registry
+from control.results import BODY as BD_RATE_BODY
+from control.results import Results
 from control.submissions import Submissions
 from control.worker_calls import WorkerCalls
 from service import Problem, Request, Response, row
@@ -92,6 +96,7 @@ class Orchestrator:
                                            metrics=self.metrics, draining=lambda: self.server.draining.is_set())
             self.files = Files(self.store, blobs, catalogue, log)
             self.worker_calls = WorkerCalls(self.conductor, blobs)
+            self.results = Results(self.store, Plots(config.state / "matplotlib"))
             self.page = Page()
             self.routes = self._routes()
             self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
@@ -126,6 +131,7 @@ class Orchestrator:
         routes = service.Routes()
         config = self.config
         submissions, reading, files, workers = self.submissions, self.following, self.files, self.worker_calls
+        results = self.results
         read, write, work = {"client", "read", "worker"}, {"client"}, {"worker"}
 
         def add(method: str, pattern: str, handler: Callable[[Request], Response], **options: Any) -> None:
@@ -145,6 +151,10 @@ class Orchestrator:
         add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=read, produces="*/*")
         add("GET", "/experiment/{id}/pictures/{index}", files.get_picture, roles=read, produces="image/png", waits=True,
             query={"of", "against"})
+        add("GET", "/experiment/{id}/plots/{name}", results.get_plot, roles=read, produces="*/*", waits=True,
+            query={"rate", "clip"})
+        add("GET", "/experiment/{id}/compressai", results.get_compressai, roles=read, query={"curve", "clip"})
+        add("POST", "/experiment/{id}/bd_rate", results.post_bd_rate, body=BD_RATE_BODY, roles=read)
         add("GET", "/experiments", reading.get_experiments, roles=read, query={"state", "tag", "limit", "cursor"})
         add("GET", "/clips", files.get_clips, roles=read)
         add("GET", "/clips/{name}", files.get_clip, roles=read)

@@ -1,8 +1,8 @@
 """Rate-distortion curves of a grid, and the BD-rate of each against each. From the figures of its runs, without I/O.
 
 A curve is what one codec does on one clip while the quality varies; where model, structure or effort vary too, each of
-their values is a curve of its own, and says so in its name. BD-rates are of `bitrate_mbps`, as media/bdrate.py defines
-them; a BD-rate that would be no measurement is null and has a reason.
+their values is a curve of its own, and says so in its name. BD-rates are as media/bdrate.py defines them; one that
+would be no measurement is null and has a reason.
 """
 
 import functools
@@ -20,6 +20,8 @@ from jobs import TERMINAL, State
 from metrics import BDRate, bd_rate, ssim_db
 
 QUALITIES = ("psnr_y", "psnr", "ssim_db", "ms_ssim_db")     # all in dB
+RATES = ("bitrate_mbps", "bpp")
+MEAN = "mean of all clips"      # in place of a clip's name
 NAMING = ("model", "structure", "effort")                   # part of a curve's name where they vary
 BOOTSTRAPS = 2000
 MIN_CLIPS = 3           # for an interval: two clips say nothing about others
@@ -55,6 +57,12 @@ class Analyses:
 
 def analyse(document: Mapping[str, Any], runs: Sequence[GridRun]) -> Document:
     """`document` is the filled-in experiment. "curves" has one entry for each clip and curve, points by rate."""
+    curves = curves_of(document, runs)
+    return {"curves": curves, "bd_rate": matrix(curves)}
+
+
+def curves_of(document: Mapping[str, Any], runs: Sequence[GridRun]) -> list[Document]:
+    """One entry for each clip and curve, points by rate."""
     varying = [name for name in NAMING if isinstance(document[name], list) and len(document[name]) > 1]
     found: dict[tuple[str, str], Document] = {}
     for run in runs:
@@ -66,22 +74,52 @@ def analyse(document: Mapping[str, Any], runs: Sequence[GridRun]) -> Document:
             curve["points"].append(_point(run, run.figures))
     for curve in found.values():
         curve["points"].sort(key=lambda point: point["bitrate_mbps"])
-    curves = list(found.values())
-    return {"curves": curves, "bd_rate": matrix(curves)}
+    return list(found.values())
 
 
-def matrix(curves: Sequence[Document]) -> Document:
+def mean_curves(curves: Sequence[Document]) -> list[Document]:
+    """Each curve's mean over the clips, at the settings at which every clip has a point: of rates, PSNRs, and SSIMs
+    before they become decibels. "runs" of a point are those that it is the mean of."""
+    made = []
+    for name in dict.fromkeys(curve["curve"] for curve in curves):
+        mine = [curve for curve in curves if curve["curve"] == name]
+        by_setting = [{(point["quality"], point["psnr_db"]): point for point in curve["points"]} for curve in mine]
+        common = [setting for setting in by_setting[0] if all(setting in points for points in by_setting)]
+        points = [_mean([points[setting] for points in by_setting]) for setting in common]
+        points.sort(key=lambda point: point["bitrate_mbps"])
+        made.append({**mine[0], "clip": MEAN, "points": points})
+    return made
+
+
+def _mean(points: Sequence[Document]) -> Document:
+    def over(name: str) -> float | None:
+        values = [point[name] for point in points]
+        if None in values:
+            return None
+        if name.endswith("ssim_db"):
+            return ssim_db(1 - statistics.fmean(10 ** (-value / 10) for value in values))
+        return statistics.fmean(values)
+
+    return {"runs": [point["run"] for point in points], "quality": points[0]["quality"],
+            "psnr_db": points[0]["psnr_db"], **{name: over(name) for name in (*RATES, *QUALITIES)}}
+
+
+def matrix(curves: Sequence[Document], rate: str = "bitrate_mbps", qualities: Sequence[str] = QUALITIES) -> Document:
     """BD-rates: metrics[m]["per_clip"][clip][a][t] is how much more rate curve t takes than curve a, in percent."""
     names = list(dict.fromkeys(curve["curve"] for curve in curves))
     clips = list(dict.fromkeys(curve["clip"] for curve in curves))
     by_key = {(curve["clip"], curve["curve"]): curve["points"] for curve in curves}
-    document: Document = {"method": "pchip", "rate": "bitrate_mbps", "curves": names, "clips": clips, "metrics": {}}
-    for quality in QUALITIES:
+    document: Document = {"method": "pchip", "rate": rate, "curves": names, "clips": clips, "metrics": {}}
+    for quality in qualities:
         per_clip = {}
         for clip in clips:
-            points = [tuple((point["bitrate_mbps"], point[quality]) for point in by_key.get((clip, name), ())
-                            if point[quality] is not None) for name in names]
-            per_clip[clip] = [[_cell(anchor, test) for test in points] for anchor in points]
+            points = [tuple((point[rate], point[quality]) for point in by_key.get((clip, name), ())
+                            if point.get(quality) is not None and point.get(rate) is not None) for name in names]
+            lacking = [f"{name} has no {rate if all(point.get(rate) is None for point in whole) else quality}"
+                       if not some and whole else "" for name, some in zip(names, points, strict=True)
+                       for whole in [by_key.get((clip, name), ())]]
+            per_clip[clip] = [[_cell(points[a], points[t], lacking[a] or lacking[t]) for t in range(len(names))]
+                              for a in range(len(names))]
         document["metrics"][quality] = {
             "per_clip": per_clip,
             **{average: _over_clips([*per_clip.values()], average) for average in ("mean", "median")},
@@ -109,8 +147,8 @@ def _bd_rate(anchor: Points, test: Points) -> BDRate:
     return bd_rate(anchor, test)
 
 
-def _cell(anchor: Points, test: Points) -> Document:
-    found = _bd_rate(anchor, test)
+def _cell(anchor: Points, test: Points, lacking: str) -> Document:
+    found = BDRate(None, 0.0, None, lacking) if lacking else _bd_rate(anchor, test)
     return {"percent": found.percent, "overlap": found.overlap, "interval": found.interval and [*found.interval],
             "reason": found.reason}
 

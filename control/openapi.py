@@ -10,7 +10,8 @@ from typing import Any
 
 import jobs
 from control import messages
-from control.curves import QUALITIES
+from control.curves import QUALITIES, RATES
+from control.layouts import MAX_ANCHORS
 from jobs import State
 from service import VERSION, Route, Routes
 
@@ -69,8 +70,8 @@ SCHEMAS: dict[str, Schema] = {
     "GridRun": _object(("run", "status", "setting", "metrics"), run=TEXT, status=STATE, setting=ANY, attempts=COUNT,
                        worker=MAYBE_TEXT, metrics={"type": ["object", "null"]}, error=ANY, progress=ANY, url=TEXT),
     "Curve": _object(("clip", "curve", "codec", "points"), clip=TEXT, curve=TEXT, codec=TEXT, model=TEXT,
-                     structure=TEXT, effort=COUNT, points=_list(_object(
-                         ("run", "bitrate_mbps"), run=TEXT, quality=MAYBE_NUMBER, bitrate_mbps=NUMBER,
+                     structure=TEXT, effort=COUNT, anchor={"type": "boolean"}, points=_list(_object(
+                         (), run=TEXT, runs=_list(TEXT), quality=MAYBE_NUMBER, bitrate_mbps=NUMBER,
                          bpp=MAYBE_NUMBER, **dict.fromkeys(QUALITIES, MAYBE_NUMBER)))),
     "BDRate": _object(("percent", "overlap", "reason"), percent=MAYBE_NUMBER,
                       overlap={"type": "number", "minimum": 0, "maximum": 1}, reason=TEXT, clips=COUNT,
@@ -162,6 +163,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/experiment/{id}/pictures/{index}"): Operation(
         "One picture as PNG: of the reconstruction, the source, or their error (white from 32 levels of luma on)",
         {200: None}, (404,)),
+    ("GET", "/experiment/{id}/plots/{name}"): Operation(
+        f"Rate-distortion curves as a file: {', '.join(QUALITIES)}, each .svg or .png; of one clip, or of all",
+        {200: None}, (404, 501), None, ("If-None-Match",)),
+    ("GET", "/experiment/{id}/compressai"): Operation(
+        "One curve in CompressAI's layout, for its plot command: of one clip, or the mean of all", {200: _object(
+            ("name", "description", "results"), name=TEXT, description=TEXT, results={
+                "type": "object", "additionalProperties": _list(NUMBER)})}, (404,)),
+    ("POST", "/experiment/{id}/bd_rate"): Operation(
+        "Its BD-rates against other programs' result files: CompressAI's and DCVC's layouts", {200: _object(
+            ("curves", "bd_rate", "unmatched"), curves=_list(_named("Curve")), bd_rate=_named("BDRates"),
+            unmatched=_list(TEXT))}, (404, 422), {
+                "type": "object", "additionalProperties": False, "required": ["anchors"], "properties": {"anchors": {
+                    "type": "array", "minItems": 1, "maxItems": MAX_ANCHORS, "items": _object(
+                        ("name", "document"), name=TEXT, document=ANY) | {"additionalProperties": False}}}}),
     ("GET", "/experiments"): Operation("Experiments, newest first", {200: _object(
         ("experiments", "next_cursor"), experiments=_list(_named("Summary")), next_cursor=MAYBE_TEXT)}),
     ("GET", "/clips"): Operation("Clips of the library and uploaded ones",
@@ -195,6 +210,7 @@ HEADERS: dict[str, Schema] = {"Idempotency-Key": {"type": "string", "pattern": '
 QUERY: dict[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
     "of": {"enum": ["reconstruction", "source", "error"]}, "against": RUN,
+    "rate": {"enum": [*RATES]}, "clip": TEXT, "curve": TEXT,
     "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "verbose": TEXT,
 }
 

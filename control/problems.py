@@ -8,6 +8,7 @@ import store as storage
 from control import messages, probe, still
 from control.catalogue import NameReserved, NotFetched, UnknownClip
 from control.conductor import NameTaken
+from control.layouts import LayoutError
 from service import Problem, Request, Response
 
 # What handlers may meet, and how it is told: (status, type). The first match counts.
@@ -15,6 +16,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (jobs.UnknownField, 422, "unknown-field"),
     (jobs.FieldError, 422, "invalid-field"),
     (messages.MessageError, 422, "invalid-field"),
+    (LayoutError, 422, "invalid-field"),
     (UnknownClip, 404, "unknown-clip"),
     (NotFetched, 422, "clip-not-fetched"),
     (NameReserved, 409, "name-reserved"),

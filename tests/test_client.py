@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,38 @@ def test_list_finds_by_tag_one_document_a_line(run: Run, worker: FakeWorker) -> 
     worker.end(worker.next_offer())
     lines = run("--json", "list", "--tag", "client:list")[1].splitlines()
     assert [json.loads(line)["experiment_id"] for line in lines] == [name]
+
+
+def sweep(run: Run, worker: FakeWorker) -> str:
+    """The id of one that has a curve of four points, at 1 dB for each doubling from 0.1 bits a pixel on."""
+    name = run("submit", f"codec={worker.codec}", "quality=0,1,2,3")[1].strip()
+    for _ in range(4):
+        offer = worker.next_offer()
+        quality = offer["experiment"]["quality"]
+        worker.end(offer, result={**RESULT, "decoding_result": {"quality_metrics": {"psnr_y": 30.0 + quality}},
+                                  "metrics": {"bitrate_mbps": 2.0**quality, "bpp": 0.1 * 2**quality}})
+    assert run("watch", name)[0] == 0
+    return name
+
+
+def test_a_sweeps_plot_and_curves_are_written(run: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    name = sweep(run, worker)
+    assert run("plot", name, "psnr_y.svg", "--rate", "bpp")[1].startswith("<?xml")
+    code, out, _ = run("export", name, str(tmp_path / "curves"))
+    assert (code, out.strip()) == (0, str(tmp_path / "curves" / f"{worker.codec}.json"))
+    assert json.loads(Path(out.strip()).read_text())["results"]["psnr-y"] == [30, 31, 32, 33]
+
+
+def test_bd_rates_against_a_file_have_a_figure_or_a_reason(run: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    name = sweep(run, worker)
+    lists = {"bpp": [0.2, 0.4, 0.8, 1.6], "psnr-y": [30, 31, 32, 33]}
+    (tmp_path / "theirs.json").write_text(json.dumps({"name": "theirs", "results": lists}))
+    lines = run("bd", name, "--anchor", str(tmp_path / "theirs.json"))[1].splitlines()
+    assert lines[0].split(maxsplit=1) == [
+        "psnr_y", f"mean of all clips    {worker.codec} against theirs:  -50.00 %  (100 % overlap)"]
+    assert lines[1].endswith(": N/A: theirs has no psnr")
+    code, _, error = run("bd", name, "--anchor", "/no/such/file.json")
+    assert (code, error.startswith("client.py: /no/such/file.json: ")) == (2, True)
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [

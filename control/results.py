@@ -1,0 +1,85 @@
+"""A sweep's curves in other forms: plots, CompressAI's layout, and BD-rates against other programs' result files."""
+
+from typing import Any
+
+import jobs
+import service
+from control.curves import QUALITIES, RATES, Document, curves_of, matrix
+from control.layouts import MAX_ANCHORS, LayoutError, beside, compressai, read_anchor
+from control.plots import FORMS, NoPlots, Plots, PlotsBusy
+from control.records import GridRun
+from service import Problem, Request, Response
+from store import Store
+
+BODY = service.json_body(16 << 20)      # DCVC's anchors are of 0.7 MB
+RGB = ("psnr_rgb", "ms_ssim_rgb_db")    # of files only: no run here is measured in RGB
+
+
+class Results:
+    """These endpoints; all of them only read."""
+
+    def __init__(self, store: Store, plots: Plots) -> None:
+        self.store, self.plots = store, plots
+
+    def get_plot(self, request: Request) -> Response:
+        quality, _, form = request.params["name"].rpartition(".")
+        if quality not in QUALITIES or form not in FORMS:
+            raise Problem(404, "unknown-plot", f"no plot {request.params['name'][:60]!r}; there are "
+                          f"{', '.join(QUALITIES)}, each as {' or '.join('.' + each for each in FORMS)}")
+        rate = request.query.get("rate", RATES[0])
+        if rate not in RATES:
+            raise Problem(400, "invalid-parameter", f"rate: expected {' or '.join(RATES)}, got {rate[:60]!r}",
+                          field="rate")
+        clip = request.query.get("clip")
+        curves, runs = self._curves(request)
+        curves = [curve for curve in curves if clip in (None, curve["clip"])]
+        if clip is not None and not curves:
+            raise Problem(404, "unknown-curve", f"clip: the experiment has no clip {clip[:100]!r}", field="clip")
+        ended = sum(run.state in jobs.TERMINAL for run in runs)
+        try:
+            drawn = self.plots.draw((request.params["id"], ended, clip), curves, quality, rate, form)
+        except NoPlots as error:
+            raise Problem(501, "plots-unavailable", str(error)) from error
+        except PlotsBusy as error:
+            raise Problem(503, "busy", str(error), headers={"Retry-After": "1"}) from error
+        return Response(200, drawn, {"Content-Type": FORMS[form]}, etag=True)
+
+    def get_compressai(self, request: Request) -> Response:
+        curves, runs = self._curves(request)
+        names = sorted({curve["curve"] for curve in curves})
+        name, clip = request.query.get("curve", names[0] if len(names) == 1 else None), request.query.get("clip")
+        if name is None:
+            raise Problem(400, "invalid-parameter", f"curve: expected one of {', '.join(names)}; CompressAI has one "
+                          "file a curve", field="curve")
+        clips = list(dict.fromkeys(curve["clip"] for curve in curves))
+        of = clip or (clips[0] if len(clips) == 1 else f"mean of {', '.join(clips)}")
+        try:
+            made = compressai(curves, name, clip, f"{request.params['id']}: {of}. nvc {service.VERSION}",
+                              {run.id: run.figures or {} for run in runs})
+        except KeyError as error:
+            raise Problem(404, "unknown-curve", f"no curve {name[:100]!r} of clip {(clip or 'any')[:100]!r}; there are "
+                          f"{', '.join(error.args[0])} of {', '.join(error.args[1])}", field="curve") from error
+        return Response(200, made, etag=True)
+
+    def post_bd_rate(self, request: Request) -> Response:
+        given = request.document()
+        files = given.get("anchors")
+        if set(given) - {"anchors"} or not isinstance(files, list) or not 0 < len(files) <= MAX_ANCHORS:
+            raise LayoutError(f'expected {{"anchors": [{{"name", "document"}}, …]}} with 1 to {MAX_ANCHORS} files')
+        anchors: list[Document] = []
+        for file in files:
+            if not isinstance(file, dict) or set(file) != {"name", "document"} or not isinstance(file["name"], str):
+                raise LayoutError('expected {"name", "document"} for each file: its name, and what it holds')
+            anchors += read_anchor(file["name"][-100:], file["document"])
+        rows, unmatched = beside(self._curves(request)[0], anchors)
+        rate = "bpp" if all(point.get("bpp") is not None for row in rows for point in row["points"]) else RATES[0]
+        seen = [name for name in RGB if any(point.get(name) is not None for row in rows for point in row["points"])]
+        found: dict[str, Any] = {"curves": rows, "bd_rate": matrix(rows, rate, (*QUALITIES, *seen)),
+                                 "unmatched": unmatched}
+        return Response(200, found)
+
+    def _curves(self, request: Request) -> tuple[list[Document], list[GridRun]]:
+        """The curves of an experiment, or of one run of it, and the runs. Raises UnknownExperiment."""
+        experiment = self.store.experiment(request.params["id"])
+        runs = experiment.grid or self.store.grid(request.params["id"])
+        return curves_of(experiment.document, runs), runs
