@@ -5,6 +5,9 @@ PIP_FLAGS ?=
 # Of `make train`: a folder that holds train_video/ and train_photos/, and the time to spend.
 DATA ?= data
 MINUTES ?= 180
+# Of `make soak`: how long, and the first seed.
+SOAK_MINUTES ?= 120
+SOAK_SEED ?= 100
 # Of `make fuzz`: cases a test.
 FUZZ_CASES ?= 20000
 
@@ -13,7 +16,7 @@ READY := .venv/.requirements-installed
 KERNELS := .venv/.kernels-compiled
 BENCHES := $(filter-out __init__,$(basename $(notdir $(wildcard bench/*.py))))
 
-.PHONY: help demo test bench train lint fuzz clean
+.PHONY: help demo test bench train lint fuzz soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +26,7 @@ help:
 	@echo "make bench   measure everything into bench/results/ (or one: make bench BENCHES=codec)"
 	@echo "make train   train the codec: DATA=folder MINUTES=180"
 	@echo "make fuzz    hours of new cases for every property test: FUZZ_CASES=20000"
+	@echo "make soak    storms of broken networks and killed services, seed after seed: SOAK_MINUTES=120 SOAK_SEED=100"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): requirements.txt requirements-dev.txt requirements-clips.txt
@@ -69,6 +73,9 @@ train: train/run/samples/own.bin
 
 fuzz: $(KERNELS)
 	HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(FUZZ_CASES) $(PY) -m pytest $$(grep -l "^from hypothesis" tests/test_*.py)
+
+soak: $(READY)
+	PYTHONPATH=. $(PY) tests/system/storm.py --seed $(SOAK_SEED) --minutes $(SOAK_MINUTES)
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output

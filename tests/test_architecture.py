@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FOLDERS = ("web", "control", "work", "media", "nvc", "train", "bench", "examples")
+FOLDERS = ("web", "control", "work", "media", "nvc", "train", "trial", "bench", "examples")
 
 # Room: its files, and the rooms that they may import besides their own. A file that is named belongs where it is named,
 # the others of a folder to the room that has the folder.
@@ -36,6 +36,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "orchestrator": ("orchestrator control/*", "version picture video clips metrics jobs store service"),
     "worker": ("worker measure work/*", "version picture video clips metrics coding codec jobs service"),
     "client": ("client", "jobs service"),
+    "check": ("trial/*", "jobs service"),
     "demo": ("demo", "picture video clips"),
     "examples": ("examples/*", "picture video coding"),
     "train": ("train/*", "picture video metrics coding nvc codec"),

@@ -33,6 +33,7 @@ from typing import Any, Protocol
 
 from work.codec_process import MessageBuffer, MessageError, frame_message
 
+CODEC_PROGRAM = Path(__file__).with_name("codec_process.py")
 TERM_GRACE_S = 1.5  # from SIGTERM to SIGKILL; with the rest of a cancel well under 5 s
 REAP_S = 2.0  # to wait for the kernel to take a killed process away
 MARK = "NVC_CODEC_PROCESS"  # in the environment of a codec process, and so of all that it starts
@@ -114,7 +115,7 @@ class CodecProcess:
         """``wake``: an eventfd; writing to it ends a wait. Raises OSError when no process can be started."""
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
-        command = [sys.executable, str(Path(__file__).with_name("codec_process.py")), "--socket", str(theirs.fileno()),
+        command = [sys.executable, str(CODEC_PROGRAM), "--socket", str(theirs.fileno()),
                    "--lifeline", str(lifeline), "--memory-mb", str(spec.memory_mb)]
         for entry in spec.codecs:
             command += ["--codec", entry]

@@ -22,6 +22,7 @@ from video import VideoWriter
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 60.0  # for anything that a working machine does in a second or two
 CODECS = ("raw=tests.standin:Raw", "scripted=tests.standin:Scripted")
+QUICK_WORKER = ROOT / "tests" / "system" / "quick_worker.py"
 LEASE_S, HEARTBEAT_S = 3.0, 0.3  # a dead worker is found in seconds; ten heartbeats may be late on a busy machine
 
 
@@ -34,11 +35,24 @@ def wait_until(what: Callable[[], Any], about: str = "it") -> Any:
     return seen
 
 
-class Program:
-    """One service: a process, its log, and the address that it keeps from life to life."""
+def until_true(what: Callable[[], Any], seconds: float) -> bool:
+    """Whether it came true within so many seconds."""
+    until = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
-    def __init__(self, name: str, folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+
+class Program:
+    """One service: a process, its log, and the address that it keeps from life to life. `script`: its program, if that
+    is not the name's."""
+
+    def __init__(self, name: str, folder: Path, *arguments: str, environment: dict[str, str] | None = None,
+                 script: Path | None = None) -> None:
         self.name, self.folder, self.arguments = name, folder, arguments
+        self.script = script or ROOT / f"{name}.py"
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
         self.log = folder.with_name(folder.name + ".log")
         self.url = ""
@@ -48,7 +62,7 @@ class Program:
     def start(self) -> None:
         """Start it, at the address that it had, and wait until it listens."""
         port = self.url.rpartition(":")[2] or "0"
-        command = [sys.executable, str(ROOT / f"{self.name}.py"), "--port", port, "--state", str(self.folder),
+        command = [sys.executable, str(self.script), "--port", port, "--state", str(self.folder),
                    *self.arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
