@@ -1,7 +1,8 @@
 """Clips in and out: the one door to every video file.
 
-Y4M and headerless ``.yuv`` are read with NumPy (media/planar.py), every other container, folders of pictures and single
-pictures through PyAV (media/containers.py).  Everything becomes 8-bit 4:2:0 on the way in (media/pixels.py), and
+Y4M and headerless ``.yuv`` are read with NumPy (media/planar.py), every other container through PyAV
+(media/containers.py), picture files alone, in folders (media/stills.py) and in archives (media/archives.py) too.
+Everything becomes 8-bit 4:2:0 on the way in (media/pixels.py), and
 ``ClipInfo.converted`` says so where it was something else.  Pictures are read and written one at a time: a clip is
 never in memory whole.
 
@@ -20,8 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from media.containers import VideoWriter, picture_demuxer, read_container, read_folder, read_picture
+from media.archives import is_archive, read_archive
+from media.containers import VideoWriter, picture_demuxer, read_container
 from media.planar import Y4M_MAGIC, RawFormat, Y4MWriter, raw_format_from_name, read_raw, read_y4m
+from media.stills import MAX_FILE_BYTES, read_folder, read_picture
 from picture import (
     DEFAULT_LIMITS,
     ClipInfo,
@@ -101,8 +104,9 @@ def open_clip(
 ) -> Clip:
     """Open a clip and read what is known of it.
 
-    ``source`` is a file (video, PNG, JPEG, WebP, or ``.yuv`` whose name tells its format), a folder of pictures, ``-``
-    for standard input, or an open binary stream.  A stream that cannot seek must be Y4M, or headerless with ``raw``.
+    ``source`` is a file (video, PNG, JPEG, WebP, a ZIP or TAR of these, or ``.yuv`` whose name tells its format), a
+    folder of pictures, ``-`` for standard input, or an open binary stream.  A stream that cannot seek must be Y4M, or
+    headerless with ``raw``.
     ``raw`` makes any source headerless video of that format.
 
     Raises VideoError (no such file, no format in the name), NotAVideo, NoVideoStream, EmptyVideo, DamagedVideo
@@ -127,15 +131,18 @@ def open_clip(
         if raw is not None or head.startswith(Y4M_MAGIC):
             info, pictures = read_raw(file, str(path), raw, limits) if raw else read_y4m(file, str(path), limits)
             return Clip(str(path), info, pictures, file.close, limits)
+        if not head:
+            raise EmptyVideo(f"{path}: is empty (0 bytes)")
+        if picture_demuxer(head):
+            info, picture = read_picture(file.read(MAX_FILE_BYTES + 1), str(path), limits)
+            file.close()
+            return Clip(str(path), info, iter([picture]), lambda: None, limits)
+        if is_archive(file, str(path)):
+            return Clip(str(path), *read_archive(file, str(path), limits), limits)
     except BaseException:
         file.close()
         raise
     file.close()
-    if not head:
-        raise EmptyVideo(f"{path}: is empty (0 bytes)")
-    if picture_demuxer(head):
-        info, picture = read_picture(path, limits)
-        return Clip(str(path), info, iter([picture]), lambda: None, limits)
     return Clip(str(path), *read_container(path, str(path), limits), limits)
 
 

@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -21,7 +20,6 @@ import av.error
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
-from PIL import Image
 
 from media.frames import CODE_OF_MATRIX, FULL, LIMITED, MATRIX_OF_CODE, REORDERED, frame_of, is_full, picture_of
 from picture import (
@@ -33,7 +31,6 @@ from picture import (
     NotAVideo,
     NoVideoStream,
     Picture,
-    TooLarge,
     VideoError,
     check_rate,
     check_size,
@@ -49,7 +46,6 @@ PICTURE_MAGIC = (  # how a picture file begins, and the demuxer that reads it
     (re.compile(rb"\xff\xd8\xff"), "jpeg_pipe"),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp_pipe"),
 )
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 # Every picture is a key picture, so that any can be sought.
 LOSSLESS = {"ffv1": {"level": "3", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
@@ -94,48 +90,6 @@ def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: 
         container.close()
         raise
     return info, _pictures(first, frames, info, name), container.close
-
-
-def read_folder(folder: Path, limits: Limits) -> Opened:
-    """Open a folder of PNG, JPEG or WebP pictures of one size, taken by name with numbers by value, at 25 a second."""
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES), key=_by_number)
-    if not paths:
-        raise EmptyVideo(f"{folder}: a folder without pictures (expected {', '.join(PICTURE_SUFFIXES)})")
-    first = read_picture(paths[0], limits)
-    info = replace(first[0], frames=len(paths))
-
-    def pictures() -> Iterator[Picture]:
-        yield first[1]
-        for index, path in enumerate(paths[1:], start=1):
-            other, picture = read_picture(path, limits, index)
-            if (other.width, other.height) != (info.width, info.height):
-                raise _size_change(str(path), index, other, info)
-            yield picture
-
-    return info, pictures(), lambda: None
-
-
-def read_picture(path: Path, limits: Limits, index: int = 0) -> tuple[ClipInfo, Picture]:
-    """Read a PNG, JPEG or WebP file as a clip of one picture. ``index`` is its place, for messages."""
-    with path.open("rb") as file:
-        demuxer = picture_demuxer(file.read(12))
-    if demuxer is None:
-        raise DamagedVideo(f"{path}: picture {index}: neither PNG, JPEG nor WebP", index)
-    try:
-        with Image.open(path) as image:  # reads the header alone: FFmpeg would decode before it tells the size
-            check_size(str(path), *image.size, limits)
-    except Image.DecompressionBombError as error:  # the same from Pillow, at 180 million pixels
-        raise TooLarge(f"{path}: {error}") from error
-    except OSError as error:
-        raise DamagedVideo(f"{path}: picture {index} is damaged", index) from error
-    try:
-        info, pictures, close = read_container(path, str(path), limits, demuxer)
-    except (NotAVideo, EmptyVideo, DamagedVideo) as error:
-        raise DamagedVideo(f"{path}: picture {index} is damaged", index) from error
-    try:
-        return replace(info, fps=DEFAULT_FPS, frames=1), next(pictures)
-    finally:
-        close()
 
 
 def _open(source: Path | BinaryIO, name: str, demuxer: str | None) -> InputContainer:
@@ -250,7 +204,7 @@ def _pictures(first: av.VideoFrame, rest: Iterator[av.VideoFrame], info: ClipInf
     coded = (first.width, first.height)
     for index, frame in enumerate(itertools.chain([first], rest)):
         if (frame.width, frame.height) != coded:
-            raise _size_change(name, index, frame, first)
+            raise size_change(name, index, frame, first)
         yield _cropped(picture_of(frame, info.matrix), info)
 
 
@@ -262,7 +216,7 @@ def _cropped(picture: Picture, info: ClipInfo) -> Picture:
     return Picture(*(np.ascontiguousarray(plane) for plane in (y, u, v)))
 
 
-def _size_change(
+def size_change(
     name: str, index: int, new: av.VideoFrame | ClipInfo, old: av.VideoFrame | ClipInfo
 ) -> DamagedVideo:
     return DamagedVideo(
@@ -328,8 +282,3 @@ class VideoWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """Sort key: frame2 before frame10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

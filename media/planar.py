@@ -138,7 +138,7 @@ def raw_format_from_name(path: Path) -> RawFormat:
     return RawFormat(
         width=width,
         height=height,
-        fps=_rate(rate[1]) if rate else Fraction(30),
+        fps=rate_of(rate[1], path.name) if rate else Fraction(30),
         depth=int(depth[1] or depth[2]) if depth else 8,
         chroma=chroma[1] if chroma else "420",
     )
@@ -239,8 +239,15 @@ def _bytes_left(stream: BinaryIO) -> int | None:
     return size
 
 
-def _rate(text: str) -> Fraction:
-    return Fraction(*NTSC_RATES[text]) if text in NTSC_RATES else Fraction(text)
+def rate_of(text: str, where: str) -> Fraction:
+    """A rate as people write it: 25, 29.97, 30000/1001. Raises VideoError; ``where`` is for its message."""
+    if text in NTSC_RATES:
+        return Fraction(*NTSC_RATES[text])
+    if not re.fullmatch(r"\d{1,10}(\.\d{1,6}|/[1-9]\d{0,9})?", text):
+        raise VideoError(f"{where}: fps: expected a number or a fraction such as 30000/1001, got {text[:40]!r}")
+    rate = Fraction(text)
+    check_rate(where, rate)
+    return rate
 
 
 class Y4MWriter:

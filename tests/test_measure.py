@@ -80,6 +80,12 @@ def test_the_reconstruction_holds_the_decoded_pictures(clip: Path, tmp_path: Pat
     assert made["result"]["decoding_result"]["decoded_sha256"] == digest.hexdigest()
 
 
+def test_a_clip_of_another_format_is_converted_and_the_result_says_so(tmp_path: Path) -> None:
+    (tmp_path / "deep.y4m").write_bytes(b"YUV4MPEG2 W48 H32 F25:1 C444p10\nFRAME\n" + bytes(48 * 32 * 3 * 2))
+    made = measure.run(job(tmp_path / "deep.y4m"), tmp_path)
+    assert made["result"]["clip"]["converted"] == "yuv444p10le to yuv420p"
+
+
 def test_no_reconstruction_is_kept_unless_asked_for(clip: Path, tmp_path: Path) -> None:
     made = measure.run(job(clip, keep_reconstruction=False), tmp_path)
     assert made["result"]["decoding_result"]["reconstructed_video"] is None
