@@ -45,6 +45,7 @@ from control.results import BODY as BD_RATE_BODY
 from control.results import Results
 from control.submissions import Submissions
 from control.worker_calls import WorkerCalls
+from media.wrap import FIELDS as RAW_FIELDS
 from service import Problem, Request, Response, row
 from store import Store
 
@@ -60,6 +61,10 @@ class OrchestratorSettings(service.ServerSettings):
                          low=0.2)
     heartbeat_s: float = row(2.0, "s", "how often workers are told to say that they live", low=0.05)
     clip_mb: int = row(2048, "MiB", "largest clip that may be uploaded", low=1)
+    fetch_hosts: str = row("", "", "hosts that clips are fetched from over https, with commas: a.example, "
+                           "a.example:8443, .example with all below, * for any; empty: none")
+    fetch_networks: str = row("", "", "networks that these hosts may be in besides public addresses, as 10.1.0.0/16")
+    fetch_s: float = row(60.0, "s", "to fetch one clip; the submission that names it waits that long", low=0.1)
     artifact_mb: int = row(16_384, "MiB", "largest artifact that a worker may store; a lossless film is that large",
                            low=1)
     result_mb: int = row(64, "MiB", "largest result document; one with 100,000 frames is a fifth of it", low=1)
@@ -85,7 +90,9 @@ class Orchestrator:
         self.store = Store(config.state)
         try:
             registry, blobs = Registry(self.store), Blobs(config.state)
-            catalogue = Catalogue(registry, blobs)
+            fetcher = service.Fetcher(hosts=config.fetch_hosts, networks=config.fetch_networks, limit_s=config.fetch_s,
+                                      limit_bytes=config.clip_mb << 20)
+            catalogue = Catalogue(registry, blobs, fetcher)
             self.house = House(registry, blobs, config.keep_unnamed_s, log)
             service.check_exposure(config.host, has_keys=self.house.has_keys, insecure_bind=config.insecure_bind)
             self.conductor = Conductor(
@@ -142,12 +149,14 @@ class Orchestrator:
         add("GET", "/health", self.get_health)
         add("GET", "/", self.page.get, produces="text/html", query=set())
         add("GET", "/page/{name}", self.page.get, produces="*/*", query=set())
-        add("POST", "/experiment", submissions.post_experiment, body=service.JSON, roles=write, waits="prefer")
+        add("POST", "/experiment", submissions.post_experiment, body=service.JSON, roles=write, waits="prefer",
+            apart=submissions.fetches)
         add("GET", "/experiment/{id}/status", reading.get_status, roles=read, waits="prefer")
         add("GET", "/experiment/{id}/events", reading.get_events, roles=read, waits=True, produces="text/event-stream")
         add("POST", "/experiment/{id}/cancel", submissions.post_cancel, body=service.JSON, roles=write)
         add("POST", "/experiment/{id}/rerun", submissions.post_rerun, body=service.JSON, roles=write, waits="prefer")
-        add("POST", "/experiment/{id}/clone", submissions.post_clone, body=service.JSON, roles=write, waits="prefer")
+        add("POST", "/experiment/{id}/clone", submissions.post_clone, body=service.JSON, roles=write, waits="prefer",
+            apart=lambda request: True)    # the original's clips may be addresses
         add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=read, produces="*/*")
         add("GET", "/experiment/{id}/pictures/{index}", files.get_picture, roles=read, produces="image/png", waits=True,
             query={"of", "against"})
@@ -158,7 +167,8 @@ class Orchestrator:
         add("GET", "/experiments", reading.get_experiments, roles=read, query={"state", "tag", "limit", "cursor"})
         add("GET", "/clips", files.get_clips, roles=read)
         add("GET", "/clips/{name}", files.get_clip, roles=read)
-        add("PUT", "/clips/{name}", files.put_clip, body=service.upload(config.clip_mb << 20), roles=write)
+        add("PUT", "/clips/{name}", files.put_clip, body=service.upload(config.clip_mb << 20), roles=write,
+            query=RAW_FIELDS)
         add("GET", "/clips/{name}/data", files.get_clip_data, roles=read, produces="*/*")
         add("GET", "/workers", workers.get_workers, roles=read)
         add("POST", "/workers", workers.post_workers, body=service.JSON, roles=work)

@@ -42,7 +42,7 @@ GET routes answer HEAD and every route OPTIONS by themselves; a wrong method is 
 
 Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py (request, answer) ► access.py (keys) ►
 routes.py (the table and its checks) ► outgoing.py, connection.py (one connection) ► server.py (threads); beside them
-listening.py, settings.py, observe.py and client.py.
+listening.py, settings.py, observe.py, client.py and fetching.py.
 Only this file is imported by the programs.
 """
 
@@ -62,6 +62,7 @@ from web.exchange import (
     file_response,
     new_trace,
 )
+from web.fetching import Fetcher, FetchError
 from web.listening import ServerSettings
 from web.observe import METRICS_TYPE, Counter, Gauge, Histogram, Log, Metrics, Notifier, Watchdog, listen_sockets
 from web.routes import JSON, Body, Handler, Route, Routes, json_body, upload
@@ -71,9 +72,9 @@ from web.wire import Headers, Problem, read_json
 
 __all__ = [
     "JSON", "METRICS_TYPE", "ROLES", "VERSION", "Ambiguous", "Authenticator", "Body", "Client", "ClientError",
-    "Counter", "Disconnected", "Event", "Gauge", "Handler", "Headers", "Histogram", "Key", "Log", "Metrics",
-    "Notifier", "Principal", "Problem", "Refused", "Reply", "Request", "Response", "Route", "Routes", "Row", "Server",
-    "ServerSettings", "SettingsError", "Trace", "Unreachable", "Watchdog", "add_flags", "check_exposure",
-    "event_stream", "file_response", "from_args", "is_loopback", "json_body", "listen_sockets", "load", "markdown",
-    "new_key", "new_trace", "read_json", "row", "rows", "show", "upload",
+    "Counter", "Disconnected", "Event", "FetchError", "Fetcher", "Gauge", "Handler", "Headers", "Histogram", "Key",
+    "Log", "Metrics", "Notifier", "Principal", "Problem", "Refused", "Reply", "Request", "Response", "Route",
+    "Routes", "Row", "Server", "ServerSettings", "SettingsError", "Trace", "Unreachable", "Watchdog", "add_flags",
+    "check_exposure", "event_stream", "file_response", "from_args", "is_loopback", "json_body", "listen_sockets",
+    "load", "markdown", "new_key", "new_trace", "read_json", "row", "rows", "show", "upload",
 ]

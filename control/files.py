@@ -30,7 +30,7 @@ class Files:
 
     def put_clip(self, request: Request) -> Response:
         name = request.params["name"]
-        clip, new = self.catalogue.add(name, request.save)
+        clip, new = self.catalogue.add(name, request.save, request.query)
         self.log.info("clip-stored", clip=name, sha256=clip["sha256"], bytes=clip["bytes"])
         return Response(201 if new else 200, clip, {"Location": f"/clips/{name}"})
 

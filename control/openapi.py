@@ -13,6 +13,7 @@ from control import messages
 from control.curves import QUALITIES, RATES
 from control.layouts import MAX_ANCHORS
 from jobs import State
+from picture import MATRICES, RANGES
 from service import VERSION, Route, Routes
 
 Schema = dict[str, Any]
@@ -86,7 +87,8 @@ SCHEMAS: dict[str, Schema] = {
     "Summary": _object(("experiment_id", "status", "runs"), experiment_id=TEXT, status=STATE, label=TEXT, tags=ANY,
                        accepted=TIME, finished=TIME, runs=_named("Counts"), attempts={"type": ["integer", "null"]},
                        worker=MAYBE_TEXT, metrics={"type": ["object", "null"]}, progress=ANY, url=TEXT),
-    "Clip": _object(("name", "source"), name=TEXT, source={"enum": ["library", "uploaded"]}, sha256=MAYBE_TEXT,
+    "Clip": _object(("name", "source"), name=TEXT, sha256=MAYBE_TEXT,
+                    source={"enum": ["library", "uploaded", "fetched"]},
                     bytes=MAYBE_NUMBER, width=COUNT, height=COUNT, fps=TEXT, frames=MAYBE_NUMBER, data=MAYBE_TEXT),
     "Heartbeat": _object(("name", "url", "slots"), name=WORKER_NAME,
                          url={"type": "string", "pattern": "^https?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?/?$"},
@@ -182,7 +184,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/clips"): Operation("Clips of the library and uploaded ones",
                                  {200: _object(("clips",), clips=_list(_named("Clip")))}),
     ("GET", "/clips/{name}"): Operation("One clip, by name or sha256:…", {200: _named("Clip")}, (404,)),
-    ("PUT", "/clips/{name}"): Operation("Upload a clip: any video file",
+    ("PUT", "/clips/{name}"): Operation("Upload a clip: a video, a picture, a ZIP or TAR of them, headerless video",
                                         {200: _named("Clip"), 201: _named("Clip")}, (409, 422, 507)),
     ("GET", "/clips/{name}/data"): Operation("A clip's bytes", {200: None, 206: None}, (404, 416), None, ("Range",)),
     ("GET", "/workers"): Operation("Workers and what runs where",
@@ -210,6 +212,8 @@ HEADERS: dict[str, Schema] = {"Idempotency-Key": {"type": "string", "pattern": '
 QUERY: dict[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
     "of": {"enum": ["reconstruction", "source", "error"]}, "against": RUN,
+    "width": COUNT, "height": COUNT, "fps": TEXT, "matrix": {"enum": [*MATRICES]}, "range": {"enum": [*RANGES]},
+    "pixel_format": {"type": "string", "pattern": "^(yuv4(20|22|44)p|gray)((10|12|14|16)(le)?)?$"},
     "rate": {"enum": [*RATES]}, "clip": TEXT, "curve": TEXT,
     "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "verbose": TEXT,
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jobs
 import store as storage
 from control import messages, probe, still
-from control.catalogue import NameReserved, NotFetched, UnknownClip
+from control.catalogue import FormatError, NameReserved, NotFetched, UnknownClip
 from control.conductor import NameTaken
 from control.layouts import LayoutError
 from service import Problem, Request, Response
@@ -18,6 +18,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (messages.MessageError, 422, "invalid-field"),
     (LayoutError, 422, "invalid-field"),
     (UnknownClip, 404, "unknown-clip"),
+    (FormatError, 422, "invalid-field"),
     (NotFetched, 422, "clip-not-fetched"),
     (NameReserved, 409, "name-reserved"),
     (probe.NotAClip, 422, "not-a-video"),

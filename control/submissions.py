@@ -63,6 +63,11 @@ class Submissions:
 
         return self._accept(request, {"rerun_of": of}, prepare)
 
+    @staticmethod
+    def fetches(request: Request) -> bool:
+        """Whether a submission may have to fetch clips, which takes longer than a handler should."""
+        return b"https:" in request.body or b"\\" in request.body   # which may spell it in another way
+
     def post_cancel(self, request: Request) -> Response:
         experiment_id = request.params["id"]
         refuse_fields(request, "a cancellation has no fields")
@@ -108,7 +113,7 @@ class Submissions:
         document = jobs.read_request(given)
         runs = jobs.runs_of(document)
         try:
-            clips = {name: self.catalogue.resolve(name) for name in dict.fromkeys(run["clip"] for run in runs)}
+            clips = self.catalogue.resolve(run["clip"] for run in runs)
         except (UnknownClip, NotFetched) as error:
             slug = "unknown-clip" if isinstance(error, UnknownClip) else "clip-not-fetched"
             raise Problem(422, slug, f"clip: {error}", field="clip") from error

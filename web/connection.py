@@ -243,7 +243,7 @@ class Connection(Incoming):
                 raise Problem(503, "overloaded", "too many clients are waiting; try again later",
                               headers={"Retry-After": "5"})
             self.exchange.wait_s = None  # a preference may be passed over (RFC 7240 section 2)
-        elif route.body is not None and route.body.stream:
+        elif (route.body is not None and route.body.stream) or (route.apart is not None and route.apart(self.exchange)):
             if self._apart("transfers"):
                 return
             raise Problem(503, "overloaded", "too many transfers at once; try again soon", headers={"Retry-After": "2"})

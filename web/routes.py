@@ -57,6 +57,7 @@ class Route:
     produces: str
     query: frozenset[str] | None
     always: bool
+    apart: Callable[[Request], bool] | None
 
 
 class Routes:
@@ -67,7 +68,8 @@ class Routes:
 
     def add(self, method: str, pattern: str, handler: Handler, *, body: Body | None = None,
             roles: Collection[str] | None = None, waits: bool | Literal["prefer"] = False,
-            produces: str = "application/json", query: Collection[str] | None = None, always: bool = False) -> None:
+            produces: str = "application/json", query: Collection[str] | None = None, always: bool = False,
+            apart: Callable[[Request], bool] | None = None) -> None:
         """Add a route; ValueError for one that makes no sense.
 
         method    GET, POST, PUT, PATCH or DELETE; HEAD and OPTIONS come by themselves
@@ -79,6 +81,7 @@ class Routes:
         query     names of its query parameters, others are refused (400); a name ending in "*" may be repeated
                   (request.query_all); None: not checked
         always    answered even when the queue is full; without key, at once, touching nothing slow
+        apart     says of a request whether its handler waits for something slow: it then counts as a transfer
         """
         if method not in METHODS or method in ("HEAD", "OPTIONS", "CONNECT", "TRACE"):
             raise ValueError(f"route {method} {pattern}: the method is answered by itself, or never")
@@ -88,7 +91,7 @@ class Routes:
             raise ValueError(f"route {method} {pattern}: added twice")
         self.table.append(Route(method, pattern, tuple(pattern[1:].split("/")), handler, body,
                                 None if roles is None else frozenset(roles) | {"admin"}, waits, produces,
-                                None if query is None else frozenset(query), always))
+                                None if query is None else frozenset(query), always, apart))
         self.table.sort(key=lambda r: [s.startswith("{") for s in r.segments])  # literals before variables
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
