@@ -46,7 +46,7 @@ def told(handler: Callable[[Request], Response]) -> Callable[[Request], Response
             raise Problem(status, slug, str(error), field=getattr(error, "field", None) or None,
                           headers=headers) from error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise Problem(507, "disk-full", "no space left to keep the bytes; nothing was kept") from error
 

@@ -140,7 +140,7 @@ def explain(error: BaseException) -> tuple[dict[str, Any], bool]:
         return own("codec-refused")
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         return {"type": "out-of-memory", "detail": f"the codec ran out of memory: {error}", "retry": True}, True
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return {"type": "disk-full", "detail": f"the worker's disk is full: {error}", "retry": True}, False
     last = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" ({Path(last[0].filename).name}:{last[0].lineno})" if last else ""

@@ -4,9 +4,10 @@ Everything around it is real: the worker that starts, supervises and kills it, t
 its files. Only what it writes to them is made up, in a millisecond, so that a trial can have hundreds of experiments.
 
     plain            a few bytes at once             sleep-0.2        the same, later
-    segfault, exit   dies                            deaf             ignores SIGTERM and never ends
+    gate             waits for the file $NVC_TEST_GATE
+    spin-3           holds the interpreter's lock    chatter-50       reports progress so many times
+    segfault, exit   dies                            deaf             ignores SIGTERM, has a child, and never ends
     refuse, memory, disk-full                        fails in the words of a codec
-    chatter-50       reports progress so many times
 
 Each start of an attempt is a line of the file $NVC_TEST_STARTS, and each result names the attempt that made it.
 """
@@ -19,6 +20,7 @@ import hashlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +38,11 @@ ERRORS = {
 }
 
 
+def phase(name: str, frame: int = 0) -> dict[str, Any]:
+    """A message of progress."""
+    return {"progress": {"phase": name, "fraction": 0.0, "frame": frame, "frames": None, "fps": None}}
+
+
 def carry_out(channel: Channel, job: dict[str, Any], folder: Path) -> None:
     """One run; its end is sent."""
     script, _, argument = job["experiment"]["model"].partition("-")
@@ -43,7 +50,14 @@ def carry_out(channel: Channel, job: dict[str, Any], folder: Path) -> None:
     starts = os.open(os.environ["NVC_TEST_STARTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(starts, f"{job['run']} {attempt}\n".encode())
     os.close(starts)
-    if script == "sleep":
+    if script == "gate":
+        channel.send(phase("gate"))
+        while not Path(os.environ["NVC_TEST_GATE"]).exists():
+            time.sleep(0.01)
+    elif script == "spin":
+        channel.send(phase("spin"))
+        ctypes.PyDLL(None).usleep(int(float(argument) * 1e6))  # PyDLL keeps the interpreter's lock
+    elif script == "sleep":
         time.sleep(float(argument))
     elif script == "segfault":
         ctypes.string_at(0)
@@ -51,13 +65,13 @@ def carry_out(channel: Channel, job: dict[str, Any], folder: Path) -> None:
         os._exit(3)
     elif script == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        channel.send({"progress": {"phase": "deaf", "fraction": 0.0, "frame": 0, "frames": None, "fps": None}})
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        channel.send(phase("deaf"))
         while True:
             time.sleep(60)
     elif script == "chatter":
         for frame in range(int(argument)):
-            channel.send({"progress": {"phase": "encode", "fraction": frame / int(argument), "frame": frame,
-                                       "frames": int(argument), "fps": None}})
+            channel.send(phase("encode", frame))
     if job["experiment"]["model"] in ERRORS:
         channel.send({"error": ERRORS[job["experiment"]["model"]], "replace": False})
         return

@@ -19,22 +19,17 @@ import signal
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deployment import PATIENCE_S, QUICK_WORKER, Program, until_true
-from proxy import FAULTS, FaultProxy
+from deployment import Program
+from proxy import FAULTS
+from wired import Wired, document_of
 
-from trial.exercise import Exercise
-from trial.history import History
-from trial.judge import Verdict, judge
-from work.slots import marked
+from trial.judge import Verdict
 
-LEASE_S, HEARTBEAT_S = 1.0, 0.1
 CLIENTS = 4
-MARK = "NVC_TEST_MARK"
 MEMORY = Path("/dev/shm")   # the disk is not what is tested here
 # What is submitted, and how often of a hundred.
 SCRIPTS = {"plain": 62, "sleep-0.1": 12, "chatter-20": 10, "refuse": 4, "memory": 3, "disk-full": 3, "segfault": 2,
@@ -42,39 +37,13 @@ SCRIPTS = {"plain": 62, "sleep-0.1": 12, "chatter-20": 10, "refuse": 4, "memory"
 HABITS = {"submit": 70, "twice": 10, "break off": 10, "cancel": 10}     # how it is submitted
 
 
-class Storm:
+class Storm(Wired):
     """One deployment and its weather. Use it in a with statement."""
 
     def __init__(self, folder: Path, seed: int, experiments: int = 200) -> None:
-        self.folder, self.experiments = folder, experiments
+        super().__init__(folder, 2, slots=2, lease_s=1.0)
+        self.experiments = experiments
         self.random = random.Random(seed)
-        self.history = History(folder / "history.jsonl")
-        self.mark = uuid.uuid4().hex
-        environment = {MARK: self.mark, "NVC_TEST_STARTS": str(folder / "starts")}
-        self.orchestrator = Program("orchestrator", folder / "orchestrator", "--lease-s", str(LEASE_S),
-                                    "--heartbeat-s", str(HEARTBEAT_S), environment=environment)
-        self.front = FaultProxy(self.orchestrator.url)      # clients to the orchestrator
-        self.inward = [FaultProxy(self.orchestrator.url) for _ in range(2)]     # workers to the orchestrator
-        self.outward = [FaultProxy() for _ in range(2)]     # the orchestrator to workers
-        self.workers = []
-        for number, (inward, outward) in enumerate(zip(self.inward, self.outward, strict=True), start=1):
-            worker = Program("worker", folder / f"w{number}", "--orchestrator", inward.url, "--url", outward.url,
-                             "--name", f"w{number}", "--slots", "2", "--warm", "", script=QUICK_WORKER,
-                             environment=environment)
-            outward.target = worker.url
-            self.workers.append(worker)
-        self.proxies = [self.front, *self.inward, *self.outward]
-        self.client = Exercise(self.front.url, self.history, patience_s=PATIENCE_S, read_s=2.0)
-        self.names: list[str] = []
-
-    def __enter__(self) -> Storm:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for program in [*self.workers, self.orchestrator]:
-            program.end()
-        for proxy in self.proxies:
-            proxy.close()
 
     def run(self) -> Verdict:
         """Everything, from the first submission to the verdict."""
@@ -87,14 +56,7 @@ class Storm:
                 thing()
             for one in done:
                 one.result()
-        self.client.wait_until_ended(self.names)
-        self.client.look_at_all(self.names)
-        for name in self.names[:5]:
-            self.client.check_artifacts(name)
-        for program in [*self.workers, self.orchestrator]:
-            program.terminate()
-        self._look_behind()
-        return judge(self.history)
+        return self.verdict()
 
     def _draw(self, table: dict[str, int]) -> str:
         return self.random.choices(list(table), list(table.values()))[0]
@@ -102,7 +64,7 @@ class Storm:
     # --- clients
 
     def _use(self, script: str, habit: str, share: float) -> None:
-        document = {"codec": "quick", "model": script, "clip": "carphone", "timeout_s": 1 if script == "deaf" else 60}
+        document = document_of(script, timeout_s=1 if script == "deaf" else 60)
         if habit == "twice":
             name = self.client.submit_many_times(document, 2)
         elif habit == "break off":
@@ -151,22 +113,10 @@ class Storm:
     def _sleep(self, program: Program) -> Callable[[], None]:
         def strike() -> None:
             program.signal(signal.SIGSTOP)
-            time.sleep(1.5 * LEASE_S)
+            time.sleep(1.5 * self.lease_s)
             program.signal(signal.SIGCONT)
 
         return strike
-
-    # --- afterwards
-
-    def _look_behind(self) -> None:
-        """What the clients could not see: which attempts were started, and which processes are left."""
-        starts = self.folder / "starts"
-        for line in starts.read_text().splitlines() if starts.exists() else ():
-            run, attempt = line.split()
-            self.history.note("started", run=run, attempt=int(attempt))
-        mark = f"{MARK}={self.mark}".encode()
-        until_true(lambda: not marked(mark), 5.0)
-        self.history.note("orphans", pids=marked(mark))
 
 
 def weather(seed: int, experiments: int = 200) -> Verdict:
