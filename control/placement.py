@@ -6,10 +6,9 @@ clock that is passed in, so a step of the wall clock changes nothing.
 
 Queue
 =====
-Runs that want the same thing (codec, device, workers to avoid) wait in one lane, oldest first; a lane is looked at as
-a whole, so thousands of runs that nobody can take cost nothing. A run in its back-off waits outside the lanes until
-it is due. Whoever changes something that may let a run go (submit, registration, freed slot, result) calls `choose`
-at once; the clock is only for back-offs and leases.
+Which run goes next is in turns.py: an experiment's oldest first, and experiments take turns. Whoever changes something
+that may let a run go (submit, registration, freed slot, result) calls `choose` at once; the clock is only for back-offs
+and leases.
 
 Slots
 =====
@@ -24,7 +23,6 @@ orchestrator gives every unfinished attempt a fresh one, and so does one that fi
 while: that its workers were silent means nothing then.
 """
 
-import heapq
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from typing import Any
 
 import jobs
 from control.records import Run
+from control.turns import LaneKey, Turns, Waiting
 
 DEADLINE_GRACE_S = 15.0     # the worker kills a run at its deadline; the orchestrator only if the worker does not
 FORGET_WORKER_S = 3600.0    # a worker silent for so long is no longer shown
@@ -93,14 +92,6 @@ class Worker:
         return codec in codecs and device in ("auto", own.partition(":")[0])
 
 
-@dataclass
-class _Waiting:
-    run: Run
-    lane: tuple[str, str, frozenset[str]]
-    since: float
-    due: float
-
-
 class Placement:
     """See above. Not safe for threads by itself."""
 
@@ -111,9 +102,7 @@ class Placement:
         self._lease_s = lease_s
         self._clock = clock
         self._uniform = uniform
-        self._waiting: dict[str, _Waiting] = {}
-        self._lanes: dict[tuple[str, str, frozenset[str]], list[tuple[int, str, int]]] = {}
-        self._delayed: list[tuple[float, int, str, int]] = []
+        self._queue = Turns()
         self._looked = clock()
 
     # --- workers ---------------------------------------------------------------------------------------------------
@@ -202,16 +191,12 @@ class Placement:
         """The run waits for a worker, from `delay_s` on. Enqueuing it again moves it."""
         lane = (run.settings["codec"], run.settings["device"], avoid)
         now = self._clock()
-        self._waiting[run.id] = _Waiting(run, lane, now, now + delay_s)
-        if delay_s > 0:
-            heapq.heappush(self._delayed, (self._waiting[run.id].due, run.number, run.id, run.attempt))
-        else:
-            heapq.heappush(self._lanes.setdefault(lane, []), (run.number, run.id, run.attempt))
+        self._queue.add(Waiting(run, lane, now, now + delay_s), now)
 
     def withdraw(self, run_id: str) -> Lease | None:
         """The run is over or goes back: neither queued nor leased any more. Its lease, if it had one; the slot stays
         taken until `let_go` or a heartbeat."""
-        self._waiting.pop(run_id, None)
+        self._queue.remove(run_id)
         return self.leases.pop(run_id, None)
 
     def let_go(self, key: Key) -> None:
@@ -224,55 +209,37 @@ class Placement:
     def choose(self) -> list[Lease]:
         """Grant as many runs as can go now. Each returned lease takes a slot; the store has not heard of it yet."""
         now = self._clock()
-        while self._delayed and self._delayed[0][0] <= now:
-            _, number, run_id, attempt = heapq.heappop(self._delayed)
-            waiting = self._waiting.get(run_id)
-            if waiting is not None and waiting.run.attempt == attempt:
-                heapq.heappush(self._lanes.setdefault(waiting.lane, []), (number, run_id, attempt))
+        self._queue.wake(now)
         granted = []
         while (lease := self._grant_one(now)) is not None:
             granted.append(lease)
         return granted
 
     def _grant_one(self, now: float) -> Lease | None:
-        best: tuple[int, str, Worker] | None = None
-        for lane in list(self._lanes):
-            head = self._head(lane)
-            if head is None:
-                del self._lanes[lane]
-            elif best is None or head[0] < best[0]:
+        best: tuple[tuple[int, int], str, Worker] | None = None
+        for place, lane, run_id in self._queue.heads():
+            if best is None or place < best[0]:
                 worker = self._worker_for(lane, now)
                 if worker is not None:
-                    best = (head[0], head[1], worker)
+                    best = (place, run_id, worker)
         if best is None:
             return None
         _, run_id, worker = best
-        waiting = self._waiting.pop(run_id)
-        heapq.heappop(self._lanes[waiting.lane])
+        waiting = self._queue.take(run_id)
         lease = self._lease(waiting.run, waiting.run.attempt + 1, worker.name)
         lease.waited = now - max(waiting.since, waiting.due)
         worker.busy.add(lease.key)
         worker.last_grant = now
         return lease
 
-    def _head(self, lane: tuple[str, str, frozenset[str]]) -> tuple[int, str, int] | None:
-        """The lane's oldest entry that is still meant; the others are dropped."""
-        heap = self._lanes[lane]
-        while heap:
-            waiting = self._waiting.get(heap[0][1])
-            if waiting is not None and waiting.run.attempt == heap[0][2] and waiting.lane == lane:
-                return heap[0]
-            heapq.heappop(heap)
-        return None
-
-    def _capable(self, lane: tuple[str, str, frozenset[str]]) -> list[Worker]:
+    def _capable(self, lane: LaneKey) -> list[Worker]:
         """Workers that may take the lane's runs at some time: those to avoid only if there are no others."""
         codec, device, avoid = lane
         able = [worker for worker in self.workers.values() if self.alive(worker) and worker.present and worker.slots
                 and not worker.draining and not worker.drained and worker.can(codec, device)]
         return [worker for worker in able if worker.name not in avoid] or able
 
-    def _worker_for(self, lane: tuple[str, str, frozenset[str]], now: float) -> Worker | None:
+    def _worker_for(self, lane: LaneKey, now: float) -> Worker | None:
         """The one with the largest share of free slots, and of equals the one that was given nothing for longest."""
         able = [worker for worker in self._capable(lane) if worker.free and worker.not_before <= now]
         return max(able, key=lambda worker: (worker.free / worker.slots, -worker.last_grant), default=None)
@@ -287,7 +254,7 @@ class Placement:
 
     def knows(self, run_id: str) -> bool:
         """Whether the run is queued or leased here."""
-        return run_id in self._waiting or run_id in self.leases
+        return run_id in self._queue.waiting or run_id in self.leases
 
     def renew(self, lease: Lease) -> bool:
         """Begin the lease anew, if it is still in force: it was granted, but is only now being sent."""
@@ -338,9 +305,9 @@ class Placement:
         """Seconds until `choose` or `expired` may give something although nothing happened; None: never."""
         now = self._clock()
         times = [min(lease.expires, lease.deadline) for lease in self.leases.values()]
-        if self._delayed:
-            times.append(self._delayed[0][0])
-        if self._waiting:
+        if (due := self._queue.next_due()) is not None:
+            times.append(due)
+        if self._queue.waiting:
             times += [worker.not_before for worker in self.workers.values() if worker.not_before > now]
         return max(0.0, min(times) - now) if times else None
 
@@ -356,7 +323,7 @@ class Placement:
             if lease.started:
                 return f"worker {lease.worker} is at work", "a heartbeat renews the lease, or it is taken back", left
             return f"worker {lease.worker} has been asked and has not answered yet", "the lease is taken back", left
-        waiting = self._waiting.get(run_id)
+        waiting = self._queue.waiting.get(run_id)
         if waiting is None:
             return "it has just changed", "look again", 0.0
         if waiting.due > now:

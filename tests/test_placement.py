@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from control.placement import Placement
@@ -55,6 +58,78 @@ def test_the_oldest_run_goes_first(placed: Placement) -> None:
         placed.enqueue(make_run(number))
     beat(placed, "w1", slots=2)
     assert grants(placed) == [("r1", 1, "w1"), ("r2", 1, "w1")]
+
+
+def sweep(placed: Placement, first: int, runs: int, **more: Any) -> None:
+    """An experiment of many runs, numbered from `first` on."""
+    for number in range(first, first + runs):
+        placed.enqueue(replace(make_run(number, **more), experiment=first))
+
+
+def served(placed: Placement, count: int) -> list[str]:
+    """Which runs the only slot takes, one after the other."""
+    order = []
+    for _ in range(count):
+        beat(placed, "w1")
+        ((run_id, attempt, _),) = grants(placed)
+        order.append(run_id)
+        placed.withdraw(run_id)
+        placed.let_go((run_id, attempt))
+    return order
+
+
+def test_an_experiment_behind_a_large_sweep_waits_for_one_of_its_runs_at_most(placed: Placement) -> None:
+    sweep(placed, 1, 100)
+    assert served(placed, 2) == ["r1", "r2"]
+    placed.enqueue(make_run(201))
+    placed.enqueue(make_run(202))
+    assert served(placed, 5) == ["r3", "r201", "r202", "r4", "r5"]
+
+
+def test_two_sweeps_take_turns(placed: Placement) -> None:
+    sweep(placed, 1, 10)
+    sweep(placed, 101, 10)
+    assert served(placed, 6) == ["r1", "r101", "r2", "r102", "r3", "r103"]
+
+
+def test_a_sweep_of_several_codecs_has_one_turn_in_all(placed: Placement) -> None:
+    beat(placed, "w1", codecs=("nvc", "x264"))
+    for number in range(1, 9):
+        placed.enqueue(replace(make_run(number, codec=("nvc", "x264")[number % 2]), experiment=1))
+    placed.enqueue(make_run(100))
+    found = []
+    for _ in range(4):
+        beat(placed, "w1", codecs=("nvc", "x264"))
+        ((run_id, attempt, _),) = grants(placed)
+        found.append(run_id)
+        placed.withdraw(run_id)
+        placed.let_go((run_id, attempt))
+    assert found == ["r1", "r100", "r2", "r3"]
+
+
+def test_experiments_that_keep_coming_do_not_starve_a_sweep(placed: Placement) -> None:
+    sweep(placed, 1, 100)
+    order = []
+    for number in range(201, 221):
+        placed.enqueue(make_run(number))
+        order += served(placed, 1)
+    # Each round is longer, for more come in it than are served; the sweep has its turn in each.
+    assert [place for place, run_id in enumerate(order) if int(run_id[1:]) <= 100] == [0, 2, 5, 9, 14]
+
+
+def test_an_experiment_that_nobody_could_take_has_saved_up_no_turns(placed: Placement) -> None:
+    sweep(placed, 1, 10, device="cuda")
+    sweep(placed, 101, 20)
+    assert served(placed, 5) == ["r101", "r102", "r103", "r104", "r105"]
+    beat(placed, "w1", device="cuda")
+    found = []
+    for _ in range(4):
+        beat(placed, "w1", device="cuda")
+        ((run_id, attempt, _),) = grants(placed)
+        found.append(run_id)
+        placed.withdraw(run_id)
+        placed.let_go((run_id, attempt))
+    assert found == ["r1", "r2", "r106", "r3"]
 
 
 def test_load_is_shared_by_the_share_of_free_slots(placed: Placement) -> None:
