@@ -5,6 +5,9 @@
     python client.py watch ID                  show progress until it has ended
     python client.py get ID [NAME]             its status document, or the artifact NAME, as bytes, to standard output
     python client.py list [--state S] [--tag NAME:VALUE] [--limit N]
+    python client.py upload FILE [NAME] [width=W height=H fps=R pixel_format=F]
+                                               a clip: a video, picture, archive or folder of pictures; of what has no
+                                               header and does not say it by its name, the format
     python client.py plot ID NAME              a sweep's plot to standard output: psnr_y.svg, psnr.png, ssim_db.svg, …
     python client.py export ID FOLDER          its curves in CompressAI's layout, one file each, for its plot command
     python client.py bd ID --anchor FILE …     its BD-rates against result files of CompressAI or DCVC
@@ -36,10 +39,13 @@ import os
 import re
 import secrets
 import sys
+import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import jobs
 from service import Client, ClientError, Refused
@@ -128,6 +134,21 @@ def export(client: Client, name: str, folder: Path) -> Iterator[Path]:
         yield path
 
 
+@contextmanager
+def packed(path: Path) -> Iterator[Path]:
+    """The file, or a folder of pictures as one file: TAR, since pictures are compressed already. Raises OSError."""
+    if not path.is_dir():
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".tar") as out:
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for each in sorted(path.iterdir()):
+                if each.is_file():
+                    archive.add(each, each.name)
+        out.flush()
+        yield Path(out.name)
+
+
 def read_anchors(paths: Sequence[str]) -> list[dict[str, Any]]:
     """Raises ValueError naming the file."""
     found = []
@@ -172,6 +193,16 @@ def run(client: Client, args: argparse.Namespace) -> int:
             print(json.dumps(client.get(f"/experiment/{args.id}/status", read_s=60).document, ensure_ascii=False,
                              indent=None if args.json else 1))
         return 0
+    if args.command == "upload":
+        path = Path(args.file)
+        names = [word for word in args.words if "=" not in word] or [path.name]
+        query = urlencode(dict(word.split("=", 1) for word in args.words if "=" in word))
+        with packed(path) as file:
+            made = client.put_file(f"/clips/{quote(names[0], safe='')}{'?' if query else ''}{query}", file,
+                                   read_s=600).document
+        converted = f", {made['converted']}" if made.get("converted") else ""
+        say(made, f"{made['name']}  {made['width']}x{made['height']}, {made['frames']} pictures{converted}")
+        return 0
     if args.command == "plot":
         query = {name: value for name in ("clip", "rate") if (value := getattr(args, name)) is not None}
         client.download(f"/experiment/{args.id}/plots/{args.name}{'?' if query else ''}{urlencode(query)}",
@@ -215,6 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("--state", choices=[*jobs.State])
     listing.add_argument("--tag")
     listing.add_argument("--limit", type=int)
+    uploading = commands.add_parser("upload")
+    uploading.add_argument("file", metavar="FILE")
+    uploading.add_argument("words", metavar="NAME or FIELD=VALUE", nargs="*")
     plotting = commands.add_parser("plot")
     plotting.add_argument("id", metavar="ID")
     plotting.add_argument("name", metavar="NAME")

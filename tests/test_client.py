@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import client
 from tests.orchestrator_rig import RESULT, FakeWorker, Orchestrator
@@ -92,6 +93,21 @@ def test_list_finds_by_tag_one_document_a_line(run: Run, worker: FakeWorker) -> 
     worker.end(worker.next_offer())
     lines = run("--json", "list", "--tag", "client:list")[1].splitlines()
     assert [json.loads(line)["experiment_id"] for line in lines] == [name]
+
+
+def test_a_folder_of_pictures_is_uploaded_as_one_clip(run: Run, tmp_path: Path) -> None:
+    for number in (2, 10):
+        Image.new("RGB", (16, 8)).save(tmp_path / f"{number}.png")
+    assert run("upload", str(tmp_path), "pictures") == (
+        0, "pictures  16x8, 2 pictures, rgb24 to yuv420p\n", "")
+
+
+def test_headerless_video_is_uploaded_with_its_format(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "raw.yuv").write_bytes(bytes(16 * 8 * 3))
+    assert run("upload", str(tmp_path / "raw.yuv"), "width=16", "height=8", "fps=25")[:2] == (
+        0, "raw.yuv  16x8, 2 pictures\n")
+    code, _, error = run("upload", str(tmp_path / "raw.yuv"), "width=16")
+    assert (code, error) == (1, "client.py: height: headerless video needs width, height, fps\n")
 
 
 def sweep(run: Run, worker: FakeWorker) -> str:
