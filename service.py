@@ -42,13 +42,14 @@ GET routes answer HEAD and every route OPTIONS by themselves; a wrong method is 
 
 Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py (request, answer) ► access.py (keys) ►
 routes.py (the table and its checks) ► outgoing.py, connection.py (one connection) ► server.py (threads); beside them
-listening.py, settings.py, observe.py, client.py and fetching.py.
+listening.py, settings.py, observe.py, client.py, fetching.py and openapi.py.
 Only this file is imported by the programs.
 """
 
 from __future__ import annotations
 
 from version import VERSION
+from web import openapi
 from web.access import ROLES, Authenticator, Key, check_exposure, is_loopback, new_key
 from web.client import Ambiguous, Client, ClientError, Refused, Reply, Unreachable
 from web.exchange import (
@@ -76,5 +77,5 @@ __all__ = [
     "Log", "Metrics", "Notifier", "Principal", "Problem", "Refused", "Reply", "Request", "Response", "Route",
     "Routes", "Row", "Server", "ServerSettings", "SettingsError", "Trace", "Unreachable", "Watchdog", "add_flags",
     "check_exposure", "event_stream", "file_response", "from_args", "is_loopback", "json_body", "listen_sockets",
-    "load", "markdown", "new_key", "new_trace", "read_json", "row", "rows", "show", "upload",
+    "load", "markdown", "new_key", "new_trace", "openapi", "read_json", "row", "rows", "show", "upload",
 ]

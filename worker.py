@@ -35,6 +35,7 @@ import jobs
 import service
 from service import Problem, Request, Response, row
 from version import VERSION
+from work import openapi
 from work.assignment import RUN_NAME, Dispatch, read_dispatch
 from work.attempts import Attempt, Keeper, Kept, Place, cut_short
 from work.clip_cache import ClipCache
@@ -106,7 +107,8 @@ class Worker:
 
         self.metrics = service.Metrics()
         self._make_metrics()
-        self.server = service.Server(self._routes(), config, log=log, metrics=self.metrics,
+        self.routes = self._routes()
+        self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
                                      authenticator=self._authenticator(), sockets=service.listen_sockets())
 
     # --- life ---
@@ -210,6 +212,7 @@ class Worker:
         routes.add("GET", "/health", self.get_health)
         routes.add("GET", "/status", self.get_status, roles=read)
         routes.add("GET", "/metrics", self.get_metrics, roles=read, produces="text/plain")
+        routes.add("GET", "/openapi.json", self.get_openapi)
         routes.add("POST", "/experiment", self.post_experiment, body=service.JSON, roles=write)
         routes.add("GET", "/experiment/{run}", self.get_experiment, roles=read)
         routes.add("POST", "/experiment/{run}/cancel", self.post_cancel, body=service.JSON, roles=write)
@@ -250,6 +253,9 @@ class Worker:
 
     def get_metrics(self, request: Request) -> Response:
         return Response(200, self.metrics.render(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def get_openapi(self, request: Request) -> Response:
+        return Response(200, openapi.describe(self.routes), etag=True)
 
     def post_experiment(self, request: Request) -> Response:
         dispatch = read_dispatch(request.document(), request.trace.traceparent, self.config.device)

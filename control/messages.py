@@ -85,9 +85,15 @@ def read_heartbeat(document: Mapping[str, Any]) -> Heartbeat:
     codecs = document.get("codecs", [])
     if not isinstance(codecs, list) or not all(isinstance(codec, str) for codec in codecs):
         raise MessageError("codecs", "a list of names")
+    for field, kind, words in (("device", str, "a name"), ("version", str, "a name"), ("boot_id", str, "a name"),
+                               ("models", dict, "an object"), ("draining", bool, "true or false")):
+        if field in document and not isinstance(document[field], kind):
+            raise MessageError(field, words)
+    if "threads" in document:
+        _integer(document, "threads", 0)
     return Heartbeat(name, url.rstrip("/"), slots, running,
                      {field: document[field] for field in ABOUT_FIELDS if field in document},
-                     document.get("draining") is True, str(document.get("boot_id") or ""))
+                     document.get("draining") is True, document.get("boot_id", ""))
 
 
 def read_progress(document: Mapping[str, Any]) -> Progress:

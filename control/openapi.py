@@ -1,11 +1,5 @@
-"""The orchestrator's interface as OpenAPI 3.1, made from the routes that are served and the table below.
+"""The orchestrator's interface as a table, from which its OpenAPI document is made."""
 
-A route without a row, or a row without a route, is an error (`describe` raises it, a test calls it): the document
-cannot fall behind the program.
-"""
-
-import re
-from dataclasses import dataclass, field
 from typing import Any
 
 import jobs
@@ -14,30 +8,13 @@ from control.curves import QUALITIES, RATES
 from control.layouts import MAX_ANCHORS
 from jobs import State
 from picture import MATRICES, RANGES
-from service import VERSION, Route, Routes
+from service import Routes, openapi
 
-Schema = dict[str, Any]
-
-TEXT: Schema = {"type": "string"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-NUMBER: Schema = {"type": "number"}
-MAYBE_TEXT: Schema = {"type": ["string", "null"]}
-MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
-ANY: Schema = {"type": "object"}
-TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
-
-
-def _object(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties} | ({"required": list(required)} if required else {})
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def _named(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
+ANY, COUNT, MAYBE_NUMBER, MAYBE_TEXT = openapi.ANY, openapi.COUNT, openapi.MAYBE_NUMBER, openapi.MAYBE_TEXT
+NUMBER, TEXT, TIME = openapi.NUMBER, openapi.TEXT, openapi.TIME
+Schema = openapi.Schema
+Operation = openapi.Operation
+_list, _named, _object = openapi.list_of, openapi.named, openapi.object_of
 
 RUN: Schema = {"type": "string", "pattern": f"^{messages.RUN_NAME.pattern}$"}
 ATTEMPT: Schema = {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}
@@ -114,21 +91,7 @@ SCHEMAS: dict[str, Schema] = {
         unfinished=_list(_object(("run", "status", "why", "next_action"), run=TEXT, status=STATE, attempt=COUNT,
                                  owner=TEXT, why=TEXT, lease_s_left=MAYBE_NUMBER, next_action=TEXT,
                                  next_action_at=TIME)), refused=_list(ANY)),
-    "Problem": _object(("type", "title", "status", "detail", "instance", "request_id"), type=TEXT, title=TEXT,
-                       status=COUNT, detail=TEXT, instance=TEXT, request_id=TEXT, field=TEXT),
 }
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One row: `answers` maps a status to the schema of its body (None: no JSON); `body` is the request's schema;
-    `problems` are the statuses of the handler's own refusals, besides those that any request may meet."""
-
-    summary: str
-    answers: dict[int, Schema | None]
-    problems: tuple[int, ...] = ()
-    body: Schema | None = None
-    headers: tuple[str, ...] = field(default=())
 
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -219,52 +182,10 @@ QUERY: dict[str, Schema] = {
 }
 
 
+ORCHESTRATOR = openapi.Description("Neural video codec service: orchestrator", OPERATIONS, SCHEMAS, PATH, QUERY,
+                                   HEADERS)
+
+
 def describe(routes: Routes) -> dict[str, Any]:
-    """The OpenAPI document of these routes. Raises ValueError when a route and the table do not match."""
-    served = {(route.method, route.pattern): route for route in routes.table}
-    if served.keys() != OPERATIONS.keys():
-        raise ValueError(f"routes and their descriptions differ in {sorted(served.keys() ^ OPERATIONS.keys())}")
-    paths: dict[str, dict[str, Any]] = {}
-    for (method, pattern), operation in OPERATIONS.items():
-        paths.setdefault(pattern, {})[method.lower()] = _operation(served[method, pattern], operation)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Neural video codec service: orchestrator", "version": VERSION},
-        "paths": paths,
-        "components": {
-            "schemas": SCHEMAS,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "nck_…"}},
-        },
-    }
-
-
-def _operation(route: Route, operation: Operation) -> dict[str, Any]:
-    named = re.findall(r"\{(\w+)\}", route.pattern)
-    parameters = [{"name": name, "in": "path", "required": True, "schema": PATH[name]} for name in named]
-    parameters += [{"name": name, "in": "query", "schema": QUERY[name]} for name in sorted(route.query or ())]
-    parameters += [{"name": name, "in": "header", "schema": HEADERS.get(name, TEXT)} for name in operation.headers]
-    responses: dict[str, Any] = {}
-    for status, schema in operation.answers.items():
-        media = "application/json" if schema is not None else route.produces
-        responses[str(status)] = {"description": operation.summary}
-        if status != 204:
-            responses[str(status)]["content"] = {media: {"schema": {} if schema is None else schema}}
-    # What the HTTP layer itself may answer to any request (service.py), told like all problems.
-    problem = {"description": "problem", "content": {"application/problem+json": {"schema": _named("Problem")}}}
-    common = (400, 401, 403, 405, 406, 408, 411, 413, 415, 417, 421, 429, 431, 500, 503)
-    responses |= {str(status): problem for status in sorted({*common, *operation.problems} - {*operation.answers})}
-    made: dict[str, Any] = {"summary": operation.summary, "responses": responses}
-    if parameters:
-        made["parameters"] = parameters
-    if route.body is not None:
-        media = "application/octet-stream" if route.body.stream else "application/json"
-        schema = operation.body or {}
-        fields = SCHEMAS.get(schema.get("$ref", "").rpartition("/")[2], schema)
-        made["requestBody"] = {"required": route.body.stream or "required" in fields,
-                               "content": {media: {"schema": schema}}}
-    if "Prefer" in operation.headers or operation.answers.keys() & {200}:
-        responses["304"] = {"description": "not changed"}
-    if route.roles is not None:
-        made["security"] = [{"key": []}, {}]
-        made["x-roles"] = sorted(route.roles)
-    return made
+    """The orchestrator's OpenAPI document. Raises ValueError when a route and the table do not match."""
+    return openapi.describe(routes, ORCHESTRATOR)

@@ -83,7 +83,7 @@ class Routes:
         always    answered even when the queue is full; without key, at once, touching nothing slow
         apart     says of a request whether its handler waits for something slow: it then counts as a transfer
         """
-        if method not in METHODS or method in ("HEAD", "OPTIONS", "CONNECT", "TRACE"):
+        if method not in METHODS or method in ("HEAD", "OPTIONS", "CONNECT", "TRACE", "QUERY"):
             raise ValueError(f"route {method} {pattern}: the method is answered by itself, or never")
         if not pattern.startswith("/") or (roles and set(roles) - set(ROLES)):
             raise ValueError(f"route {method} {pattern}: a pattern begins with / and roles are of {ROLES}")

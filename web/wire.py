@@ -18,7 +18,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 MAX_DEPTH = 32  # nesting of JSON; ours needs 5
 MAX_INTEGER = 2**53 - 1  # RFC 7493 section 2.2: beyond it, readers of JSON disagree
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+# Methods that are recognised: 405 where a resource does not have them, others are 501 (RFC 9110 section 15.6.2).  Those
+# of RFC 9110 section 9, PATCH (RFC 5789), and QUERY.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # tchar, RFC 9110 section 5.6.2
 _START = re.compile(_TOKEN)
