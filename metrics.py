@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from media.bdrate import BDRate, bd_rate
+from media.bdrate import BDRate, bd_rate, bd_rates
 from media.ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim_and_ms_ssim
 from picture import ClipInfo, Picture, VideoError
 
-__all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "frame_metrics", "psnr", "rate_metrics", "ssim_db"]
+__all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "bd_rates", "frame_metrics", "psnr",
+           "rate_metrics", "ssim_db"]
 
 MAX_DB = 100.0
 PLANES = ("y", "u", "v")

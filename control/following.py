@@ -37,7 +37,7 @@ class Following:
 
     def __init__(self, store: Store, conductor: Conductor) -> None:
         self.store, self.conductor = store, conductor
-        self.analyses = Analyses()
+        self.analyses = Analyses(store.folder / "analyses")
 
     def get_status(self, request: Request) -> Response:
         experiment_id = request.params["id"]

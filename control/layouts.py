@@ -25,7 +25,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from control.curves import MEAN, Document, mean_curves
+from control.curves import MEAN, mean_curves
+from control.matrix import Document
 from metrics import ssim_db, weighted
 
 MAX_ANCHORS = 20        # files in one comparison

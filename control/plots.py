@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from control.curves import Document
+from control.matrix import Document
 
 FORMS = {"svg": "image/svg+xml", "png": "image/png"}
 QUALITY_WORDS = {"psnr_y": "PSNR-Y, dB", "psnr": "PSNR-YUV 6:1:1, dB", "ssim_db": "SSIM, dB",

@@ -4,8 +4,9 @@ from typing import Any
 
 import jobs
 import service
-from control.curves import QUALITIES, RATES, Document, curves_of, matrix
+from control.curves import curves_of
 from control.layouts import MAX_ANCHORS, LayoutError, beside, compressai, read_anchor
+from control.matrix import QUALITIES, RATES, Document, matrix
 from control.plots import FORMS, NoPlots, Plots, PlotsBusy
 from control.records import GridRun
 from service import Problem, Request, Response

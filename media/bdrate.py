@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,35 +40,70 @@ class BDRate:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class BDRates:
+    """Of n curves each against each, as (n, n) arrays whose rows are anchors and columns tests: what a BDRate says.
+    ``percent`` is NaN where ``reasons`` has the pair, ``low`` and ``high`` where nothing is reached in common."""
+
+    percent: np.ndarray
+    overlap: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    reasons: Mapping[tuple[int, int], str]
+
+
 def bd_rate(anchor: Sequence[Point], test: Sequence[Point], method: str = "pchip") -> BDRate:
     """BD-rate of ``test`` against ``anchor``; points in any order. ValueError for an unknown method."""
+    found = bd_rates([anchor, test], method)
+    percent, overlap, low, high = (float(part[0, 1]) for part in (found.percent, found.overlap, found.low, found.high))
+    interval = None if math.isnan(low) else (low, high)
+    return BDRate(None if math.isnan(percent) else percent, overlap, interval, found.reasons.get((0, 1), ""))
+
+
+def bd_rates(curves: Sequence[Sequence[Point]], method: str = "pchip") -> BDRates:
+    """BD-rates of all pairs at once; points in any order. ValueError for an unknown method."""
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    curves = []
-    for name, points in (("anchor", anchor), ("test", test)):
-        problem, qualities, area = _curve(tuple((rate, quality) for rate, quality in points), method)
-        if problem:
-            return BDRate(None, 0.0, None, f"{name}: {problem}")
-        curves.append((qualities, area))
-    (q_anchor, anchor_area), (q_test, test_area) = curves
-    low, high = max(q_anchor[0], q_test[0]), min(q_anchor[-1], q_test[-1])
-    if high <= low:
-        return BDRate(None, 0.0, None, "the curves reach no quality in common")
-    overlap = (high - low) / (max(q_anchor[-1], q_test[-1]) - min(q_anchor[0], q_test[0]))
-    if overlap < MIN_OVERLAP:
-        reason = f"the curves share {100 * overlap:.0f} % of their quality range, under {100 * MIN_OVERLAP:.0f} %"
-        return BDRate(None, overlap, (low, high), reason)
-    mean = (test_area(low, high) - anchor_area(low, high)) / (high - low)
-    return BDRate(100 * math.expm1(math.log(10) * mean), overlap, (low, high))
+    made = [_curve(tuple((rate, quality) for rate, quality in points), method) for points in curves]
+    first, last = (np.array([curve.range[end] for curve in made], np.float64) for end in (0, 1))
+    low, high = np.maximum.outer(first, first), np.minimum.outer(last, last)
+    common = high > low     # NaN, of what is no curve, is never larger
+    with np.errstate(invalid="ignore"):
+        overlap = np.where(common, (high - low) / (np.maximum.outer(last, last) - np.minimum.outer(first, first)), 0.0)
+    low, high = np.where(common, low, np.nan), np.where(common, high, np.nan)
+    # Of curve i over what it has in common with each of the others.
+    area = np.array([curve.antiderivative(high[i]) - curve.antiderivative(low[i]) for i, curve in enumerate(made)])
+    percent = 100 * np.expm1(math.log(10) * (area.T - area) / (high - low))
+    reasons: dict[tuple[int, int], str] = {}
+    for i, j in np.argwhere(overlap < MIN_OVERLAP).tolist():
+        percent[i, j] = np.nan
+        if wrong := made[i].problem:
+            reasons[i, j] = f"anchor: {wrong}"
+        elif wrong := made[j].problem:
+            reasons[i, j] = f"test: {wrong}"
+        elif not common[i, j]:
+            reasons[i, j] = "the curves reach no quality in common"
+        else:
+            share = f"{100 * overlap[i, j]:.0f} % of their quality range, under {100 * MIN_OVERLAP:.0f} %"
+            reasons[i, j] = f"the curves share {share}"
+    return BDRates(percent, overlap, low, high, reasons)
 
 
-@functools.lru_cache(maxsize=4096)  # in a matrix each curve meets every other
-def _curve(points: tuple[Point, ...], method: str) -> tuple[str, Sequence[float], Callable[[float, float], float]]:
-    """Why these points are no curve, or ""; their qualities in order; the integral of log rate over quality."""
+@dataclass(frozen=True)
+class _Curve:
+    """Why these points are no curve, or ""; the range of its quality; the antiderivative of log rate over quality."""
+
+    problem: str
+    range: tuple[float, float]
+    antiderivative: Callable[[np.ndarray], np.ndarray]
+
+
+@functools.lru_cache(maxsize=16_384)  # while a grid runs, one curve of many gets another point
+def _curve(points: tuple[Point, ...], method: str) -> _Curve:
     if problem := _problem(points):
-        return problem, (), lambda low, high: math.nan
+        return _Curve(problem, (math.nan, math.nan), lambda at: np.full_like(at, np.nan))
     rates, qualities = np.array(sorted(points), np.float64).T
-    return "", qualities.tolist(), _integral(qualities, np.log10(rates), method)
+    return _Curve("", (float(qualities[0]), float(qualities[-1])), _antiderivative(qualities, np.log10(rates), method))
 
 
 def _problem(points: Sequence[Point]) -> str:
@@ -85,14 +120,13 @@ def _problem(points: Sequence[Point]) -> str:
     return ""
 
 
-def _integral(qualities: np.ndarray, rates: np.ndarray, method: str) -> Callable[[float, float], float]:
-    """The definite integral of log rate over quality, as a function of the bounds."""
+def _antiderivative(qualities: np.ndarray, rates: np.ndarray, method: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Of log rate over quality, up to a constant."""
     from scipy import interpolate  # takes half a second, which programs that never ask for it need not wait
 
     if method == "cubic":  # one polynomial of degree 3 fitted to all points; about the mean it is well conditioned
         middle = float(qualities.mean())
-        antiderivative = np.polynomial.Polynomial.fit(qualities - middle, rates, 3).integ()
-        return lambda low, high: float(antiderivative(high - middle) - antiderivative(low - middle))
+        fitted = np.polynomial.Polynomial.fit(qualities - middle, rates, 3).integ()
+        return lambda at: fitted(at - middle)
     interpolator = interpolate.PchipInterpolator if method == "pchip" else interpolate.Akima1DInterpolator
-    curve = interpolator(qualities, rates)
-    return lambda low, high: float(curve.integrate(low, high))
+    return interpolator(qualities, rates).antiderivative()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,9 +107,34 @@ def test_mean_and_median_are_over_the_clips_that_have_one() -> None:
     assert [round(bound, 6) for bound in mean["interval_95"]] == [10.0, 90.0]
 
 
-def test_an_analysis_is_made_again_only_when_a_run_has_ended() -> None:
+def test_a_matrix_of_many_curves_is_of_the_first_and_names_the_others() -> None:
+    document, runs = grid({f"c{n:02}": 1.0 for n in range(26)})
+    found = curves.analyse(document, runs)
+    assert len(found["curves"]) == 26
+    assert (len(found["bd_rate"]["curves"]), found["bd_rate"]["left_out"]) == (24, ["c24", "c25"])
+    assert len(found["bd_rate"]["metrics"]["psnr"]["mean"]) == 24
+
+
+def test_the_analysis_of_a_grid_that_has_ended_outlives_the_program(tmp_path: Path) -> None:
     document, runs = grid({"a": 1.0})
-    kept = curves.Analyses()
+    first = curves.Analyses(tmp_path / "analyses").of("exp", document, runs)
+    (file,) = (tmp_path / "analyses").iterdir()
+    assert file.read_text() == first
+    file.write_text('{"curves": "as they were"}')
+    assert curves.Analyses(tmp_path / "analyses").of("exp", document, runs) == '{"curves": "as they were"}'
+    runs[0] = replace(runs[0], state=State.RUNNING)
+    assert "as they were" not in curves.Analyses(tmp_path / "analyses").of("exp", document, runs)
+
+
+def test_a_disk_that_takes_no_analysis_is_no_reason_not_to_answer(tmp_path: Path) -> None:
+    document, runs = grid({"a": 1.0})
+    (tmp_path / "analyses").write_text("no folder")
+    assert json.loads(curves.Analyses(tmp_path / "analyses").of("exp", document, runs))["curves"]
+
+
+def test_an_analysis_is_made_again_only_when_a_run_has_ended(tmp_path: Path) -> None:
+    document, runs = grid({"a": 1.0})
+    kept = curves.Analyses(tmp_path)
     first = kept.of("exp", document, runs[:3])
     assert kept.of("exp", document, runs[:3]) is first
     assert json.loads(kept.of("exp", document, runs)) == curves.analyse(document, runs)
