@@ -118,6 +118,7 @@ class Orchestrator:
         self.server.start()
         self.conductor.start()
         self.house.start(self.server)
+        self.following.analyses.warm()
         self.log.info("listening", url=self.server.url, state=str(self.config.state))
 
     def drain(self) -> None:
