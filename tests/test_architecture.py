@@ -36,7 +36,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "orchestrator": ("orchestrator control/*", "version picture video clips metrics jobs store service"),
     "worker": ("worker measure work/*", "version picture video clips metrics coding codec jobs service"),
     "client": ("client", "jobs service"),
-    "check": ("trial/*", "jobs service"),
+    "check": ("check trial/*", "jobs service worker"),
     "demo": ("demo", "picture video clips"),
     "examples": ("examples/*", "picture video coding"),
     "train": ("train/*", "picture video metrics coding nvc codec"),

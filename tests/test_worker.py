@@ -553,7 +553,8 @@ def test_every_way_to_fail_is_in_the_docs() -> None:
     root = Path(__file__).resolve().parent.parent
     text = (root / "docs" / "worker.md").read_text(encoding="utf-8")
     said = set()
-    for name in ("work/slots", "work/attempts", "work/outbox", "work/codec_process", "work/apart", "measure"):
+    for name in ("work/slots", "work/outcome", "work/attempts", "work/outbox", "work/codec_process", "work/apart",
+                 "measure"):
         source = (root / f"{name}.py").read_text(encoding="utf-8")
         said |= set(re.findall(r'(?:failed|MeasureError|own)\(\s*"([a-z-]+)"|"type": "([a-z-]+)"', source))
     slugs = {slug for pair in said for slug in pair if slug} - {"died"}  # that one becomes another before it is told

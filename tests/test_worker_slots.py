@@ -17,7 +17,9 @@ import pytest
 import jobs
 from picture import ClipInfo, Picture
 from video import VideoWriter
-from work.slots import Outcome, ProcessSpec, Slot, how_it_died, last_words
+from work.outcome import Outcome, how_it_died, last_words
+from work.slots import Slot
+from work.supervision import ProcessSpec
 
 CODECS = ("raw=tests.standin:Raw", "scripted=tests.standin:Scripted")
 PATIENCE_S = 30.0  # for anything that a working machine does in a second
@@ -268,7 +270,8 @@ def test_closing_hands_the_run_back_and_leaves_nothing(folder: Path) -> None:
 def test_a_worker_that_is_killed_leaves_no_codec_process(tmp_path: Path) -> None:
     program = (
         "import sys, threading, time\n"
-        "from work.slots import ProcessSpec, Slot\n"
+        "from work.slots import Slot\n"
+        "from work.supervision import ProcessSpec\n"
         f"slot = Slot(0, ProcessSpec(warm=('raw',), codecs={CODECS!r}), lambda: None, lambda event, **f: None)\n"
         "slot.start()\n"
         "while slot.state != 'ready': time.sleep(0.01)\n"

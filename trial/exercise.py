@@ -34,11 +34,14 @@ class GaveUp(Exception):
 
 
 class Exercise:
-    """See above. Safe from any thread. `patience_s` bounds every method."""
+    """See above. Safe from any thread. `patience_s` bounds every method; `tag` ("name:value") is borne by everything
+    that is submitted, and keeps lists of a deployment that others use short."""
 
     def __init__(self, url: str, history: History, *, key: str | None = None, verify: bool | str = True,
-                 patience_s: float = 60.0, read_s: float = 10.0) -> None:
+                 patience_s: float = 60.0, read_s: float = 10.0, tag: str = "") -> None:
+        """ValueError for a URL that is none."""
         self.url, self.history = url.rstrip("/"), history
+        self._list = f"/experiments?limit=200{f'&tag={tag}' if tag else ''}"
         self.patience_s = patience_s
         self._key, self._verify = key, verify
         self._client = Client(self.url, key=key, retries=0, read_s=read_s, verify=verify)
@@ -114,7 +117,7 @@ class Exercise:
         def once() -> list[str]:
             began_s, names, cursor = time.monotonic(), [], ""
             while True:
-                page = self._get("/experiments?limit=200" + (f"&cursor={cursor}" if cursor else ""))
+                page = self._get(self._list + (f"&cursor={cursor}" if cursor else ""))
                 names += [row["experiment_id"] for row in page["experiments"]]
                 cursor = page["next_cursor"]
                 if not cursor:
@@ -145,28 +148,28 @@ class Exercise:
             for digest in wanted:
                 self.history.note("artifact", id=name, name=artifact, wanted=digest, found=found)
 
-    def wait_until_ended(self, names: Iterable[str], worker: Callable[[], None] = lambda: None) -> None:
-        """Until none of these is unfinished; `worker` is called between looks. Raises GaveUp."""
+    def wait_until_ended(self, names: Iterable[str]) -> None:
+        """Until none of these is unfinished, or patience ends: then the judge will say which are lost. Raises
+        GaveUp."""
         left, until = set(names), time.monotonic() + self.patience_s
         while left:
-            worker()
             found = self.conservation()
             unfinished = {row["experiment_id"] for row in found["unfinished"]}
             if found["unfinished_total"] == len(found["unfinished"]):
                 left &= unfinished
             else:   # too many to be told of; ask for one
                 left -= {name for name in list(left)[:1] if self.status(name)["status"] in ENDED}
+            if time.monotonic() > until:
+                return
             if left:
-                if time.monotonic() > until:
-                    return      # the judge will say which are lost
                 time.sleep(LOOK_S)
 
     def look_at_all(self, names: Iterable[str], threads: int = 4) -> None:
         """The last documents, the number of ends, the list and the sums, for the judge. Raises GaveUp."""
         names = list(names)
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(self.status, names))
-            list(pool.map(self.count_ends, names))
+            states = [document["status"] for document in pool.map(self.status, names)]
+            list(pool.map(self.count_ends, [name for name, state in zip(names, states, strict=True) if state in ENDED]))
         self.list_all()
         self.conservation()
 

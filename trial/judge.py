@@ -73,7 +73,7 @@ def judge(history: History, *, alone: bool = True) -> Verdict:
     if alone:
         complaints += sums(history)
     stale = {(one["run"], one["attempt"], one["at"]) for entry in history.of("conservation")
-             for one in entry.about["document"].get("refused", ())}
+             for one in entry.about["document"].get("refused", ()) if one["run"].partition(".")[0] in accepted}
     return Verdict(
         submitted=len({entry.about["key"] for entry in history.of("submitted")}), acknowledged=len(accepted),
         completed=states["completed"],

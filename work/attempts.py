@@ -27,7 +27,7 @@ from service import ClientError
 from work.assignment import Dispatch
 from work.clip_cache import ClipCache
 from work.outbox import could_not_store, read_sealed, seal
-from work.slots import Outcome, failed
+from work.outcome import Outcome, failed
 
 ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 DISPATCH = "dispatch.json"

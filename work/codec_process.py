@@ -16,8 +16,8 @@ JSON because what a codec reports is foreign: nothing that it says can run code 
 **No orphans.** Whoever kills a worker with SIGKILL leaves it no time to kill its codec processes, and a codec that
 spins in C code will not notice.  So the first thing a codec process does, before it loads anything, is to leave a guard
 in its process group: a process that does nothing but read from a pipe whose other end the worker alone holds.  When the
-worker is gone, for whatever reason, the kernel closes that end, the guard reads the end of the file, and kills the
-whole group, itself included.
+worker is gone, for whatever reason, the kernel closes that end, the guard reads the end of the file, and kills all that
+bear the mark of this process in their environment, and the whole group, itself included.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_MESSAGE_BYTES = 64 << 20  # a result with a row for each of 500,000 pictures; more is a codec gone wrong
+GUARD_S = 5.0  # for the guard to end those who left the group
 PROGRESS_INTERVAL_S = 0.1  # ten a second are plenty for an eye, and cost nothing
 LENGTH = struct.Struct(">I")
 
@@ -89,7 +90,9 @@ def leave_a_guard(lifeline: int) -> None:
 
     Forked twice, so that the guard is nobody's child: a codec that waits for its own children must not find it.
     """
-    group = os.getpgrp()
+    from work.marks import MARK, end_marked
+
+    group, mark = os.getpgrp(), os.environ.get(MARK)
     first = os.fork()
     if first:
         os.waitpid(first, 0)
@@ -102,6 +105,8 @@ def leave_a_guard(lifeline: int) -> None:
     os.closerange(0, lifeline)
     os.closerange(lifeline + 1, 1 << 16)
     os.read(lifeline, 1)  # nobody ever writes: this returns when the worker's end is closed
+    if mark:  # those who left the group
+        end_marked(f"{MARK}={mark}".encode(), GUARD_S, besides=os.getpid())
     os.killpg(group, signal.SIGKILL)
     os._exit(0)
 

@@ -15,70 +15,19 @@ A task may be offered while the slot is starting: it waits for the process, and 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import selectors
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from work.codec_process import MessageBuffer, MessageError, frame_message
+from work.codec_process import MessageError
+from work.outcome import Outcome, failed, handed_back, how_it_died
+from work.supervision import CodecProcess, ProcessSpec
 
-CODEC_PROGRAM = Path(__file__).with_name("codec_process.py")
-TERM_GRACE_S = 1.5  # from SIGTERM to SIGKILL; with the rest of a cancel well under 5 s
-REAP_S = 2.0  # to wait for the kernel to take a killed process away
-MARK = "NVC_CODEC_PROCESS"  # in the environment of a codec process, and so of all that it starts
-TAIL_BYTES = 4096  # of a codec process's output, kept to explain a crash
-# Of the service's environment, what is not for code that handles foreign bytes.
-PRIVATE = ("NVC_KEY", "NVC_ACCEPT_KEY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")  # the thread pools of torch and NumPy read their size from these
 RESTART_PAUSES_S = (0.5, 1, 2, 5, 10, 30, 60)  # between tries to start a process that does not come up
-
-
-@dataclass(frozen=True)
-class ProcessSpec:
-    """How to start codec processes: ``warm`` names the codecs to make ready, ``codecs`` adds "name=module:factory"."""
-
-    warm: tuple[str, ...] = ("nvc",)
-    codecs: tuple[str, ...] = ()
-    threads: int = 1  # of computation in each process
-    memory_mb: int = 0  # address space of each; 0: no limit
-    warm_timeout_s: float = 300.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended. ``state``: completed, failed or cancelled; ``error``: {"type", "detail", "retry"}."""
-
-    state: str
-    result: dict[str, Any] | None = None
-    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    error: dict[str, Any] | None = None
-
-
-def marked(mark: bytes, candidates: Iterable[int] | None = None) -> list[int]:
-    """The living processes that inherited the mark (a zombie has no environment any more)."""
-    if candidates is None:
-        candidates = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    found = []
-    for pid in candidates:
-        with contextlib.suppress(OSError):  # another user's, or gone
-            if mark in Path(f"/proc/{pid}/environ").read_bytes():
-                found.append(pid)
-    return found
-
-
-def failed(slug: str, detail: str, *, retry: bool) -> Outcome:
-    return Outcome("failed", error={"type": slug, "detail": detail, "retry": retry})
 
 
 class Task(Protocol):
@@ -98,175 +47,6 @@ class Task(Protocol):
 
     def ended(self, outcome: Outcome) -> None:
         """Called exactly once for each task that a slot accepted."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What a wait ended with: a message, or "died", "woken", "late" (the deadline has passed)."""
-
-    what: str
-    message: dict[str, Any] = field(default_factory=dict)
-
-
-class CodecProcess:
-    """One codec process and all that it may have started: a session and process group of their own."""
-
-    def __init__(self, spec: ProcessSpec, wake: int) -> None:
-        """``wake``: an eventfd; writing to it ends a wait. Raises OSError when no process can be started."""
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        command = [sys.executable, str(CODEC_PROGRAM), "--socket", str(theirs.fileno()),
-                   "--lifeline", str(lifeline), "--memory-mb", str(spec.memory_mb)]
-        for entry in spec.codecs:
-            command += ["--codec", entry]
-        threads = str(spec.threads)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **{f"{name}_NUM_THREADS": threads for name in POOLS}}
-        mark = environment[MARK] = uuid.uuid4().hex
-        self._mark = f"{MARK}={mark}".encode()
-        for private in PRIVATE:
-            environment.pop(private, None)
-        try:
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
-                pass_fds=(theirs.fileno(), lifeline), start_new_session=True,
-            )
-        except OSError:
-            ours.close()
-            os.close(self._lifeline)
-            raise
-        finally:
-            theirs.close()
-            os.close(lifeline)
-        self.pid = self._child.pid
-        self._socket = ours
-        self._socket.settimeout(5.0)
-        self._buffer = MessageBuffer()
-        self._tail = bytearray()
-        self._wake = wake
-        self._ended = os.pidfd_open(self.pid)  # readable when the process ends; does not reap it, see kill()
-        assert self._child.stdout is not None  # asked for by stdout=PIPE
-        self._output = self._child.stdout.fileno()
-        self._selector = selectors.DefaultSelector()
-        for source in (self._socket.fileno(), self._ended, self._output, wake):
-            self._selector.register(source, selectors.EVENT_READ)
-        self._gone = False
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Raises OSError when the process no longer reads."""
-        self._socket.sendall(frame_message(message))
-
-    def wait(self, deadline: float | None) -> Heard:
-        """Wait until something is heard; ``deadline`` in time.monotonic(), None for ever. Raises MessageError."""
-        while True:
-            if (message := self._buffer.next()) is not None:
-                return Heard("message", message)
-            timeout = None if deadline is None else deadline - time.monotonic()
-            if timeout is not None and timeout <= 0:
-                return Heard("late")
-            ready = {key.fd for key, _ in self._selector.select(timeout)}
-            if self._output in ready:
-                self._read_output()
-            if self._socket.fileno() in ready:
-                try:
-                    data = self._socket.recv(1 << 18)
-                except OSError:
-                    data = b""
-                if not data:  # it is ending: let it, so that its own exit status is seen
-                    self._await_end(0.5)
-                    return Heard("died")
-                self._buffer.feed(data)
-                continue  # what it said before it died counts
-            if self._ended in ready:
-                return Heard("died")
-            if self._wake in ready:
-                os.eventfd_read(self._wake)
-                return Heard("woken")
-
-    def _read_output(self) -> None:
-        data = os.read(self._output, 1 << 16)
-        if not data:
-            self._selector.unregister(self._output)
-        self._tail += data
-        del self._tail[:-TAIL_BYTES]
-
-    @property
-    def tail(self) -> str:
-        """The last lines that the process wrote."""
-        return self._tail.decode(errors="replace").strip()
-
-    def kill(self) -> int:
-        """End the process, its group, and whatever else it started; its exit status (negative: the signal).
-
-        Takes a few seconds at most. The order matters. The group's number stays ours as long as its leader is not
-        reaped, so SIGKILL goes out before anyone waits for the leader; the other way round it could hit strangers who
-        were given the number.
-        """
-        if self._gone:
-            return self._child.returncode
-        self._signal(signal.SIGTERM)
-        self._await_end(TERM_GRACE_S)
-        self._signal(signal.SIGKILL)
-        try:
-            status = self._child.wait(REAP_S)
-        except subprocess.TimeoutExpired:
-            status = -signal.SIGKILL  # in the kernel's hands, e.g. on a stuck file system
-        self._sweep(time.monotonic() + REAP_S)
-        self._gone = True
-        for _ in range(64):  # bounded: someone who left the group may still hold the pipe, and write
-            if self._output not in {key.fd for key, _ in self._selector.select(0)}:
-                break
-            self._read_output()
-        self._selector.close()
-        self._socket.close()
-        os.close(self._ended)
-        os.close(self._lifeline)
-        if self._child.stdout:
-            self._child.stdout.close()
-        return status
-
-    def _sweep(self, until: float) -> None:
-        """Wait until the group is gone, and end those who left it: all bear the mark in their environment."""
-        while (left := marked(self._mark)) and time.monotonic() < until:
-            for pid in left:
-                with contextlib.suppress(OSError):  # ended by itself
-                    watch = os.pidfd_open(pid)
-                    try:
-                        if marked(self._mark, [pid]):  # still the one that was found: its number is pinned now
-                            signal.pidfd_send_signal(watch, signal.SIGKILL)
-                            select.select([watch], [], [], max(0.0, until - time.monotonic()))
-                    finally:
-                        os.close(watch)
-
-    def _await_end(self, seconds: float) -> None:
-        """Wait until the process has ended, without reaping it."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._ended, selectors.EVENT_READ)
-            selector.select(seconds)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # nobody left
-            os.killpg(self.pid, number)
-
-
-def last_words(tail: str) -> str:
-    """The line of a codec process's output that says most about its end."""
-    lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    fatal = next((index for index, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
-    if fatal is None:
-        return lines[-1][:300] if lines else ""
-    frame = next((line for line in lines[fatal:] if line.startswith("File ")), "")  # the innermost, see faulthandler
-    return f"{lines[fatal]} {frame}".strip()[:300]
-
-
-def how_it_died(status: int, tail: str) -> Outcome:
-    """What a codec process's end by itself means for its run."""
-    words = last_words(tail)
-    said = f"; its last words: {words}" if words else ""
-    if status == -signal.SIGKILL:
-        return failed("out-of-memory", "the codec process was killed from outside (SIGKILL), most likely by the kernel "
-                                       f"for want of memory{said}", retry=True)
-    how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-    return failed("codec-crashed", f"the codec process {how}{said}", retry=True)
 
 
 class Slot:
@@ -504,8 +284,3 @@ class Slot:
             while not self._closing and (left := until - time.monotonic()) > 0:
                 if selector.select(left):
                     os.eventfd_read(self._wake)
-
-
-def handed_back() -> Outcome:
-    """The worker stops and gives the run back: it costs the run no try."""
-    return failed("handed-back", "the worker is stopping and hands the run back", retry=True)

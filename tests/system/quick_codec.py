@@ -6,6 +6,7 @@ its files. Only what it writes to them is made up, in a millisecond, so that a t
     plain            a few bytes at once             sleep-0.2        the same, later
     gate             waits for the file $NVC_TEST_GATE
     spin-3           holds the interpreter's lock    chatter-50       reports progress so many times
+    liar             tells another SHA-256 of its stream than it has
     segfault, exit   dies                            deaf             ignores SIGTERM, has a child, and never ends
     refuse, memory, disk-full                        fails in the words of a codec
 
@@ -78,8 +79,9 @@ def carry_out(channel: Channel, job: dict[str, Any], folder: Path) -> None:
     data = f"{job['run']} coded by attempt {attempt}\n".encode()
     (folder / "stream.quick").write_bytes(data)
     about = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    told = about if script != "liar" else {**about, "sha256": "0" * 64}
     channel.send({"result": {
-        "encoding_result": {"compressed_data": "", **about, "encode_s": 0.001},
+        "encoding_result": {"compressed_data": "", **told, "encode_s": 0.001},
         "decoding_result": {"reconstructed_video": None, "matches_encoder": True, "quality_metrics": {}},
         "metrics": {"bitrate_mbps": 0.1, "psnr_db": 40.0}, "frames": [{"index": 0, "type": "I", **about}],
         "provenance": {"attempt": attempt},

@@ -23,7 +23,7 @@ from control import conductor, placement
 from control.records import Run
 from jobs import State
 from orchestrator import OrchestratorSettings
-from work import slots
+from work import supervision
 
 
 def test_promise_6_a_killed_workers_run_moves_on_and_no_process_of_it_stays(tmp_path: Path) -> None:
@@ -38,6 +38,17 @@ def test_promise_6_a_killed_workers_run_moves_on_and_no_process_of_it_stays(tmp_
         assert document["attempts"][0]["worker"] != document["attempts"][1]["worker"]
         wait_until(lambda: not any(running(pid) for pid in codecs), "the end of the dead worker's codec process")
         dead.start()
+        assert wired.verdict().complaints == []
+
+
+def test_promise_6_even_what_left_its_process_group_ends_with_a_killed_worker(tmp_path: Path) -> None:
+    with Wired(tmp_path) as wired:
+        name = wired.submit("deaf")     # has a child in a session of its own
+        worker = wired.wait_phase(name, "deaf")
+        worker.kill()
+        assert wired.left_over(5.0, besides=wired.orchestrator) == []
+        worker.start()
+        wired.client.cancel(name)
         assert wired.verdict().complaints == []
 
 
@@ -110,7 +121,7 @@ def test_promise_11_cancelled_from_any_state_and_no_process_is_left(tmp_path: Pa
 
 
 def test_promise_11_the_steps_of_a_cancel_are_over_within_5_s() -> None:
-    assert slots.TERM_GRACE_S + slots.REAP_S <= 4.0     # then its end is stored and told: a second is plenty
+    assert supervision.TERM_GRACE_S + supervision.REAP_S <= 4.0     # then its end is stored and told
 
 
 def test_promise_11_a_deadline_kills_a_run_that_ignores_it(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def test_promise_1_what_was_accepted_survives_kills_in_the_midst_of_accepting(tm
     with Wired(tmp_path) as wired, ThreadPoolExecutor(4) as clients:
         submissions = [clients.submit(wired.submit) for _ in range(40)]
         for _ in range(2):
-            wait_until(lambda known=len(wired.names): len(wired.names) > known, "another acceptance")
+            known = len(wired.names)
+            wait_until(lambda known=known: len(wired.names) > known, "another acceptance")
             wired.orchestrator.kill()
             wired.orchestrator.start()
         for submission in submissions:
