@@ -126,8 +126,10 @@ def _is_cut_matroska(source: Path | BinaryIO) -> bool:
             value = int.from_bytes(first + stream.read(length - 1)) & ((1 << 7 * length) - 1)
             if value == (1 << 7 * length) - 1:
                 return False
+            if stream.tell() + value > end:  # looked at before: a size may be larger than any file can be
+                return True
             stream.seek(value, os.SEEK_CUR)
-        return stream.tell() > end
+        return False
     finally:
         if stream is source:
             stream.seek(start)
