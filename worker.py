@@ -64,6 +64,8 @@ class WorkerSettings(service.ServerSettings):
     warm_s: float = row(300.0, "s", "until they are; compiling all kernels on a slow machine takes a minute", low=1)
     codec_memory_mb: int = row(0, "MiB", "address space of a codec process; 0: no limit, the machine's is one", low=0)
     drain_s: float = row(60.0, "s", "to let runs finish at SIGTERM; those that do not are handed back", low=0)
+    answer_s: float = row(30.0, "s", "for the orchestrator to answer an end, plus an upload's size at 10 MiB/s; then "
+                          "it is sent again", low=0.1)
     clip_cache_mb: int = row(10_240, "MiB", "of fetched clips; those unused for longest go first", low=1)
     keep_results: int = row(100, "runs", "whose results are kept here when no orchestrator takes them", low=1)
     log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
@@ -91,7 +93,8 @@ class Worker:
         warm, codecs = (tuple(part for part in given.split(",") if part) for given in (config.warm, config.codec))
         spec = ProcessSpec(warm, codecs, self.threads, config.codec_memory_mb, config.warm_s)
         self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
-        self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration, self._fence, log.info)
+        self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration, self._fence, log.info,
+                         config.answer_s)
         self.outbox = Outbox(config.state / "outbox", self.link.deliver, log.info)
         self.link.when_heard(self.outbox.hurry)
         self.kept = Kept(config.state / "kept", config.keep_results)

@@ -27,17 +27,19 @@ from work.outbox import Unreachable as NobodyThere
 
 HEARTBEAT_S = 2.0  # until the orchestrator has said how often it wants to hear
 RETRY_S = 0.5  # between tries to register while the orchestrator is away: it should find its workers soon after a start
+BEAT_ANSWER_S = 5.0  # for an answer to a heartbeat; half a lease, where leases are short: the next must come in time
 PROGRESS_S = 0.25  # between two messages on one run's progress
-TRANSFER_S = 600.0  # for one artifact or clip
+UPLOAD_RATE = 10 << 20  # bytes a second that an orchestrator flushes to its disk, at the least
 
 
 class Link:
     """The way to the orchestrators: the configured one, or, without it, those that dispatches name."""
 
     def __init__(self, home: str, make_client: Callable[[str], Client], describe: Callable[[], dict[str, Any]],
-                 fenced: Callable[[str, int], None], log: Callable[..., None]) -> None:
+                 fenced: Callable[[str, int], None], log: Callable[..., None], answer_s: float = 30.0) -> None:
         """``home``: the configured orchestrator, or "".  ``describe`` gives the registration document,
-        ``fenced(run, attempt)`` is called for attempts that the orchestrator no longer wants."""
+        ``fenced(run, attempt)`` is called for attempts that the orchestrator no longer wants, ``answer_s`` bounds the
+        wait for an answer to an end, or for more bytes of a clip."""
         self.home = home
         self.registered = threading.Event()
         self.stale = 0  # ends that were refused as stale
@@ -47,6 +49,8 @@ class Link:
         self._describe = describe
         self._fenced = fenced
         self._log = log
+        self._answer_s = answer_s
+        self._beat_answer_s = BEAT_ANSWER_S
         self._lock = threading.Lock()
         self._beat_now = threading.Event()
         self._heard: list[Callable[[], None]] = []
@@ -85,7 +89,8 @@ class Link:
         while not self._closing:
             self._beat_now.clear()
             try:
-                reply = self._client(self.home).post("/workers", self._describe(), idempotent=True, read_s=5.0)
+                reply = self._client(self.home).post("/workers", self._describe(), idempotent=True,
+                                                       read_s=self._beat_answer_s)
                 interval = self._take_answer(reply.document if isinstance(reply.document, dict) else {})
                 wait = interval
             except ClientError as error:
@@ -106,7 +111,9 @@ class Link:
             call()
         for named in answer.get("unknown") or []:
             self._fenced(str(named["run"]), int(named["attempt"]))
-        heartbeat_s = answer.get("heartbeat_s")
+        heartbeat_s, lease_s = answer.get("heartbeat_s"), answer.get("lease_s")
+        if isinstance(lease_s, int | float) and lease_s > 0:
+            self._beat_answer_s = min(BEAT_ANSWER_S, lease_s / 2)
         return float(heartbeat_s) if isinstance(heartbeat_s, int | float) and heartbeat_s > 0 else HEARTBEAT_S
 
     # --- progress ---
@@ -162,9 +169,9 @@ class Link:
             for name, about in message["artifacts"].items():
                 if entry.folder:
                     client.put_file(f"/artifacts/{about['sha256']}", entry.folder / name, sha256=about["sha256"],
-                                    read_s=TRANSFER_S)
+                                    read_s=self._answer_s + about["bytes"] / UPLOAD_RATE)
             trace = new_trace(traceparent or None)
-            client.post("/experiment_result", message, idempotent=True, trace=trace, read_s=30.0)
+            client.post("/experiment_result", message, idempotent=True, trace=trace, read_s=self._answer_s)
         except (Unreachable, Ambiguous) as error:
             raise NobodyThere(str(error)) from error
         except Refused as error:
@@ -185,7 +192,7 @@ class Link:
         parts = urlsplit(dispatch.clip["url"])
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         client = self._client(self._address(dispatch.callback))
-        return client.download(path, out, sha256=dispatch.clip["sha256"], read_s=TRANSFER_S)
+        return client.download(path, out, sha256=dispatch.clip["sha256"], read_s=self._answer_s)
 
     def _address(self, callback: str) -> str:
         return (self.home or callback) if callback else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 from deployment import PATIENCE_S, wait_until
-from wired import DISPATCH, RESULT, Wired, document_of, outcomes
+from wired import DISPATCH, RESULT, UPLOAD, Wired, document_of, outcomes
 
 
 def test_promise_1_what_was_accepted_survives_kills_in_the_midst_of_accepting(tmp_path: Path) -> None:
@@ -131,6 +131,27 @@ def test_promise_8_a_result_whose_answer_is_lost_again_and_again_is_recorded_onc
         assert outcomes(wired.wait_end(name)) == ["completed"]
         verdict = wired.verdict()
         assert (verdict.complaints, verdict.completed, verdict.stale) == ([], 1, 0)
+
+
+def test_promise_8_a_connection_that_is_half_open_does_not_hold_a_result(tmp_path: Path) -> None:
+    with Wired(tmp_path, worker_flags=("--answer-s", "1")) as wired:
+        for request in (UPLOAD, RESULT):
+            dead = wired.inward[0].fault("half-open", request, times=1)
+            assert outcomes(wired.wait_end(wired.submit())) == ["completed"]
+            assert dead.hits == 1
+        assert wired.verdict().complaints == []
+
+
+def test_promise_7_a_connection_that_is_half_open_costs_no_lease(tmp_path: Path) -> None:
+    with Wired(tmp_path) as wired:
+        name = wired.submit("gate")
+        worker = wired.wait_phase(name, "gate")
+        wired.inward[0].fault("half-open", b"POST /workers HTTP", times=1)
+        wait_until(lambda: worker.get("/status")["orchestrator_trouble"], "the end of its patience")
+        wait_until(lambda: worker.get("/status")["registered"], "the next heartbeat")
+        wired.gate.touch()
+        assert outcomes(wired.wait_end(name)) == ["completed"]
+        assert wired.verdict().complaints == []
 
 
 def test_promise_9_messages_that_come_again_and_late_make_no_second_end(tmp_path: Path) -> None:

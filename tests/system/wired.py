@@ -23,7 +23,8 @@ from trial.judge import ENDED, Verdict, judge
 from work.marks import marked
 
 MARK = "NVC_TEST_MARK"
-DISPATCH, RESULT = b"POST /experiment HTTP", b"POST /experiment_result HTTP"    # what proxies know requests by
+# What proxies know requests by.
+DISPATCH, RESULT, UPLOAD = b"POST /experiment HTTP", b"POST /experiment_result HTTP", b"PUT /artifacts/"
 
 
 class Wired:
