@@ -74,6 +74,11 @@ class OrchestratorSettings(service.ServerSettings):
                          low=0)
     log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
     emf_namespace: str = row("", "", "CloudWatch namespace; when given, latencies are logged as EMF lines too")
+    jwt_keys: Path | None = row(None, "", "JWK Set (RFC 7517) of those who sign tokens; tokens are then taken beside "
+                                "keys")
+    jwt_algorithm: str = row("ES256", "", "the one algorithm of tokens", choices=service.ALGORITHMS)
+    jwt_audience: str = row("", "", "audience that tokens must be for; needed with jwt_keys")
+    jwt_issuer: str = row("", "", "issuer that tokens must be of; none: any that signs with these keys")
     worker_key: str | None = row(None, "", "key shown to workers", secret=True)
     worker_ca: Path | None = row(None, "", "CA certificates (PEM) that workers' certificates are checked against")
 
@@ -93,7 +98,11 @@ class Orchestrator:
             fetcher = service.Fetcher(hosts=config.fetch_hosts, networks=config.fetch_networks, limit_s=config.fetch_s,
                                       limit_bytes=config.clip_mb << 20)
             catalogue = Catalogue(registry, blobs, fetcher)
-            self.house = House(registry, blobs, config.keep_unnamed_s, log)
+            tokens = None if config.jwt_keys is None else service.Tokens(
+                keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
+                issuer=config.jwt_issuer)
+            self.house = House(registry, blobs, config.keep_unnamed_s, log, tokens)
+            self.certificate = service.client_certificate(config)
             service.check_exposure(config.host, has_keys=self.house.has_keys, insecure_bind=config.insecure_bind)
             self.conductor = Conductor(
                 self.store, lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, make_client=self._client,
@@ -221,7 +230,7 @@ class Orchestrator:
 
     def _client(self, url: str) -> service.Client:
         verify: bool | str = str(self.config.worker_ca) if self.config.worker_ca else True
-        return service.Client(url, key=self.config.worker_key, retries=0, verify=verify)
+        return service.Client(url, key=self.config.worker_key, retries=0, verify=verify, cert=self.certificate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,9 +40,9 @@ A whole program in a few lines:
 
 GET routes answer HEAD and every route OPTIONS by themselves; a wrong method is 405 with Allow.
 
-Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py (request, answer) ► access.py (keys) ►
-routes.py (the table and its checks) ► outgoing.py, connection.py (one connection) ► server.py (threads); beside them
-listening.py, settings.py, observe.py, client.py, fetching.py and openapi.py.
+Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py (request, answer) ► access.py and
+tokens.py (who asks) ► routes.py (the table and its checks) ► outgoing.py, connection.py (one connection) ► server.py
+(threads); beside them listening.py, settings.py, observe.py, client.py, fetching.py and openapi.py.
 Only this file is imported by the programs.
 """
 
@@ -64,18 +64,20 @@ from web.exchange import (
     new_trace,
 )
 from web.fetching import Fetcher, FetchError
-from web.listening import ServerSettings
+from web.listening import ServerSettings, client_certificate
 from web.observe import METRICS_TYPE, Counter, Gauge, Histogram, Log, Metrics, Notifier, Watchdog, listen_sockets
 from web.routes import JSON, Body, Handler, Route, Routes, json_body, upload
 from web.server import Server
 from web.settings import Row, SettingsError, add_flags, from_args, load, markdown, row, rows, show
+from web.tokens import ALGORITHMS, Tokens
 from web.wire import Headers, Problem, read_json
 
 __all__ = [
-    "JSON", "METRICS_TYPE", "ROLES", "VERSION", "Ambiguous", "Authenticator", "Body", "Client", "ClientError",
-    "Counter", "Disconnected", "Event", "FetchError", "Fetcher", "Gauge", "Handler", "Headers", "Histogram", "Key",
-    "Log", "Metrics", "Notifier", "Principal", "Problem", "Refused", "Reply", "Request", "Response", "Route",
-    "Routes", "Row", "Server", "ServerSettings", "SettingsError", "Trace", "Unreachable", "Watchdog", "add_flags",
-    "check_exposure", "event_stream", "file_response", "from_args", "is_loopback", "json_body", "listen_sockets",
-    "load", "markdown", "new_key", "new_trace", "openapi", "read_json", "row", "rows", "show", "upload",
+    "ALGORITHMS", "JSON", "METRICS_TYPE", "ROLES", "VERSION", "Ambiguous", "Authenticator", "Body", "Client",
+    "ClientError", "Counter", "Disconnected", "Event", "FetchError", "Fetcher", "Gauge", "Handler", "Headers",
+    "Histogram", "Key", "Log", "Metrics", "Notifier", "Principal", "Problem", "Refused", "Reply", "Request",
+    "Response", "Route", "Routes", "Row", "Server", "ServerSettings", "SettingsError", "Tokens", "Trace",
+    "Unreachable", "Watchdog", "add_flags", "check_exposure", "client_certificate", "event_stream", "file_response",
+    "from_args", "is_loopback", "json_body", "listen_sockets", "load", "markdown", "new_key", "new_trace",
+    "openapi", "read_json", "row", "rows", "show", "upload",
 ]

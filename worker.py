@@ -81,6 +81,7 @@ class Worker:
         """Raises OSError when the state folder cannot be used, SettingsError for settings that do not go together."""
         self.config = config
         self.log = log
+        self.certificate = service.client_certificate(config)
         self.boot_id = uuid.uuid4().hex
         self.began = time.monotonic()
         self.draining = False
@@ -393,7 +394,7 @@ class Worker:
 
     def _client(self, address: str) -> service.Client:
         verify: bool | str = str(self.config.ca) if self.config.ca else True
-        return service.Client(address, key=self.config.key, retries=0, verify=verify)
+        return service.Client(address, key=self.config.key, retries=0, verify=verify, cert=self.certificate)
 
     def _authenticator(self) -> service.Authenticator | None:
         config = self.config

@@ -15,13 +15,15 @@ SWEEP_S = 3600.0        # between two removals of bytes that nothing names
 class House:
     """Keys in force, certificates to be read again, bytes that nothing names."""
 
-    def __init__(self, registry: Registry, blobs: Blobs, keep_unnamed_s: float, log: service.Log) -> None:
+    def __init__(self, registry: Registry, blobs: Blobs, keep_unnamed_s: float, log: service.Log,
+                 tokens: service.Tokens | None = None) -> None:
         """Raises StoreError."""
         self.registry, self.blobs, self.keep_unnamed_s = registry, blobs, keep_unnamed_s
         self.log = log
         self.keys: dict[str, service.Key] = {}
-        self.has_keys = self._read_keys()
-        self.authenticator = service.Authenticator(lambda: self.keys)
+        self.tokens = tokens
+        self.has_keys = self._read_keys() or tokens is not None
+        self.authenticator = service.Authenticator(lambda: self.keys, tokens=None if tokens is None else tokens.check)
         self.reload = threading.Event()     # set by SIGHUP
         self._stopping = threading.Event()
 
@@ -51,6 +53,8 @@ class House:
                 if self.reload.is_set():
                     self.reload.clear()
                     server.reload_tls()
+                    if self.tokens is not None:
+                        self.tokens.reload()
                     self.log.info("certificates-reloaded")
                 if time.monotonic() - swept > SWEEP_S:
                     swept = time.monotonic()

@@ -22,6 +22,9 @@ class ServerSettings:
     tls_cert: Path | None = row(None, "", "certificate chain (PEM); with tls_key, serves https")
     tls_key: Path | None = row(None, "", "private key (PEM)")
     tls_client_ca: Path | None = row(None, "", "require client certificates signed by this CA (PEM)")
+    client_cert: Path | None = row(None, "", "certificate (PEM) shown to the other service, which may require one; "
+                                   "with client_key")
+    client_key: Path | None = row(None, "", "its private key (PEM)")
     http_hosts: str = row("", "", "names, with commas, that Host may be; empty: any, but on loopback without keys only "
                           "loopback names, so that no web page reaches the service under a name of its own")
     http_threads: int = row(16, "threads", "handlers at once; short ones, so a few per core are plenty", low=1)
@@ -61,6 +64,16 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(f"tls_cert {settings.tls_cert}, its key or CA cannot be used: {error}") from error
     return context
+
+
+def client_certificate(settings: ServerSettings) -> tuple[str, str] | None:
+    """The certificate and key to show the other service, None where there is none; SettingsError for half of one."""
+    if (settings.client_cert is None) != (settings.client_key is None):
+        raise SettingsError("client_cert and client_key: both are needed, or neither")
+    for path in (settings.client_cert, settings.client_key):
+        if path is not None and not path.is_file():
+            raise SettingsError(f"client_cert and client_key: {path} is no file")
+    return None if settings.client_cert is None else (str(settings.client_cert), str(settings.client_key))
 
 
 def listen(host: str, port: int) -> socket.socket:
