@@ -53,6 +53,33 @@ export async function download(path, name) {
   save(name, await answer.blob());
 }
 
+// A file to an address, as it is; `heard` is told how many of its bytes have gone.
+export function upload(path, file, heard, signal) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch does not tell how far an upload is
+    request.open("PUT", relative(path));
+    request.setRequestHeader("Accept", "application/json");
+    if (key()) request.setRequestHeader("Authorization", `Bearer ${key()}`);
+    request.upload.addEventListener("progress", (event) => heard(event.loaded, event.total));
+    request.addEventListener("error", () => reject(new TypeError("the service does not answer")));
+    request.addEventListener("abort", () => reject(new DOMException("left", "AbortError")));
+    request.addEventListener("load", () => {
+      let found = {};
+      try { found = JSON.parse(request.responseText); } catch { /* told by its status */ }
+      if (request.status < 300) resolve(found);
+      else reject(new ApiError(request.status, found));
+    });
+    signal?.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(file);
+  });
+}
+
+// The address of the view with what is chosen in it, without the entries that are as usual.
+export function remember(path, chosen) {
+  const query = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value !== "" && value !== null));
+  history.replaceState(null, "", `#/${path}${query.size ? `?${query}` : ""}`);
+}
+
 export async function image(path, signal) {
   const answer = await fetch(relative(path), { signal, headers: key() ? { Authorization: `Bearer ${key()}` } : {} });
   if (!answer.ok) throw new ApiError(answer.status, await answer.json());

@@ -96,6 +96,19 @@ export function progress(fraction, words) {
     h("span", { class: "words" }, words || `${percent} %`));
 }
 
+// What a whole is made of: one bar, and the parts by name with their share.
+export function parts(title, amounts, words) {
+  const known = Object.entries(amounts ?? {}).filter(([, amount]) => typeof amount === "number" && amount > 0);
+  const total = known.reduce((sum, [, amount]) => sum + amount, 0);
+  if (!total) return null;
+  return h("section", { class: "parts" }, h("h3", {}, title, h("span", { class: "more" }, ` ${words(total)}`)),
+    h("div", { class: "whole", "aria-hidden": "true" }, known.map(([, amount], place) =>
+      h("span", { class: `slice colour-${place % 8}`, style: { "flex-grow": amount } }))),
+    h("ul", {}, known.map(([name, amount], place) => h("li", {}, h("span", { class: `dot colour-${place % 8}`,
+      "aria-hidden": "true" }), ` ${name} `, h("strong", {}, `${Math.round(100 * amount / total)} %`),
+    h("span", { class: "more" }, ` ${words(amount)}`)))));
+}
+
 // What a run at work is doing, in a few words.
 export function doing(now) {
   if (!now) return "";

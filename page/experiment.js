@@ -1,7 +1,7 @@
 // One experiment or one run of a grid: how far it is, what was measured, and what can be done with it.
 
 import * as api from "./api.js";
-import { badge, button, bytes, doing, h, number, progress, replace, seconds, time, values } from "./dom.js";
+import { badge, button, bytes, count, doing, h, number, parts, progress, replace, seconds, time, values } from "./dom.js";
 import { plot } from "./plot.js";
 import { Sweep } from "./sweep.js";
 import { Table } from "./table.js";
@@ -32,7 +32,7 @@ export async function show(place, [id], view) {
       view.calm();
       if (before && before !== found.status) view.say(`${id} is ${found.status}`);
       before = found.status;
-      part ??= found.runs ? new Sweep(body, found) : new Single(body, found);
+      part ??= found.runs ? new Sweep(body, found, view) : new Single(body, found);
       drawHead(head, found, view);
       newest = found;
       part.show(found, waits);
@@ -89,12 +89,13 @@ class Single {
     this.id = found.run ?? found.experiment_id;
     this.now = h("div", { class: "now" });
     this.tiles = h("div", { class: "tiles" });
+    this.parts = h("div", { class: "cards" });
     this.frames = h("div", {});
     this.attempts = new Table({ caption: "Attempts", columns: ATTEMPTS, sort: undefined, file: `${this.id}-attempts.csv`,
       empty: "No worker has been given this run yet." });
     this.artifacts = h("div", {});
     this.facts = h("div", { class: "facts" });
-    replace(place, this.now, this.tiles, this.frames, h("h2", {}, "Attempts"), this.attempts.element, this.artifacts,
+    replace(place, this.now, this.tiles, this.parts, this.frames, h("h2", {}, "Attempts"), this.attempts.element, this.artifacts,
       this.facts);
   }
 
@@ -104,6 +105,10 @@ class Single {
       waiting && !found.error && h("p", { class: "why" }, `${waiting.why}; next: ${waiting.next_action}`),
       found.error && h("p", { class: "verdict bad" }, h("strong", {}, found.error.type), ` ${found.error.detail ?? ""}`));
     replace(this.tiles, found.metrics && tiles(found));
+    const [encoded, decoded] = [found.encoding_result?.details, found.decoding_result?.details];
+    replace(this.parts, parts("Bits by part", encoded?.bits, (bits) => `${count(Math.round(bits))} bits`),
+      parts("Encoding time by part", encoded?.seconds, seconds), parts("Decoding time by part", decoded?.seconds, seconds));
+    this.parts.hidden = !this.parts.firstChild;
     if (found.frames?.length && !this.frames.firstChild) this.drawFrames(found);
     this.attempts.show(found.attempts);
     const artifacts = Object.entries(found.artifacts ?? {});

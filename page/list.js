@@ -70,7 +70,7 @@ function columns(waits) {
     { ...field("clip") }, { ...field("codec") },
     { name: "aim", sorts: false, value: aim, cell: (row) => h("span", { class: "values", title: aim(row) }, aim(row)) },
     { name: "Mbit/s", ...metric("bitrate_mbps", 3) }, { name: "PSNR dB", ...metric("psnr_db", 2) },
-    { name: "worker", sorts: false, value: (row) => row.worker, cell: (row) => [row.worker ?? "", row.attempts > 1 &&
+    { name: "worker", class: "worker", sorts: false, value: (row) => row.worker, cell: (row) => [row.worker ?? "", row.attempts > 1 &&
       h("span", { class: "why" }, `attempt ${row.attempts}`)] },
     { name: "accepted", sorts: false, value: (row) => row.accepted, cell: (row) => time(row.accepted) },
   ];

@@ -12,14 +12,14 @@ const SHAPES = [
 ];
 
 // spec: {title, file, height, x: {label, log}, y: {label, zero}, series: [{name, colour, points: [{x, y, words, href}],
-//        kind: "line" | "bars", marks}]}. Returns the figure; `figure.update(spec)` draws other data in it.
+//        kind: "line" | "bars", marks, dashed}], tools: [elements]}. Returns the figure; `figure.update(spec)` draws other data in it.
 export function plot(spec) {
   const drawing = h("div", { class: "drawing" });
   const tip = h("div", { class: "tip", hidden: true, role: "status" });
   const legend = h("ul", { class: "legend" });
   const hidden = new Set();
   const figure = h("figure", { class: "plot" }, h("figcaption", {}, spec.title), legend, drawing, tip,
-    h("p", { class: "tools" }, button("SVG", () => save(`${spec.file ?? "plot"}.svg`, svgOf(drawing.firstChild)),
+    h("p", { class: "tools" }, spec.tools, button("SVG", () => save(`${spec.file ?? "plot"}.svg`, svgOf(drawing.firstChild)),
       { title: "This plot as an SVG file" })));
 
   function draw() {
@@ -74,7 +74,7 @@ function picture(spec, width, height, tip, figure) {
     const at = series.points.map((point) => ({ left: x.place(point.x), top: y.place(point.y), point, series }));
     placed.push(...at);
     if (series.kind === "bars") svg.append(bars(at, colour, y.place(y.low), x));
-    else svg.append(line(at, colour, width));
+    else svg.append(line(at, `${colour}${series.dashed ? " dashed" : ""}`, width));
     if (series.marks) for (const each of at) svg.append(mark(each, SHAPES[index % SHAPES.length], colour, tip, figure));
   });
   answerPointer(svg, placed, tip, figure, height);
@@ -238,7 +238,7 @@ function svgOf(drawn) {
   const from = [drawn, ...drawn.querySelectorAll("*")];
   [copy, ...copy.querySelectorAll("*")].forEach((element, index) => {
     const style = getComputedStyle(from[index]);
-    for (const name of ["fill", "stroke", "stroke-width", "font-size", "font-family", "opacity"]) {
+    for (const name of ["fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family", "opacity"]) {
       if (element.localName !== "g") element.setAttribute(name, style.getPropertyValue(name));
     }
     element.removeAttribute("class");

@@ -1,7 +1,7 @@
 // A new experiment, or a clone with changes. The form is made from the interface's own description of a request.
 
 import * as api from "./api.js";
-import { button, h, replace } from "./dom.js";
+import { button, bytes, h, replace } from "./dom.js";
 
 const GRID = ["clip", "codec", "model", "quality", "effort", "structure"];
 const FIRST = ["clip", "codec", "quality", "structure", "effort", "frames", "label"];
@@ -24,6 +24,10 @@ export async function show(place, parameters, view) {
     return [name, row];
   }));
   const runs = h("p", { class: "lead" });
+  const gone = h("span", { class: "hint", role: "status" });
+  const file = h("input", { type: "file", class: "unseen", id: "clip-file", on: { change: () => send_clip(file.files[0]) } });
+  rows.clip.append(h("p", { class: "tools" }, file, h("label", { for: "clip-file", class: "button",
+    title: "A video, a picture, or a .zip or .tar of pictures" }, "Upload a clip…"), gone));
   const send = button(from ? "Submit the clone" : "Submit", submit, { class: "primary", type: "submit" });
   const form = h("form", { class: "request", on: { input: preview, submit: (event) => { event.preventDefault(); submit(); } } },
     FIRST.map((name) => rows[name]),
@@ -45,6 +49,26 @@ export async function show(place, parameters, view) {
       !AIMS.includes(name) && JSON.stringify(start[name]) !== JSON.stringify(fallback(fields[name])))
       .map((name) => [name, fallback(fields[name])])]
       .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(start[name])));
+  }
+
+  // The clip's name is the file's; what a headerless one does not say by its name the service asks for.
+  async function send_clip(chosen) {
+    if (!chosen) return;
+    const name = chosen.name.replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[^A-Za-z0-9]+/, "").slice(-100) || "clip";
+    try {
+      const made = await api.upload(`clips/${encodeURIComponent(name)}`, chosen, (sent, size) => {
+        gone.textContent = sent < size ? `${Math.round(100 * sent / size)} % of ${bytes(size)} sent` : "looking at it…";
+      }, view.signal);
+      gone.textContent = `${made.width}×${made.height}, ${made.frames} pictures${made.converted ? `, ${made.converted}` : ""}`;
+      rows.clip.querySelector("datalist").append(h("option", { value: made.name }));
+      inputs.clip.value = inputs.clip.value.trim() ? `${inputs.clip.value.trim()}, ${made.name}` : made.name;
+      preview();
+    } catch (error) {
+      gone.textContent = "";
+      if (error.status === 422) rows.clip.querySelector(".wrong").textContent = error.message;
+      else if (error.name !== "AbortError") view.trouble(error);
+    }
+    file.value = "";
   }
 
   function preview() {

@@ -10,43 +10,130 @@ const METRICS = [["psnr_y", "PSNR-Y, dB"], ["psnr", "PSNR-YUV 6:1:1, dB"], ["ssi
 const RATES = [["bitrate_mbps", "Mbit/s"], ["bpp", "bits a pixel"]];
 
 const GRID = ["clip", "codec", "model", "structure", "effort", "quality"]; // shown where they vary
+const RGB = [["psnr_rgb", "PSNR-RGB, dB"], ["ms_ssim_rgb_db", "MS-SSIM-RGB, dB"]]; // of other programs' files only
+const WORDS = Object.fromEntries([...METRICS, ...RGB]);
+const SHOWN = [["", "all runs"], ["unfinished", "unfinished"], ["completed", "completed"], ["failed", "failed"]];
 
 export class Sweep {
-  constructor(place, found) {
+  constructor(place, found, view) {
     this.id = found.experiment_id;
     this.found = found;
-    this.metric = "psnr_y";
-    this.rate = "bitrate_mbps";
-    this.clip = values([found.settings.clip].flat()[0]);
-    this.across = "mean";
-    this.only = "";
-    const clips = [found.settings.clip].flat();
+    this.view = view;
+    this.beside = null; // curves and BD-rates together with those of other programs' files
+    this.marked = new Set(); // runs to compare
+    this.clips = [found.settings.clip].flat().map(String);
+    const from = (name, known, usual) => known.includes(view.query.get(name)) ? view.query.get(name) : usual;
+    this.metric = from("metric", METRICS.map(([name]) => name), "psnr_y");
+    this.rate = from("rate", RATES.map(([name]) => name), "bitrate_mbps");
+    this.clip = from("clip", this.clips, this.clips[0]);
+    this.across = from("over", ["mean", "median", ...this.clips.map((clip) => `clip ${clip}`)], "mean");
+    this.only = from("show", SHOWN.map(([name]) => name), "");
     this.now = h("div", { class: "now" });
-    this.plot = plot(this.curves());
+    this.choices = h("div", { class: "filters" });
+    this.plot = plot({ ...this.curves(), tools: this.tools() });
+    this.over = h("div", { class: "filters" });
     this.matrix = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "BD-rate matrix" });
-    this.runs = new Table({ caption: "Runs", columns: RUNS.filter((column) => !GRID.includes(column.name) ||
-      [found.settings[column.name]].flat().length > 1), file: `${this.id}-runs.csv`, sort: null });
-    replace(place, this.now, h("h2", {}, "Rate and distortion"),
-      h("p", { class: "filters" }, clips.length > 1 && choice("Clip", clips.map((clip) => [clip, clip]), this.clip,
-        (clip) => this.choose({ clip })),
-      choice("Quality", METRICS, this.metric, (metric) => this.choose({ metric })),
-      choice("Rate", RATES, this.rate, (rate) => this.choose({ rate }))),
-      this.plot, h("h2", {}, "BD-rate"),
-      h("p", { class: "filters" }, choice("Over", [["mean", "mean of the clips"], ["median", "median of the clips"],
-        ...clips.map((clip) => [`clip ${clip}`, clip])], this.across, (across) => this.choose({ across })),
-      h("span", { class: "grow" }), button("CSV", () => this.saveMatrix(), { title: "Every BD-rate as a CSV file" })),
+    this.pair = h("span", { class: "pair" });
+    this.runs = new Table({ caption: "Runs", columns: [this.mark(), ...RUNS.filter((column) => !GRID.includes(column.name)
+      || [found.settings[column.name]].flat().length > 1)], file: `${this.id}-runs.csv`, sort: null });
+    replace(place, this.now, h("h2", {}, "Rate and distortion"), this.choices, this.plot, h("h2", {}, "BD-rate"), this.over,
       this.matrix, h("h2", {}, "Runs"),
-      h("p", { class: "filters" }, choice("Show", [["", "all runs"], ["unfinished", "unfinished"], ["completed",
-        "completed"], ["failed", "failed"]], "", (only) => this.choose({ only })), h("span", { class: "grow" }),
-      button("CSV", () => this.runs.saveCsv(), { title: "The runs as a CSV file" })),
+      h("div", { class: "filters" }, choice("Show", SHOWN, this.only, (only) => this.choose({ only })), this.pair,
+        h("span", { class: "grow" }),
+        button("CSV", () => this.runs.saveCsv(), { title: "The runs as a CSV file" })),
       this.runs.element,
       h("details", {}, h("summary", {}, "Settings"), h("dl", {}, Object.entries(found.settings).map(([name, value]) =>
         [h("dt", {}, name), h("dd", {}, name === "tags" ? JSON.stringify(value) : values(value))]))));
+    this.drawChoices();
+    this.drawPair();
   }
 
   choose(what) {
     Object.assign(this, what);
+    const usual = { metric: "psnr_y", rate: "bitrate_mbps", clip: this.clips[0], over: "mean", show: "" };
+    const chosen = { metric: this.metric, rate: this.rate, clip: this.clip, over: this.across, show: this.only };
+    api.remember(`experiment/${this.id}`, Object.fromEntries(Object.entries(chosen).filter(([name, value]) =>
+      value !== usual[name])));
     this.show(this.found);
+  }
+
+  // What is drawn: the sweep's own, or with the anchors from files.
+  shown() {
+    return this.beside ?? this.found;
+  }
+
+  drawChoices() {
+    const { clips } = this.shown().bd_rate;
+    const metrics = this.beside ? [...METRICS, ...RGB].filter(([name]) => name in this.beside.bd_rate.metrics) : METRICS;
+    if (!clips.includes(this.clip)) this.clip = clips[0] ?? this.clips[0];
+    if (!["mean", "median"].includes(this.across) && !clips.includes(this.across.slice(5))) this.across = "mean";
+    if (this.beside) this.rate = this.beside.bd_rate.rate;
+    const file = h("input", { type: "file", multiple: true, accept: ".json,application/json", class: "unseen",
+      id: "anchors", on: { change: () => this.compare([...file.files]) } });
+    replace(this.choices, clips.length > 1 && choice("Clip", clips.map((clip) => [clip, clip]), this.clip,
+      (clip) => this.choose({ clip })),
+    choice("Quality", metrics, this.metric, (metric) => this.choose({ metric })),
+    !this.beside && choice("Rate", RATES, this.rate, (rate) => this.choose({ rate })),
+    h("span", { class: "grow" }), this.beside
+      ? button("Without the files", () => { this.beside = null; this.drawChoices(); this.choose({}); })
+      : [file, h("label", { for: "anchors", class: "button", title: "Result files of CompressAI or DCVC, as anchors" },
+        "Add anchors from files…")]);
+    replace(this.over, choice("Over", [["mean", "mean of the clips"], ["median", "median of the clips"],
+      ...clips.map((clip) => [`clip ${clip}`, clip])], this.across, (across) => this.choose({ across })),
+    h("span", { class: "grow" }), button("CSV", () => this.saveMatrix(), { title: "Every BD-rate as a CSV file" }));
+    this.view.source([api.curl(`experiment/${this.id}/status`), api.curl(`experiment/${this.id}/events`),
+      `${api.curl(this.plotPath("svg"))} -o plot.svg`]);
+  }
+
+  async compare(files) {
+    try {
+      const anchors = await Promise.all(files.map(async (file) => ({ name: file.name, document: parsed(file.name,
+        await file.text()) })));
+      this.beside = await api.post(`experiment/${this.id}/bd_rate`, { anchors });
+      if (this.beside.unmatched.length) this.view.say(`no clip here is called ${this.beside.unmatched.join(", ")}`);
+      if (!this.beside.curves.length) throw new Error(`none of the files' clips is here: ${this.beside.unmatched.join(", ")}`);
+      this.view.calm();
+    } catch (error) {
+      this.beside = null;
+      this.view.trouble(error instanceof api.ApiError ? error : new api.ApiError(0, { detail: error.message }));
+    }
+    this.drawChoices();
+    this.choose({});
+  }
+
+  plotPath(form) {
+    return `experiment/${this.id}/plots/${this.metric in WORDS && !this.metric.includes("rgb") ? this.metric : "psnr_y"}.${
+      form}?${new URLSearchParams({ clip: this.clips.includes(this.clip) ? this.clip : this.clips[0], rate: this.rate })}`;
+  }
+
+  tools() {
+    const fetched = (words, act, title) => button(words, () => act().catch(this.view.trouble), { title });
+    return [fetched("CompressAI", async () => {
+      for (const name of this.found.bd_rate.curves) {
+        const path = `experiment/${this.id}/compressai?${new URLSearchParams({ curve: name })}`;
+        await api.download(path, `${name}.json`);
+      }
+    }, "Each curve as a file for CompressAI's plot command"),
+    fetched("PNG", () => api.download(this.plotPath("png"), `${this.id}-${this.clip}.png`), "For papers and slides")];
+  }
+
+  mark() {
+    return { name: "", sorts: false, cell: (row) => row.status === "completed" && h("input", { type: "checkbox",
+      checked: this.marked.has(row.run), "aria-label": `Compare run ${row.run}`, "data-focus": `mark ${row.run}`, on: {
+        change: (event) => {
+          if (event.target.checked) this.marked.add(row.run);
+          else this.marked.delete(row.run);
+          if (this.marked.size > 2) this.marked.delete([...this.marked][0]);
+          this.drawPair();
+          this.runs.draw();
+        } } }) };
+  }
+
+  drawPair() {
+    const [one, other] = this.marked;
+    replace(this.pair, other ? h("a", { class: "button", href: `#/compare/${one}/${other}` },
+      `Compare .${one.split(".")[1]} and .${other.split(".")[1]}`)
+      : h("span", { class: "hint" }, one ? "Mark another run to compare the two." : "Mark two runs to compare their pictures."));
   }
 
   show(found, waits = this.waits) {
@@ -59,7 +146,7 @@ export class Sweep {
         (state) => h("span", { class: `part ${state}`, style: { "flex-grow": counts[state] } }))),
     h("p", {}, `${ended} of ${counts.total} runs have ended: ${stateWords(counts)}.`));
     this.plot.update(this.curves());
-    this.drawMatrix(found.bd_rate);
+    this.drawMatrix(this.shown().bd_rate);
     const unfinished = ["queued", "dispatched", "running"];
     for (const run of found.runs) if (run.status === "queued") run.why = waits?.get(run.run)?.why;
     this.runs.show(found.runs.filter((run) => !this.only || run.status === this.only ||
@@ -67,25 +154,27 @@ export class Sweep {
   }
 
   curves() {
-    const mine = this.found.curves.filter((curve) => curve.clip === this.clip);
+    const { curves, bd_rate: matrix } = this.shown();
+    const mine = curves.filter((curve) => curve.clip === this.clip);
     const unit = Object.fromEntries(RATES)[this.rate];
-    const names = this.found.bd_rate.curves;
+    const names = [...matrix.curves, ...(matrix.left_out ?? [])];
     return {
-      title: `${this.clip}: ${Object.fromEntries(METRICS)[this.metric]} over ${unit}`, file: `${this.id}-${this.clip}`,
-      height: 420, x: { label: unit, log: true }, y: { label: Object.fromEntries(METRICS)[this.metric] },
+      title: `${this.clip}: ${WORDS[this.metric]} over ${unit}`, file: `${this.id}-${this.clip}`,
+      height: 420, x: { label: unit, log: true }, y: { label: WORDS[this.metric] },
       series: mine.map((curve) => ({
-        name: curve.curve, colour: names.indexOf(curve.curve) % 8, marks: true,
-        points: curve.points.filter((point) => typeof point[this.metric] === "number").map((point) => ({
-          x: point[this.rate], y: point[this.metric], href: `#/experiment/${point.run}`,
-          words: `${aim(point)}: ${number(point[this.rate], 4)} ${unit}, ${number(point[this.metric], 3)} dB`,
+        name: curve.curve, colour: names.indexOf(curve.curve) % 8, marks: true, dashed: Boolean(curve.anchor),
+        points: curve.points.filter((point) => typeof point[this.metric] === "number" &&
+          typeof point[this.rate] === "number").map((point) => ({
+          x: point[this.rate], y: point[this.metric], href: point.run ? `#/experiment/${point.run}` : null,
+          words: `${aim(point)}${number(point[this.rate], 4)} ${unit}, ${number(point[this.metric], 3)} dB`,
         })),
       })),
     };
   }
 
   cell(anchor, test) {
-    const found = this.found.bd_rate.metrics[this.metric];
-    const table = this.across.startsWith("clip ") ? found.per_clip[this.across.slice(5)] : found[this.across];
+    const found = this.shown().bd_rate.metrics[this.metric] ?? {};
+    const table = this.across.startsWith("clip ") ? found.per_clip?.[this.across.slice(5)] : found[this.across];
     return table?.[anchor]?.[test] ?? { percent: null, reason: "not known" };
   }
 
@@ -93,15 +182,17 @@ export class Sweep {
     const names = matrix.curves;
     replace(this.matrix, h("table", { class: "matrix" },
       h("caption", {}, `How much more rate the column takes than the row for the same ${
-        Object.fromEntries(METRICS)[this.metric].replace(", dB", "")}; below, how much of the range of quality both reach.`),
+        WORDS[this.metric].replace(", dB", "")}; below, how much of the range of quality both reach.`),
       h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, names.map((anchor, row) => h("tr", {}, h("th", { scope: "row" }, anchor),
         names.map((test, column) => row === column ? h("td", { class: "same" }, "–")
-          : matrixCell(this.cell(row, column))))))));
+          : matrixCell(this.cell(row, column))))))),
+    matrix.left_out?.length > 0 && h("p", { class: "hint" }, `The first ${names.length} curves; not compared: ${
+      matrix.left_out.slice(0, 12).join(", ")}${matrix.left_out.length > 12 ? ` and ${matrix.left_out.length - 12} more` : ""}.`));
   }
 
   saveMatrix() {
-    const { curves, clips, metrics } = this.found.bd_rate;
+    const { curves, clips, metrics } = this.shown().bd_rate;
     const rows = [["metric", "over", "anchor", "test", "percent", "overlap", "reason"]];
     for (const [metric, found] of Object.entries(metrics)) {
       const tables = [...clips.map((clip) => [clip, found.per_clip[clip]]), ["mean", found.mean], ["median", found.median]];
@@ -116,7 +207,7 @@ export class Sweep {
 
 function matrixCell(cell) {
   if (cell.percent === null) {
-    return h("td", { class: "none", tabindex: 0, title: cell.reason }, "N/A", h("span", { class: "more" }, cell.reason));
+    return h("td", { class: "none", tabindex: 0, title: cell.reason }, "N/A", h("span", { class: "more reason" }, cell.reason));
   }
   const kind = cell.percent < -0.05 ? "less" : cell.percent > 0.05 ? "more-rate" : "";
   const strength = Math.min(1, Math.abs(cell.percent) / 40);
@@ -131,13 +222,21 @@ function signed(value) {
   return `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(1)}`;
 }
 
+function parsed(name, text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error(`${name}: no JSON`);
+  }
+}
+
 function stateWords(counts) {
   return Object.entries(counts).filter(([state, n]) => state !== "total" && n).map(([state, n]) => `${n} ${state}`)
     .join(", ");
 }
 
 function aim(point) {
-  return point.quality !== null && point.quality !== undefined ? `quality ${point.quality}` : "";
+  return point.quality !== null && point.quality !== undefined ? `quality ${point.quality}: ` : "";
 }
 
 const setting = (name) => ({ name, value: (row) => row.setting[name], cell: (row) => values(row.setting[name]) });
@@ -158,5 +257,5 @@ const RUNS = [
   { ...metric("encode_s", "encode", 1), cell: (row) => seconds(row.metrics?.encode_s) },
   { ...metric("decode_s", "decode", 1), cell: (row) => seconds(row.metrics?.decode_s) },
   { name: "tries", number: true, value: (row) => row.attempts },
-  { name: "worker", value: (row) => row.worker, cell: (row) => row.worker ?? "" },
+  { name: "worker", class: "worker", value: (row) => row.worker, cell: (row) => row.worker ?? "" },
 ];

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import http.client
+import json
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from picture import ClipInfo, Picture
 from tests.browser.chromium import CHROMIUM
-from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator
+from tests.orchestrator_rig import PATIENCE_S, RESULT, ROOT, FakeWorker, Orchestrator
+from video import VideoWriter
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
@@ -189,3 +197,132 @@ def test_every_view_fits_a_narrow_screen(running: Orchestrator, page: Page, sche
         page.goto(f"{running.url}/#/{view}")
         expect(page.locator("h1")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def coded(running: Orchestrator, worker: FakeWorker, page_of: Path, **fields: Any) -> list[str]:
+    """The runs of a sweep over two qualities that have kept their reconstructions."""
+    name = running.submit(codec=worker.codec, clip="generated", quality=[1, 2], **fields)
+    for level in (60, 120):
+        offer = worker.next_offer()
+        path = page_of / f"{level}.mkv"
+        with VideoWriter(path, ClipInfo(176, 144, Fraction(30))) as writer:
+            for _ in range(2):
+                writer.write(Picture(*(np.full(shape, level, np.uint8) for shape in ((144, 176), (72, 88), (72, 88)))))
+        frames = [{"index": n, "type": "I", "bytes": 5, "psnr_db": 30.0 + n, "psnr_y": 30.0 + n} for n in range(2)]
+        worker.end(offer, result={**result(offer), "frames": frames, "clip": {"width": 176, "height": 144}},
+                   artifacts={"reconstruction.mkv": worker.store(path.read_bytes())})
+    running.until(name, "completed")
+    return [f"{name}.0", f"{name}.1"]
+
+
+def test_two_runs_are_compared_picture_by_picture(running: Orchestrator, worker: FakeWorker, page: Page, tmp_path: Path
+                                                  ) -> None:
+    one, other = coded(running, worker, tmp_path)
+    page.goto(f"{running.url}/#/experiment/{one.split('.')[0]}")
+    for run in (one, other):
+        page.get_by_label(f"Compare run {run}").check()
+    page.get_by_role("link", name="Compare .0 and .1").click()
+    expect(page.locator("dd").first).to_have_text("picture 0, I: 30.00 dB, 5 bytes")
+    for place in (0, 1):
+        expect(page.locator(".stage img").nth(place)).to_have_js_property("naturalWidth", 176)
+    page.get_by_label("Way").select_option("error map")
+    expect(page.locator(".stage img").nth(2)).to_have_js_property("naturalWidth", 176)
+    expect(page.locator(".scale")).to_contain_text("32 levels of luma or more")
+    page.locator(".stage").focus()
+    page.keyboard.press("+")
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile(r"frame=1&way=error&at=1\.25"))
+    page.reload()
+    expect(page.get_by_label("Picture", exact=True)).to_have_value("1")
+    expect(page.get_by_label("Way")).to_have_value("error")
+    expect(page.locator(".stage img").first).to_have_attribute("style", re.compile(r"scale\(1\.25\)"))
+
+
+def test_a_key_is_asked_for_and_then_shown(running: Orchestrator, page: Page, tmp_path: Path) -> None:
+    state = tmp_path / "orchestrator"
+    made = subprocess.run([sys.executable, "orchestrator.py", "keys", "--state", str(state), "add", "--role", "client"],
+                          cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    locked = Orchestrator(tmp_path)
+    try:
+        page.goto(f"{locked.url}/#/list")
+        expect(page.get_by_role("alert").first).to_contain_text("The key is kept until this tab is closed")
+        page.get_by_label("Key").fill(made)
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.locator(".total")).to_contain_text("0 runs accepted")
+        expect(page.locator("#source")).to_contain_text('-H "Authorization: Bearer $NVC_KEY"')
+        assert made not in page.content()
+    finally:
+        locked.stop()
+
+
+def test_ten_thousand_runs_are_turned_page_by_page(running: Orchestrator, page: Page) -> None:
+    names = [running.submit(codec="none-here", effort=[0, 1, 2, 3], structure=["intra", "low_delay"],
+                            clip=["bikes", "carphone"], quality=list(range(62)), tags={"test": "wide"})
+             for _ in range(11)]
+    page.goto(f"{running.url}/#/list?tag=test:wide")
+    expect(page.locator("tbody tr")).to_have_count(11)
+    page.goto(f"{running.url}/#/workers")
+    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.locator(".lead")).to_contain_text("the oldest 1000 shown")
+    page.goto(f"{running.url}/#/experiment/{names[0]}")
+    expect(page.locator(".table tbody tr")).to_have_count(100)
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".turn")).to_contain_text("101–200 of 992")
+    for name in names:
+        running.post(f"/experiment/{name}/cancel")
+
+
+def test_what_is_chosen_in_a_sweep_is_in_its_address(running: Orchestrator, worker: FakeWorker, page: Page) -> None:
+    name = running.submit(codec=worker.codec, clip=["bikes", "carphone"], quality=[1])
+    page.goto(f"{running.url}/#/experiment/{name}")
+    page.locator(".choice", has_text="Clip").first.locator("select").select_option("carphone")
+    page.get_by_label("Quality").select_option("SSIM, dB")
+    expect(page).to_have_url(re.compile(r"\?metric=ssim_db&clip=carphone$"))
+    page.reload()
+    expect(page.locator(".plot figcaption")).to_have_text("carphone: SSIM, dB over Mbit/s")
+    running.post(f"/experiment/{name}/cancel")
+
+
+def test_anchors_from_a_file_join_plot_and_matrix(running: Orchestrator, worker: FakeWorker, page: Page, tmp_path: Path
+                                                  ) -> None:
+    name = running.submit(codec=worker.codec, quality=[1, 2, 3, 4])
+    for _ in range(4):
+        offer = worker.next_offer()
+        worker.end(offer, result=result(offer))
+    page.goto(f"{running.url}/#/experiment/{name}")
+    expect(page.locator(".plot svg a")).to_have_count(4)
+    lists = {"bpp": [0.02, 0.04, 0.06, 0.08], "psnr-y": [31, 32, 33, 34]}
+    (tmp_path / "theirs.json").write_text(json.dumps({"name": HOSTILE, "results": lists}))
+    page.locator("#anchors").set_input_files(tmp_path / "theirs.json")
+    expect(page.locator(".plot svg a")).to_have_count(8)
+    expect(page.locator(".plot .dashed")).to_have_count(1)
+    expect(page.locator(".matrix td.value").first).to_contain_text("−50.0 %")
+    expect(page.locator(".matrix th[scope=row]").first).to_have_text(HOSTILE[:100])
+    (tmp_path / "broken.json").write_text("{")
+    page.get_by_role("button", name="Without the files").click()
+    page.locator("#anchors").set_input_files(tmp_path / "broken.json")
+    expect(page.locator("#alert")).to_have_text("broken.json: no JSON")
+
+
+def test_a_clip_is_uploaded_where_it_is_needed(running: Orchestrator, page: Page, tmp_path: Path) -> None:
+    name = "<b>pictures & more</b>_16x8_25fps.yuv".replace("/", "_")
+    (tmp_path / name).write_bytes(bytes(16 * 8 * 3))
+    page.goto(f"{running.url}/#/submit")
+    page.locator("#clip-file").set_input_files(tmp_path / name)
+    expect(page.get_by_label("clip", exact=False).first).to_have_value("b_pictures_more__b__16x8_25fps.yuv")
+    expect(page.locator(".field").first).to_contain_text("16×8, 2 pictures")
+    (tmp_path / "unsaid.yuv").write_bytes(bytes(100))
+    page.locator("#clip-file").set_input_files(tmp_path / "unsaid.yuv")
+    expect(page.locator(".field .wrong").first).to_contain_text("expected a size in its name")
+
+
+def test_a_worker_that_dies_while_the_page_is_open_is_shown_without_asking(running: Orchestrator, worker: FakeWorker,
+                                                                           page: Page) -> None:
+    name = running.submit(codec=worker.codec)
+    worker.next_offer()
+    page.goto(f"{running.url}/#/experiment/{name}")
+    expect(page.locator("h1 .badge")).to_have_text("running")
+    worker._stop.set()
+    expect(page.locator("h1 .badge")).to_have_text("queued")
+    expect(page.locator(".now .why")).to_contain_text("next:")
+    running.post(f"/experiment/{name}/cancel")
