@@ -103,7 +103,9 @@ class Orchestrator:
                 issuer=config.jwt_issuer)
             self.house = House(registry, blobs, config.keep_unnamed_s, log, tokens)
             self.certificate = service.client_certificate(config)
-            service.check_exposure(config.host, has_keys=self.house.has_keys, insecure_bind=config.insecure_bind)
+            sockets = service.listen_sockets()
+            service.check_exposure(config.host, has_keys=self.house.has_keys, insecure_bind=config.insecure_bind,
+                                   sockets=sockets)
             self.conductor = Conductor(
                 self.store, lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, make_client=self._client,
                 callback=lambda: config.url or self.server.url, log=log, metrics=self.metrics)
@@ -117,7 +119,7 @@ class Orchestrator:
             self.routes = self._routes()
             self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
                                          authenticator=self.house.authenticator if self.house.has_keys else None,
-                                         sockets=service.listen_sockets())
+                                         sockets=sockets)
         except BaseException:
             self.store.close()
             raise

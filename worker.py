@@ -112,8 +112,9 @@ class Worker:
         self.metrics = service.Metrics()
         self._make_metrics()
         self.routes = self._routes()
+        sockets = service.listen_sockets()
         self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
-                                     authenticator=self._authenticator(), sockets=service.listen_sockets())
+                                     authenticator=self._authenticator(sockets), sockets=sockets)
 
     # --- life ---
 
@@ -396,9 +397,10 @@ class Worker:
         verify: bool | str = str(self.config.ca) if self.config.ca else True
         return service.Client(address, key=self.config.key, retries=0, verify=verify, cert=self.certificate)
 
-    def _authenticator(self) -> service.Authenticator | None:
+    def _authenticator(self, sockets: Sequence[socket.socket]) -> service.Authenticator | None:
         config = self.config
-        service.check_exposure(config.host, has_keys=bool(config.accept_key), insecure_bind=config.insecure_bind)
+        service.check_exposure(config.host, has_keys=bool(config.accept_key), insecure_bind=config.insecure_bind,
+                               sockets=sockets)
         if not config.accept_key:
             return None
         name = config.accept_key.removeprefix("nck_").partition("_")[0]

@@ -110,6 +110,14 @@ for service in "${services[@]}"; do
         { echo "[Service]"; printf 'IPAddressAllow=%s\n' "${networks[@]}"; } > "$units/$service.service.d/network.conf"
     fi
 done
+if [[ " ${services[*]} " == *" nvc-orchestrator "* ]]; then # its port is systemd's, so that a restart refuses nobody
+    value() { sed -n "s/^$1=//p" "$etc/orchestrator.env" | tail -n 1; }
+    host=$(value NVC_HOST) port=$(value NVC_PORT)
+    host=${host:-127.0.0.1} port=${port:-8081}
+    [[ $host != *:* || $host == \[* ]] || host="[$host]"
+    sed "s|^ListenStream=.*|ListenStream=$host:$port|" "$here/nvc-orchestrator.socket" > "$units/nvc-orchestrator.socket"
+    chmod 0644 "$units/nvc-orchestrator.socket"
+fi
 add_credential() { # SERVICE NAME FILE: a secret that only this service is given, if it is installed here
     [[ " ${services[*]} " == *" $1 "* && -n $3 ]] || return 0
     install -d -m 0700 "$etc/credentials"
@@ -125,6 +133,15 @@ add_credential nvc-orchestrator worker_key "$accept_key"
 if [[ $start == yes ]]; then
     systemctl daemon-reload
     systemctl enable "${services[@]}"
+    if [[ " ${services[*]} " == *" nvc-orchestrator "* ]]; then
+        systemctl enable nvc-orchestrator.socket
+        # A port that has moved, or that the service itself still holds, is taken over only once both have let go.
+        if [[ $(systemctl show -P Listen nvc-orchestrator.socket) != *"$host:$port "* ]] ||
+            ! systemctl is-active --quiet nvc-orchestrator.socket; then
+            systemctl stop nvc-orchestrator.service nvc-orchestrator.socket
+        fi
+        systemctl start nvc-orchestrator.socket
+    fi
     systemctl restart "${services[@]}"
     say "started: ${services[*]}; follow them with: journalctl -f -u nvc-orchestrator -u nvc-worker"
 fi

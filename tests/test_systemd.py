@@ -40,6 +40,7 @@ def test_a_unit_verifies(unit: Path, tmp_path: Path) -> None:
     if ANALYZE is None:
         return  # nothing to ask; the next tests read the file themselves
     # The program it starts is not installed here; everything else is checked as it stands.
+    shutil.copy(FOLDER / "nvc-orchestrator.socket", tmp_path)
     text = unit.read_text().replace("/opt/nvc/.venv/bin/python", sys.executable).replace("/opt/nvc", str(ROOT))
     (tmp_path / unit.name).write_text(text)
     seen = call(ANALYZE, "verify", "--man=no", str(tmp_path / unit.name))
@@ -58,6 +59,24 @@ def test_a_unit_is_closed(unit: Path) -> None:
 def test_a_unit_is_watched_and_started_again(unit: Path) -> None:
     lines = unit.read_text().splitlines()
     assert {"Type=notify", "Restart=always", "WatchdogSec=30", "StartLimitIntervalSec=0"} <= set(lines)
+
+
+def test_the_port_is_verified_and_the_service_comes_after_it() -> None:
+    port = FOLDER / "nvc-orchestrator.socket"
+    assert "ListenStream=127.0.0.1:8081" in port.read_text().splitlines()
+    assert re.search(r"^After=.*nvc-orchestrator\.socket$", UNITS[0].read_text(), re.MULTILINE)
+
+
+def test_the_installed_port_is_that_of_the_settings(tmp_path: Path) -> None:
+    install(tmp_path, "orchestrator")
+    port = tmp_path / "etc/systemd/system/nvc-orchestrator.socket"
+    assert "ListenStream=127.0.0.1:8081" in port.read_text().splitlines()
+    with (tmp_path / "etc/nvc/orchestrator.env").open("a") as env:
+        env.write("NVC_HOST=::\nNVC_PORT=9000\n")
+    install(tmp_path, "orchestrator")
+    assert "ListenStream=[::]:9000" in port.read_text().splitlines()
+    install(tmp_path / "other", "worker")
+    assert not list((tmp_path / "other/etc").rglob("*.socket"))
 
 
 def test_a_worker_has_longer_to_stop_than_its_runs_have_to_finish() -> None:

@@ -13,10 +13,11 @@ import ipaddress
 import math
 import re
 import secrets
+import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from web.exchange import Principal
@@ -146,8 +147,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_exposure(host: str, *, has_keys: bool, insecure_bind: bool) -> None:
-    """Raises SettingsError when `host` is reachable from outside and neither a key nor --insecure-bind is given."""
-    if not is_loopback(host) and not has_keys and not insecure_bind:
-        raise SettingsError(f"host: {host} is reachable from other machines and no key exists; add a key first, "
-                            "or say --insecure-bind")
+def check_exposure(host: str, *, has_keys: bool, insecure_bind: bool, sockets: Sequence[socket.socket] = ()) -> None:
+    """Raises SettingsError when `host` is reachable from outside and neither a key nor --insecure-bind is given.
+    `sockets`: those that were passed to listen on; their addresses then count in place of `host`."""
+    for address in [str(sock.getsockname()[0]) for sock in sockets] or [host]:
+        if not is_loopback(address) and not has_keys and not insecure_bind:
+            raise SettingsError(f"host: {address} is reachable from other machines and no key exists; add a key first, "
+                                "or say --insecure-bind")
