@@ -103,7 +103,7 @@ export function parts(title, amounts, words) {
   if (!total) return null;
   return h("section", { class: "parts" }, h("h3", {}, title, h("span", { class: "more" }, ` ${words(total)}`)),
     h("div", { class: "whole", "aria-hidden": "true" }, known.map(([, amount], place) =>
-      h("span", { class: `slice colour-${place % 8}`, style: { "flex-grow": amount } }))),
+      h("span", { class: `slice colour-${place % 8}`, style: { "flex-grow": 100 * amount / total } }))),
     h("ul", {}, known.map(([name, amount], place) => h("li", {}, h("span", { class: `dot colour-${place % 8}`,
       "aria-hidden": "true" }), ` ${name} `, h("strong", {}, `${Math.round(100 * amount / total)} %`),
     h("span", { class: "more" }, ` ${words(amount)}`)))));
