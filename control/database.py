@@ -46,7 +46,7 @@ class Database:
             raise StoreError(f"cannot use the state directory {folder}: {error}") from error
         try:
             self._writer = self._connect()
-            _migrate(self._writer, migrations, allowed=self._lock is not None)
+            _migrate(self._writer, self._path, migrations, allowed=self._lock is not None)
         except (sqlite3.Error, StoreError) as error:
             self._release_lock()
             if isinstance(error, StoreError):
@@ -186,11 +186,12 @@ def _take_lock(path: Path, *, must: bool) -> int | None:
     return handle
 
 
-def _migrate(db: Connection, migrations: Sequence[Sequence[str]], *, allowed: bool) -> None:
+def _migrate(db: Connection, path: Path, migrations: Sequence[Sequence[str]], *, allowed: bool) -> None:
     """Bring the schema up to date, one transaction for each version. Raises TooNew, StateInUse."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(migrations):
-        raise TooNew(f"the database has schema version {version}; this program knows up to {len(migrations)}")
+        raise TooNew(f"the database has schema version {version}; this program knows up to {len(migrations)}: {path} "
+                     "was written by a later version, which is needed to open it")
     if version < len(migrations) and not allowed:
         raise StateInUse(f"the database has schema version {version} and is in use by an older program")
     for target, statements in enumerate(migrations[version:], start=version + 1):

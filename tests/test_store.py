@@ -11,7 +11,6 @@ import pytest
 
 import jobs
 from control.registry import Registry
-from control.schema import MIGRATIONS
 from jobs import Blame, State
 from store import (
     IDEMPOTENCY_S,
@@ -21,7 +20,6 @@ from store import (
     Stale,
     Store,
     StoreError,
-    TooNew,
     UnknownExperiment,
 )
 
@@ -435,45 +433,6 @@ def test_a_command_beside_the_service_shares_the_database(store: Store) -> None:
     Registry(beside).add_key("k1", "ff", "worker", "")
     beside.close()
     assert [key["id"] for key in Registry(store).list_keys()] == ["k1"]
-
-
-def test_an_older_state_directory_opens_and_is_brought_up_to_date(store: Store) -> None:
-    name = submit(store)
-    store.close()
-    later = (*MIGRATIONS, ("ALTER TABLE runs ADD COLUMN note TEXT",))
-    again = Store(store.folder, migrations=later)
-    assert again.run(name).state == "queued"
-    again.close()
-    with pytest.raises(TooNew, match="the database has schema version 3; this program knows up to 2"):
-        Store(store.folder)
-
-
-def test_results_from_before_figures_were_kept_apart_have_them_after_opening(tmp_path: Path) -> None:
-    old = sqlite3.connect(tmp_path / "orchestrator.sqlite3")
-    for statement in MIGRATIONS[0]:
-        old.execute(statement)
-    old.execute("INSERT INTO experiments VALUES (1, 'exp_1', 'completed', '', '{}', 0, 1, '', '')")
-    old.execute("INSERT INTO runs VALUES (1, 'exp_1', 1, 'completed', 1, 0, 0, NULL, 1, '{}', '{}')")
-    old.execute("""INSERT INTO results VALUES (1, NULL, NULL, '{"metrics": {"bpp": 0.5}, "encoding_result":
-                   {"sha256": "ab"}, "decoding_result": {"quality_metrics": {"psnr_y": 38.5}}}')""")
-    old.execute("PRAGMA user_version = 1")
-    old.commit()
-    old.close()
-    again = Store(tmp_path)
-    figures = again.grid("exp_1")[0].figures or {}
-    again.close()
-    assert (figures["bpp"], figures["psnr_y"], figures["stream_sha256"], figures["ssim"]) == (0.5, 38.5, "ab", None)
-
-
-def test_a_migration_that_fails_leaves_the_old_version(store: Store) -> None:
-    name = submit(store)
-    store.close()
-    broken = (*MIGRATIONS, ("ALTER TABLE runs ADD COLUMN note TEXT", "this is no SQL"))
-    with pytest.raises(StoreError, match="cannot open"):
-        Store(store.folder, migrations=broken)
-    again = Store(store.folder)
-    assert again.run(name).state == "queued"
-    again.close()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
