@@ -7,6 +7,7 @@
 #   SMOKE_TIMEOUT_S    how long it may take (300)
 #   NVC_KEY_FILE       a file with the key to show, where keys are in use
 #   NVC_CA             certificates that theirs are checked against, for https
+#   NVC_CLIENT_CERT, NVC_CLIENT_KEY   a certificate to show, where one is asked for
 #
 # Exit codes: 0 it works; 1 it does not, and the last line says what; 2 wrong usage.
 set -euo pipefail
@@ -26,6 +27,7 @@ command -v curl > /dev/null || fail "curl is not installed"
 
 options=(--silent --show-error --connect-timeout 5 --max-time 30)
 [[ -z ${NVC_CA:-} ]] || options+=(--cacert "$NVC_CA")
+[[ -z ${NVC_CLIENT_CERT:-} ]] || options+=(--cert "$NVC_CLIENT_CERT" --key "${NVC_CLIENT_KEY:?is missing}")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 if [[ -n ${NVC_KEY_FILE:-} ]]; then # in a file, so that the key is on no command line
