@@ -302,10 +302,13 @@ class Played:
 
     def end(self, wanted: dict[str, Any]) -> None:
         message = {"run": wanted["run"], "attempt": wanted["attempt"], "state": "completed", "error": None,
-                   "artifacts": {}, "result": {"metrics": {"psnr_db": 0.0}}}
+                   "artifacts": {}, "result": self.result_of(wanted)}
         self._client.post("/experiment_result", message, idempotent=True)
         with self.got:
             self._running.pop(wanted["run"], None)
+
+    def result_of(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        return {"metrics": {"psnr_db": 0.0}}
 
     def stop(self) -> None:
         self._over.set()

@@ -25,6 +25,11 @@ MS_SSIM_SIDE = 2 * RADIUS * 2 ** (len(SCALE_WEIGHTS) - 1) + 1  # 161: the last s
 STRIP_SAMPLES = 8192  # a strip's twenty arrays of this size stay in a core's cache, which doubles the speed
 
 
+def ssim(reference: np.ndarray, distorted: np.ndarray) -> float | None:
+    """SSIM of two planes of one shape (H, W), uint8, in -1…1. None under 11 lines or columns."""
+    return None if min(reference.shape) < SSIM_SIDE else _means(reference, distorted)[0]
+
+
 def ssim_and_ms_ssim(reference: np.ndarray, distorted: np.ndarray) -> tuple[float | None, float | None]:
     """SSIM and MS-SSIM of two planes of one shape (H, W), uint8. In -1…1; MS-SSIM in 0…1.
 
