@@ -42,7 +42,7 @@ export async function show(place, [run, other = "source"], view) {
   const against = h("input", { type: "text", value: name, size: 28, spellcheck: "false", list: "partners", on: { change: () => {
     location.hash = `#/compare/${run}/${encodeURIComponent(against.value.trim() || "source")}?frame=${frame}`; } } });
 
-  stage.style.setProperty("aspect-ratio", `${document_.clip?.width ?? 16} / ${document_.clip?.height ?? 9}`);
+  stage.style.setProperty("--aspect", (document_.clip?.width ?? 16) / (document_.clip?.height ?? 9));
   replace(place, h("h1", {}, "Compare"),
     h("p", { class: "filters" }, h("a", { class: "button", href: `#/experiment/${run}` }, run),
       h("label", { class: "choice" }, h("span", {}, "with"), against, h("datalist", { id: "partners" },
