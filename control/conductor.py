@@ -5,7 +5,7 @@ Threads
 Handlers (in the server's threads) write to the store first and then tell memory (`Placement`, under one lock); the
 store blocks until the disk has it, so it is never called with the lock held. One thread, *placing*, sleeps until it is
 woken by a submit, a registration, a freed slot or a result, or until the next back-off or lease is due; it chooses,
-and leaves the sending to the worker's lane (dispatch.py). So no timer stands on the way of an experiment, and a worker
+and leaves the sending to the worker's lane (delivery.py). So no timer stands on the way of an experiment, and a worker
 that hangs holds up only itself.
 
 Where store and memory might part
@@ -18,25 +18,25 @@ memory does not know.
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 import jobs
-from control.dispatch import Answer, Lanes, cancel, offer
+from control.counters import Counters
+from control.delivery import Delivery
+from control.dispatch import Answer
 from control.hub import Hub
 from control.placement import Lease, Placement
+from control.progress import Progress
 from control.records import Run, Stale, StoreError
 from control.registry import Registry
 from jobs import Blame, State
-from service import Client, ClientError, Log, Metrics, new_trace
+from service import Client, Log, Metrics
 from store import Store
 
 LOOK_S = 1.0            # the placing thread looks at leases at least this often, to notice that it was stopped
 AUDIT_S = 15.0          # between two comparisons of memory with the store
-PROGRESS_S = 0.2        # between two progress events of a run that are kept for replay
 RETRY_S = 0.5           # after the store could not be written
-CANCEL_TRIES_S = 20.0   # a worker that cannot be told by then is told by the answer to its next heartbeat
 
 
 class NameTaken(Exception):
@@ -54,14 +54,10 @@ class Conductor:
         self.hub = Hub()
         self.registry = Registry(store)
         self._lease_s, self._heartbeat_s = lease_s, heartbeat_s
-        self._callback = callback
-        self._make_client = make_client
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
         self._placement = Placement(lease_s, clock)
-        self._lanes = Lanes(lambda lane, error: log.error("lane-failed", lane=lane, error=error))
-        self._clients: dict[str, Client] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._draining = False
@@ -70,7 +66,11 @@ class Conductor:
         self._thread = threading.Thread(target=self._place_forever, name="placing", daemon=True)
         self._audited = clock()
         self._suspects: set[str] = set()
-        self._count(metrics)
+        self._counters = Counters(metrics, store, self._worker_states)
+        self._progress = Progress(store, self.hub, self._counters, log, clock)
+        self._delivery = Delivery(
+            self._placement, self._lock, make_client=make_client, callback=callback, lease_s=lease_s, log=log,
+            counters=self._counters, stopping=self._stopping, clock=clock)
 
     def start(self) -> None:
         """Take up what an earlier life left, then place."""
@@ -90,7 +90,7 @@ class Conductor:
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout_s)
-        return self._lanes.close(timeout_s)
+        return self._delivery.lanes.close(timeout_s)
 
     def alive(self) -> None:
         """For the watchdog: raises RuntimeError when placing has died or is stuck."""
@@ -112,7 +112,7 @@ class Conductor:
                 self._placement.enqueue(run)
         self._wake.set()
         if runs:
-            self._accepted.inc(len(runs))
+            self._counters.accepted.inc(len(runs))
             self._log.info("experiment-accepted", experiment=experiment_id, runs=len(runs), traceparent=trace)
         return experiment_id, bool(runs)
 
@@ -122,8 +122,8 @@ class Conductor:
             with self._lock:
                 self._placement.withdraw(run.id)
             if run.worker:
-                self._send_cancel(run.worker, run)
-            self._ended.inc(state=State.CANCELLED)
+                self._delivery.cancel(run.worker, run)
+            self._counters.ended.inc(state=State.CANCELLED)
         self._log.info("experiment-cancelled", experiment=experiment_id, reason=reason)
         self._changed(experiment_id)
 
@@ -144,10 +144,10 @@ class Conductor:
             for lease in begun:
                 self._placement.start(lease)
             for lease in renewed:
-                self._tell_progress(lease)
+                self._progress.tell(lease)
             drained = self._placement.workers[name].drained
         for lease in begun:
-            self._write_start(lease)
+            self._progress.begun(lease)
         if new:
             self._log.info("worker-registered", worker=name, url=url, slots=slots)
         self._store_worker(name, {"url": url, "boot_id": boot_id, "drained": drained, **about})
@@ -166,12 +166,12 @@ class Conductor:
                 if begun:
                     self._placement.start(lease)
                 lease.progress = data
-                self._tell_progress(lease)
+                self._progress.tell(lease)
         if lease is None:
             run = self.store.run(run_id)
             raise Stale(f"attempt {attempt} of {run_id} is over; the run is {run.state}, attempt {run.attempt}")
         if begun:
-            self._write_start(lease)
+            self._progress.begun(lease)
 
     def finished(self, run_id: str, attempt: int, state: State, result: Mapping[str, Any] | None,
                  error: Mapping[str, Any] | None, artifacts: Mapping[str, Mapping[str, Any]]) -> Run:
@@ -186,7 +186,7 @@ class Conductor:
                           "detail": str((error or {}).get("detail") or "the worker gave no reason")}
                 return self._end(run_id, attempt, reason["type"], reason, jobs.blame_for_error(error or {}))
         except Stale as stale:
-            self._refused.inc()
+            self._counters.refused.inc()
             self._log.warning("result-refused", run=run_id, attempt=attempt, state=state, reason=str(stale))
             self.store.refuse(run_id, attempt, f"result: {state}", str(stale))
             self._free(run_id, attempt)
@@ -195,7 +195,7 @@ class Conductor:
             lease = self._placement.current(run_id, attempt)
             if lease is not None:
                 self._placement.withdraw(run_id)
-                self._ended.inc(state=run.state)
+                self._counters.ended.inc(state=run.state)
                 self._log.info("run-ended", run=run_id, attempt=attempt, state=run.state, traceparent=run.trace)
         self._free(run_id, attempt)
         self._changed(run.experiment_id)
@@ -220,17 +220,12 @@ class Conductor:
         """The newest progress of a run that is at work."""
         with self._lock:
             lease = self._placement.leases.get(run_id)
-            return self._with_eta(lease) if lease is not None and lease.started and lease.progress else None
+            return self._progress.with_eta(lease) if lease is not None and lease.started and lease.progress else None
 
     def why(self, run_id: str) -> tuple[str, str, float | None]:
         """See Placement.why."""
         with self._lock:
             return self._placement.why(run_id)
-
-    def lease_left_s(self, run_id: str) -> float | None:
-        with self._lock:
-            lease = self._placement.leases.get(run_id)
-            return None if lease is None else lease.expires - self._clock()
 
     def codecs(self) -> set[str] | None:
         """Codecs that any worker known here offers; None while no worker has said."""
@@ -281,9 +276,9 @@ class Conductor:
             lost = {worker.name for worker in self._placement.workers.values() if not self._placement.alive(worker)}
             forgotten = self._placement.forget_lost()
         for lease, outcome, detail, blame in over:
-            self._lanes.do("leases", partial(self._take_back, lease, outcome, detail, blame))
+            self._delivery.lanes.do("leases", partial(self._take_back, lease, outcome, detail, blame))
         for lease in granted:
-            self._lanes.do(lease.worker, partial(self._hand_over, lease))
+            self._delivery.lanes.do(lease.worker, partial(self._hand_over, lease))
         for name in sorted(lost - self._lost):
             self._log.warning("worker-lost", worker=name)
         self._lost = lost
@@ -313,7 +308,7 @@ class Conductor:
             lease.run = placed
             still = self._placement.renew(lease)
         self._changed(placed.experiment_id)
-        self._waited.observe(lease.waited)
+        self._counters.waited.observe(lease.waited)
         if not still:       # taken back between the two: the attempt is closed before anything was sent
             self._end_quietly(placed, "busy", "the grant was taken back before it was sent", Blame.NOBODY)
             return
@@ -321,32 +316,14 @@ class Conductor:
 
     def _offer(self, lease: Lease, *, ask_first: bool) -> None:
         """In the worker's lane: send the attempt and act on what became of it."""
-        run, name = lease.run, lease.worker
-        with self._lock:
-            worker = self._placement.workers.get(name)
-        if worker is None:
-            return          # the lease will run out
-        trace = new_trace(run.trace)
-        began = self._clock()
-        outcome = offer(self._client(worker.url), self._payload(run), trace=trace, ask_first=ask_first,
-                        still_wanted=lambda: self._is_current(lease), pause=self._stopping.wait)
-        self._dispatches.inc(answer=outcome.answer.value)
-        self._log.info("run-offered", run=run.id, attempt=run.attempt, worker=name, answer=outcome.answer.value,
-                       detail=outcome.detail, trace_id=trace.trace_id)
+        outcome = self._delivery.offer(lease, ask_first=ask_first)
+        if outcome is None or outcome.answer is Answer.UNCLEAR:
+            return      # the lease decides
         if outcome.answer is Answer.HELD:
-            self._offered.observe(self._clock() - began)
             self._held(lease)
-        elif outcome.answer is Answer.UNCLEAR:
-            if outcome.blame is Blame.WORKER:
-                with self._lock:
-                    self._placement.trouble(name, f"it does not answer: {outcome.detail}")
         else:
-            with self._lock:
-                if outcome.answer is Answer.BUSY:
-                    self._placement.busy(name, outcome.detail, outcome.retry_after_s)
-                else:
-                    self._placement.trouble(name, outcome.detail, outcome.retry_after_s)
-            self._end_quietly(run, outcome.answer.value, f"worker {name}: {outcome.detail}", outcome.blame)
+            self._end_quietly(lease.run, outcome.answer.value, f"worker {lease.worker}: {outcome.detail}",
+                              outcome.blame)
 
     def _held(self, lease: Lease) -> None:
         with self._lock:
@@ -356,9 +333,9 @@ class Conductor:
             if begun:
                 self._placement.start(lease)
         if begun:
-            self._write_start(lease)
+            self._progress.begun(lease)
         elif not current and not self._has_ended(lease):
-            self._send_cancel(lease.worker, lease.run)
+            self._delivery.cancel(lease.worker, lease.run)
 
     def _has_ended(self, lease: Lease) -> bool:
         """Whether the worker itself ended the attempt already (its result overtook the 202)."""
@@ -375,9 +352,9 @@ class Conductor:
             self._wake.set()
             return
         self._log.warning("lease-ended", run=lease.run.id, attempt=lease.attempt, worker=lease.worker, why=outcome)
-        self._lease_ends.inc(why=outcome)
+        self._counters.lease_ends.inc(why=outcome)
         self._end_quietly(lease.run, outcome, detail, blame)
-        self._send_cancel(lease.worker, lease.run)
+        self._delivery.cancel(lease.worker, lease.run)
 
     def _end_quietly(self, run: Run, outcome: str, detail: str, blame: Blame) -> None:
         """End an attempt that may have ended otherwise meanwhile; tries until the store takes it."""
@@ -406,7 +383,7 @@ class Conductor:
             if again:
                 self._placement.enqueue(run, avoid, delay_s)
         if run.state is State.FAILED:
-            self._ended.inc(state=State.FAILED)
+            self._counters.ended.inc(state=State.FAILED)
         self._free(run_id, attempt)
         self._changed(run.experiment_id)
         return run
@@ -428,7 +405,7 @@ class Conductor:
         with self._lock:
             lease = self._placement.restore(run, started=run.state is State.RUNNING)
         if run.state is State.DISPATCHED:
-            self._lanes.do(lease.worker, partial(self._offer, lease, ask_first=True))
+            self._delivery.lanes.do(lease.worker, partial(self._offer, lease, ask_first=True))
 
     def _audit(self) -> None:
         """Take up every unfinished run that memory has not known for two audits."""
@@ -442,49 +419,6 @@ class Conductor:
 
     # --- small parts -----------------------------------------------------------------------------------------------
 
-    def _payload(self, run: Run) -> dict[str, Any]:
-        """The body of a dispatch."""
-        base = self._callback().rstrip("/")
-        clip = {**run.clip, "url": base + run.clip["url"]} if run.clip.get("url") else run.clip
-        return {"run": run.id, "attempt": run.attempt, "experiment": run.settings, "clip": clip, "callback": base,
-                "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"]}
-
-    def _is_current(self, lease: Lease) -> bool:
-        with self._lock:
-            return not self._stopping.is_set() and self._placement.leases.get(lease.run.id) is lease
-
-    def _write_start(self, lease: Lease) -> None:
-        took_s = self._clock() - lease.granted + lease.waited
-        self._started.observe(took_s)
-        self._log.emf({"StartLatency": (1000 * took_s, "Milliseconds")})
-        self.store.start(lease.run.id, lease.attempt).add_done_callback(partial(self._written, lease, "start"))
-
-    def _tell_progress(self, lease: Lease) -> None:
-        """Wake those who wait; keep some of it for replay. Called with the lock held."""
-        now = self._clock()
-        if now - lease.stored >= PROGRESS_S and lease.progress != lease.told and lease.run.attempt == lease.attempt:
-            lease.stored, lease.told = now, lease.progress
-            data = {"run": lease.run.id, "attempt": lease.attempt, **self._with_eta(lease)}
-            future = self.store.progress(lease.run.id, lease.attempt, data)
-            future.add_done_callback(partial(self._written, lease, "progress"))
-
-    def _with_eta(self, lease: Lease) -> dict[str, Any]:
-        """The lease's progress, with the seconds left if it goes on at the rate so far."""
-        fraction, eta_s = lease.progress.get("fraction"), None
-        if isinstance(fraction, int | float) and 0.02 < fraction <= 1 and lease.began > 0:
-            eta_s = round((self._clock() - lease.began) * (1 - fraction) / fraction, 1)
-        return {**lease.progress, "eta_s": eta_s}
-
-    def _written(self, lease: Lease, what: str, done: "Future[Any]") -> None:
-        """In the store's thread: something nobody waited for is on disk, or is not."""
-        error = done.exception()
-        if error is None:
-            self._changed(lease.run.experiment_id)
-        elif not isinstance(error, Stale):
-            self._log.error("not-stored", what=what, run=lease.run.id, error=error)
-            if what == "start":
-                lease.started = False   # the next heartbeat says it again
-
     def _changed(self, experiment_id: str) -> None:
         self.hub.tell(experiment_id)
 
@@ -492,30 +426,6 @@ class Conductor:
         with self._lock:
             self._placement.let_go((run_id, attempt))
         self._wake.set()
-
-    def _send_cancel(self, name: str, run: Run) -> None:
-        self._lanes.do(f"{name} cancels", partial(self._cancel_at, name, run))
-
-    def _cancel_at(self, name: str, run: Run) -> None:
-        """In the worker's second lane. It may hear of it by a heartbeat too; whichever comes first."""
-        until = self._clock() + CANCEL_TRIES_S
-        while not self._stopping.is_set() and self._clock() < until:
-            with self._lock:
-                worker = self._placement.workers.get(name)
-                if worker is None or not self._placement.alive(worker):
-                    return
-            try:
-                cancel(self._client(worker.url), run.id, run.attempt, new_trace(run.trace))
-                return
-            except ClientError as error:
-                self._log.warning("cancel-not-delivered", worker=name, run=run.id, reason=str(error))
-                self._stopping.wait(RETRY_S)
-
-    def _client(self, url: str) -> Client:
-        with self._lock:
-            if url not in self._clients:
-                self._clients[url] = self._make_client(url)
-            return self._clients[url]
 
     def _store_worker(self, name: str, about: dict[str, Any]) -> None:
         """Remember how a worker is reached. A disk that will not take it must not cost the worker its leases."""
@@ -526,27 +436,6 @@ class Conductor:
             except StoreError as error:
                 self._log.error("not-stored", what="worker", worker=name, error=error)
 
-    def _count(self, metrics: Metrics) -> None:
-        self._accepted = metrics.counter("nvc_runs_accepted_total", "Runs accepted.")
-        self._ended = metrics.counter("nvc_runs_ended_total", "Runs ended, by state.", ("state",))
-        self._dispatches = metrics.counter("nvc_dispatches_total", "Offers to workers, by what became of them.",
-                                           ("answer",))
-        self._refused = metrics.counter("nvc_stale_results_total", "Results of earlier attempts, turned away.")
-        self._lease_ends = metrics.counter("nvc_leases_ended_total", "Attempts taken back from workers.", ("why",))
-        self._waited = metrics.histogram("nvc_queue_wait_seconds", "From joining the queue to a worker's slot.")
-        self._offered = metrics.histogram("nvc_offer_seconds", "From sending an attempt to the worker's 202.")
-        self._started = metrics.histogram("nvc_start_seconds", "From joining the queue to a worker having begun.")
-        metrics.gauge("nvc_runs", "Runs by state.", ("state",)).track(
-            lambda: [({"state": str(state)}, float(count)) for state, count in self.store.counts().items()])
-        metrics.gauge("nvc_workers", "Workers by state.", ("state",)).track(self._worker_states)
-        metrics.gauge("nvc_conservation_difference", "Runs accepted minus the sum of all states; always 0.").track(
-            self._difference)
-
-    def _worker_states(self) -> list[tuple[dict[str, str], float]]:
+    def _worker_states(self) -> list[str]:
         with self._lock:
-            states = [self._placement.state_of(worker) for worker in self._placement.workers.values()]
-        return [({"state": state}, float(states.count(state))) for state in sorted({*states, "free", "busy", "lost"})]
-
-    def _difference(self) -> float:
-        found = self.store.conservation(limit=0)
-        return float(found.accepted - sum(found.counts.values()))
+            return [self._placement.state_of(worker) for worker in self._placement.workers.values()]
