@@ -67,7 +67,7 @@ class Following:
         stream = service.event_stream(request, follower.wait)
 
         def pieces() -> Iterator[bytes]:
-            with self.conductor.hub.changes(experiment_id) as follower.changed:
+            with self.conductor.hub.changes(whole_of(experiment_id)) as follower.changed:
                 yield from stream.body
 
         return dataclasses.replace(stream, body=pieces())
@@ -103,7 +103,7 @@ class Following:
     def wait(self, request: Request, experiment_id: str, look: Callable[[], Any]) -> Any:
         """What `look` gives once it gives something, or None when the client's patience, or the client, is gone."""
         until = time.monotonic() + (request.wait_s or 0.0)
-        with self.conductor.hub.changes(experiment_id.partition(".")[0]) as changed:    # a run's changes are its grid's
+        with self.conductor.hub.changes(whole_of(experiment_id)) as changed:
             while True:
                 changed.clear()
                 found = look()
@@ -129,8 +129,14 @@ class Follower:
         if not found:
             return None if state in jobs.TERMINAL else []
         self._last = found[-1].seq
-        return [service.Event(event.kind, {"experiment_id": self._id, "at": jobs.timestamp(event.at_s), **event.data},
+        whole = whole_of(self._id)
+        return [service.Event(event.kind, {"experiment_id": whole, "at": jobs.timestamp(event.at_s), **event.data},
                               str(event.seq)) for event in found]
+
+
+def whole_of(experiment_id: str) -> str:
+    """The experiment that a run of a grid belongs to; changes are told by it."""
+    return experiment_id.partition(".")[0]
 
 
 def cursor_of(request: Request) -> int | None:

@@ -11,7 +11,7 @@ const ENDED = ["completed", "failed", "cancelled"];
 export async function show(place, [id], view) {
   view.title(id);
   const path = `experiment/${encodeURIComponent(id)}/status`;
-  view.source([api.curl(path), ...(id.includes(".") ? [] : [api.curl(`experiment/${id}/events`)])]);
+  view.source([api.curl(path), api.curl(`experiment/${id}/events`)]);
   const head = h("div", { class: "head" });
   const body = h("div", {});
   replace(place, head, body);

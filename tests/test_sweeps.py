@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.orchestrator_rig import RESULT, FakeWorker, Orchestrator
+from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator
 
 MakeWorker = Callable[..., FakeWorker]
 
@@ -102,6 +103,22 @@ def test_a_run_of_a_sweep_has_its_whole_document(running: Orchestrator, worker: 
     document = running.status(f"{name}.1")
     assert (document["experiment_id"], document["run"], document["status"]) == (name, f"{name}.1", "completed")
     assert (document["settings"]["quality"], document["frames"]) == (6, RESULT["frames"])
+
+
+def test_a_run_of_a_sweep_has_events_of_its_own(running: Orchestrator, worker: FakeWorker) -> None:
+    name = running.submit(codec=worker.codec, quality=[1, 2])
+    heard: list[dict[str, Any]] = []
+    listening = threading.Thread(target=lambda: heard.extend(running.events(f"{name}.1")))
+    listening.start()
+    finish(running, worker, name, 2)
+    listening.join(PATIENCE_S)
+    assert not listening.is_alive()     # the stream ends with the run
+    assert [(each["event"], each["data"]["status"]) for each in heard] == [
+        ("state", "queued"), ("state", "dispatched"), ("state", "running"), ("state", "completed"),
+        ("result", "completed")]
+    assert {(each["data"]["experiment_id"], each["data"]["run"]) for each in heard} == {(name, f"{name}.1")}
+    assert running.get(f"/experiment/{name}.1/events", headers={"Last-Event-ID": heard[-1]["id"]}).status_code == 204
+    assert running.get(f"/experiment/{name}.7/events").status_code == 404
 
 
 def test_bd_rates_are_there_once_curves_have_four_points(running: Orchestrator, worker: FakeWorker) -> None:
