@@ -1,7 +1,7 @@
 """The truth on disk: experiments, runs, attempts, events.
 
-Its tables are in control/schema.py, what it gives back in control/records.py, and how operations on it become durable
-in control/database.py.
+Its tables are in control/schema.py, what it gives back in control/records.py, made by control/rows.py; what only reads
+is in control/lookup.py, and how operations become durable in control/database.py.
 
 How a run moves
 ===============
@@ -14,7 +14,6 @@ The number of accepted runs is counted apart, at submission; that the states add
 tautology (`conservation`).
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -23,37 +22,31 @@ from pathlib import Path
 from typing import Any
 
 import jobs
-from control.database import Connection, Database
+from control.database import Connection
+from control.lookup import Lookup
 from control.records import (
-    Attempt,
-    Conservation,
-    Experiment,
     Finished,
-    GridRun,
     KeyReused,
     Run,
-    RunRecord,
     Stale,
     StateInUse,
-    StoredEvent,
     StoreError,
     StoreFull,
     TooNew,
     UnknownExperiment,
     figures_of,
 )
-from control.rows import IDEMPOTENCY_S, RUN, dump, earlier, find_experiment, find_run, run_of
+from control.rows import IDEMPOTENCY_S, RUN, dump, find_earlier, find_experiment, find_run, run_of
 from control.schema import MIGRATIONS
 from jobs import Blame, Event, State
 
 __all__ = ["IDEMPOTENCY_S", "MAX_REFUSED", "Finished", "KeyReused", "Stale", "StateInUse", "Store", "StoreError",
            "StoreFull", "TooNew", "UnknownExperiment", "dump"]
 
-IDEMPOTENCY_S = 24 * 3600.0
 MAX_REFUSED = 1000          # stale messages remembered
 
 
-class Store(Database):
+class Store(Lookup):
     """The database of experiments in `folder`; see Database for `exclusive`. `clock` gives Unix seconds."""
 
     def __init__(self, folder: Path, *, exclusive: bool = True, clock: Callable[[], float] = time.time,
@@ -76,7 +69,7 @@ class Store(Database):
             now = self.clock()
             if key is not None:
                 db.execute("DELETE FROM idempotency WHERE at_s < ?", (now - IDEMPOTENCY_S,))
-                earlier = earlier(db, principal, key, body_sha256, now)
+                earlier = find_earlier(db, principal, key, body_sha256, now)
                 if earlier is not None:
                     return earlier, []
             number, experiment_id = _insert_experiment(db, document, now, principal, trace, origin)
