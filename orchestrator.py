@@ -18,6 +18,7 @@ Which file does what, in the way of an experiment:
 What an endpoint may refuse is in control/problems.py; keys and certificates are looked after by control/house.py.
 """
 
+import shutil
 import signal
 import sys
 import threading
@@ -73,7 +74,7 @@ class OrchestratorSettings(service.ServerSettings):
     drain_s: float = row(10.0, "s", "to finish calls in progress at SIGTERM; runs go on at the workers meanwhile",
                          low=0)
     log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
-    emf_namespace: str = row("", "", "CloudWatch namespace; when given, latencies are logged as EMF lines too")
+    emf_namespace: str = row("", "", "CloudWatch namespace; when given, metrics are logged as EMF lines too")
     jwt_keys: Path | None = row(None, "", "JWK Set (RFC 7517) of those who sign tokens; tokens are then taken beside "
                                 "keys")
     jwt_algorithm: str = row("ES256", "", "the one algorithm of tokens", choices=service.ALGORITHMS)
@@ -120,6 +121,9 @@ class Orchestrator:
             self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
                                          authenticator=self.house.authenticator if self.house.has_keys else None,
                                          sockets=sockets)
+            self.metrics.gauge("nvc_state_free_bytes", "Room left where the state is.").track(
+                lambda: shutil.disk_usage(config.state).free)
+            self.reporter = service.Reporter(self.metrics, log, "orchestrator")
         except BaseException:
             self.store.close()
             raise
@@ -129,6 +133,7 @@ class Orchestrator:
         self.server.start()
         self.conductor.start()
         self.house.start(self.server)
+        self.reporter.start()
         self.following.analyses.warm()
         self.log.info("listening", url=self.server.url, state=str(self.config.state))
 
@@ -141,6 +146,7 @@ class Orchestrator:
         """Finish the calls in progress, then close everything. Runs at workers go on; they report to the next life."""
         self.drain()
         self.house.stop()
+        self.reporter.stop()
         finished = self.server.stop(self.config.drain_s)
         calls = self.conductor.stop(self.config.drain_s)
         self.store.close()

@@ -42,7 +42,8 @@ GET routes answer HEAD and every route OPTIONS by themselves; a wrong method is 
 
 Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py (request, answer) ► access.py and
 tokens.py (who asks) ► routes.py (the table and its checks) ► outgoing.py, connection.py (one connection) ► server.py
-(threads); beside them listening.py, settings.py, observe.py, client.py, fetching.py and openapi.py.
+(threads); beside them listening.py, settings.py, observe.py, cloudwatch.py, client.py, fetching.py and
+openapi.py.
 Only this file is imported by the programs.
 """
 
@@ -52,6 +53,7 @@ from version import VERSION
 from web import openapi
 from web.access import ROLES, Authenticator, Key, check_exposure, is_loopback, new_key
 from web.client import Ambiguous, Client, ClientError, Refused, Reply, Unreachable
+from web.cloudwatch import Reporter
 from web.exchange import (
     Disconnected,
     Event,
@@ -75,8 +77,8 @@ from web.wire import Headers, Problem, read_json
 __all__ = [
     "ALGORITHMS", "JSON", "METRICS_TYPE", "ROLES", "VERSION", "Ambiguous", "Authenticator", "Body", "Client",
     "ClientError", "Counter", "Disconnected", "Event", "FetchError", "Fetcher", "Gauge", "Handler", "Headers",
-    "Histogram", "Key", "Log", "Metrics", "Notifier", "Principal", "Problem", "Refused", "Reply", "Request",
-    "Response", "Route", "Routes", "Row", "Server", "ServerSettings", "SettingsError", "Tokens", "Trace",
+    "Histogram", "Key", "Log", "Metrics", "Notifier", "Principal", "Problem", "Refused", "Reply", "Reporter",
+    "Request", "Response", "Route", "Routes", "Row", "Server", "ServerSettings", "SettingsError", "Tokens", "Trace",
     "Unreachable", "Watchdog", "add_flags", "check_exposure", "client_certificate", "event_stream", "file_response",
     "from_args", "is_loopback", "json_body", "listen_sockets", "load", "markdown", "new_key", "new_trace",
     "openapi", "read_json", "row", "rows", "show", "upload",

@@ -20,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -69,6 +70,7 @@ class WorkerSettings(service.ServerSettings):
     clip_cache_mb: int = row(10_240, "MiB", "of fetched clips; those unused for longest go first", low=1)
     keep_results: int = row(100, "runs", "whose results are kept here when no orchestrator takes them", low=1)
     log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
+    emf_namespace: str = row("", "", "CloudWatch namespace; when given, metrics are logged as EMF lines too")
     key: str | None = row(None, "", "key shown to the orchestrator (role worker)", secret=True)
     accept_key: str | None = row(None, "", "key that callers of this worker must show", secret=True)
     ca: Path | None = row(None, "", "CA certificates (PEM) that the orchestrator's certificate is checked against")
@@ -111,6 +113,7 @@ class Worker:
 
         self.metrics = service.Metrics()
         self._make_metrics()
+        self.reporter = service.Reporter(self.metrics, log, "worker")
         self.routes = self._routes()
         sockets = service.listen_sockets()
         self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
@@ -124,6 +127,7 @@ class Worker:
         for slot in self.slots:
             slot.start()
         self.outbox.start()
+        self.reporter.start()
         self.link.start()
 
     def stop(self, hurry: threading.Event, extend: Any = lambda seconds: None) -> None:
@@ -143,6 +147,7 @@ class Worker:
         self.link.close()
         self.outbox.close(timeout_s=1.0)
         self.server.stop(grace_s=2.0)
+        self.reporter.stop()
         self.log.info("stopped", undelivered=len(self.outbox))
         os.close(self._state_lock)
 
@@ -417,6 +422,8 @@ class Worker:
             ("nvc_worker_stale_results", "Ends refused because a later attempt was granted.", lambda: self.link.stale),
             ("nvc_worker_ready", "1 when an experiment would start at once.", lambda: int(not self.why_not_ready())),
             ("nvc_worker_registered", "1 while the orchestrator answers.", lambda: int(self.link.registered.is_set())),
+            ("nvc_state_free_bytes", "Room left where the state is.",
+             lambda: shutil.disk_usage(self.config.state).free),
             ("nvc_worker_codec_restarts", "Codec processes replaced.", lambda: sum(s.restarts for s in self.slots)),
         ):
             self.metrics.gauge(name, help_text).track(value)
@@ -453,7 +460,7 @@ def join_repeated(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     config = service.load(WorkerSettings, join_repeated(sys.argv[1:] if argv is None else argv), prog="worker.py",
                           description="Runs codecs for an orchestrator, or alone.")
-    log = service.Log(service="worker", level=config.log_level)
+    log = service.Log(service="worker", level=config.log_level, emf=config.emf_namespace or None)
     asked, hurry = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: object) -> None:

@@ -42,6 +42,11 @@ class Log:
         self._always = always
         self._lock = threading.Lock()
 
+    @property
+    def reports(self) -> bool:
+        """Whether emf() writes anything."""
+        return self._namespace is not None
+
     def debug(self, event: str, **fields: Any) -> None:
         """What only someone looking for a fault reads."""
         self._write("debug", event, fields)
@@ -90,6 +95,7 @@ class _Metric:
     """Values by label values, and how they are written."""
 
     kind = "untyped"
+    rises = True  # what counts is by how much, since the last look
 
     def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
         self.name, self.help, self.labels = name, help, tuple(labels)
@@ -109,11 +115,14 @@ class _Metric:
         with self._lock:
             self._values[key] = self._values.get(key, 0.0) + amount
 
+    def readings(self) -> list[tuple[str, tuple[str, ...], float]]:
+        """(name, label values, value) now; of a histogram its _count and _sum."""
+        with self._lock:
+            return [(self.name, key, value) for key, value in self._values.items()]
+
     def samples(self) -> list[str]:
         """The lines of this metric, without HELP and TYPE."""
-        with self._lock:
-            values = list(self._values.items())
-        return [_sample(self.name, self.labels, key, value) for key, value in values]
+        return [_sample(name, self.labels, key, value) for name, key, value in self.readings()]
 
 
 class Counter(_Metric):
@@ -132,6 +141,7 @@ class Gauge(_Metric):
     """A value now.  `set(3, worker="w1")`, or `track(function)` to ask at each scrape."""
 
     kind = "gauge"
+    rises = False
     _function: Callable[[], float | Iterable[tuple[Mapping[str, str], float]]] | None = None
 
     def set(self, value: float, **labels: str) -> None:
@@ -153,13 +163,13 @@ class Gauge(_Metric):
         """`function` returns the value, or (labels, value) pairs."""
         self._function = function
 
-    def samples(self) -> list[str]:
+    def readings(self) -> list[tuple[str, tuple[str, ...], float]]:
         """As of any metric; a tracked one is asked now."""
         if self._function is None:
-            return super().samples()
+            return super().readings()
         found = self._function()
         pairs = [({}, found)] if isinstance(found, int | float) else list(found)
-        return [_sample(self.name, self.labels, self._key(labels), value) for labels, value in pairs]
+        return [(self.name, self._key(labels), value) for labels, value in pairs]
 
 
 class Histogram(_Metric):
@@ -181,6 +191,12 @@ class Histogram(_Metric):
             counts = self._counts.setdefault(key, [0] * (len(self.buckets) + 1))
             counts[place] += 1
             self._values[key] = self._values.get(key, 0.0) + value
+
+    def readings(self) -> list[tuple[str, tuple[str, ...], float]]:
+        """How many values, and their sum."""
+        with self._lock:
+            counts = [(f"{self.name}_count", key, float(sum(counts))) for key, counts in self._counts.items()]
+            return counts + [(f"{self.name}_sum", key, self._values.get(key, 0.0)) for key in self._counts]
 
     def samples(self) -> list[str]:
         """Buckets (each counting all below it), sum and count."""
@@ -232,12 +248,15 @@ class Metrics:
             raise ValueError(f"metric {metric.name} exists as a {known.kind} with labels {list(known.labels)}")
         return known
 
+    def all(self) -> list[_Metric]:
+        """Every metric, in the order in which they were made."""
+        with self._lock:
+            return list(self._metrics.values())
+
     def render(self) -> str:
         """Prometheus text exposition format 0.0.4."""
-        with self._lock:
-            metrics = list(self._metrics.values())
         lines = []
-        for metric in metrics:
+        for metric in self.all():
             help_text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
             lines += [f"# HELP {metric.name} {help_text}", f"# TYPE {metric.name} {metric.kind}", *metric.samples()]
         return "\n".join(lines) + "\n"

@@ -87,6 +87,7 @@ class Server:
         self._requests = metrics.counter("nvc_http_requests_total", "Requests answered.", ("method", "route", "status"))
         self._seconds = metrics.histogram("nvc_http_request_seconds", "From a request's first byte to the answer's "
                                           "last.", ("route",))
+        self._failures = metrics.counter("nvc_http_failures_total", "Requests answered with 500.")
         self._refused = metrics.counter("nvc_http_refused_total", "Requests and connections turned away by the HTTP "
                                         "layer.", ("reason",))
         metrics.gauge("nvc_http_connections", "Connections open.").track(lambda: len(self._open))
@@ -428,6 +429,8 @@ class Server:
         head = connection.head
         method = head.method if head is not None and head.method in METHODS else "other"
         pattern = connection.route.pattern if connection.route is not None else "none"
+        if status == 500:
+            self._failures.inc()
         self._requests.inc(method=method, route=pattern, status=str(status))
         self._seconds.observe(seconds, route=pattern)
         trace = connection.trace
