@@ -9,8 +9,10 @@
                                                a clip: a video, picture, archive or folder of pictures; of what has no
                                                header and does not say it by its name, the format
     python client.py plot ID NAME              a sweep's plot to standard output: psnr_y.svg, psnr.png, ssim_db.svg, …
-    python client.py export ID FOLDER          its curves in CompressAI's layout, one file each, for its plot command
-    python client.py bd ID --anchor FILE …     its BD-rates against result files of CompressAI or DCVC
+    python client.py export ID FOLDER          its runs as a table, runs.csv, and its curves in CompressAI's layout, one
+                                               file each, for its plot command
+    python client.py bd ID [--anchor FILE …] [--method pchip|akima|cubic]
+                                               its BD-rates, against result files of CompressAI or DCVC where given
 
 FIELD is any field of an experiment. VALUE is JSON where it can be read as JSON, else text; several values with commas
 make a sweep in the fields that may be lists; tags.NAME=VALUE sets a tag:
@@ -34,6 +36,7 @@ Exit codes: 0 done; 1 failed, with one line on standard error, also when a watch
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -124,9 +127,20 @@ def line_of(found: dict[str, Any]) -> str:
 
 
 def export(client: Client, name: str, folder: Path) -> Iterator[Path]:
-    """Write each curve of a sweep as a file of CompressAI's layout. Raises ClientError, OSError."""
+    """Write the runs of a sweep as a table, and each curve as a file of CompressAI's layout. Raises ClientError,
+    OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    curves = client.get(f"/experiment/{name}/status", read_s=60).document.get("curves", [{"curve": None}])
+    found = client.get(f"/experiment/{name}/status", read_s=60).document
+    if "runs" in found:
+        rows = [{"run": run["run"], "status": run["status"], **run["setting"], **(run["metrics"] or {})}
+                for run in found["runs"]]
+        columns = dict.fromkeys(column for row in rows for column in row)
+        with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as out:
+            table = csv.DictWriter(out, list(columns))
+            table.writeheader()
+            table.writerows(rows)
+        yield folder / "runs.csv"
+    curves = found.get("curves", [{"curve": None}])
     for curve in dict.fromkeys(curve["curve"] for curve in curves):
         made = client.get(f"/experiment/{name}/compressai", params={"curve": curve} if curve else {}).document
         path = folder / f"{re.sub('[^A-Za-z0-9._-]+', '-', made['name'])}.json"
@@ -161,18 +175,20 @@ def read_anchors(paths: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def lines_of_bd(found: dict[str, Any]) -> Iterator[str]:
-    """A line for each pair of an anchor and one of the experiment's curves, with a figure or the reason for none."""
+    """A line for each pair of an anchor and one of the experiment's curves (without anchors: for each pair of curves),
+    with a figure or the reason for none."""
     matrix = found["bd_rate"]
     anchors = {curve["curve"] for curve in found["curves"] if curve.get("anchor")}
+    names = matrix["curves"]
+    pairs = [(row, column) for row, anchor in enumerate(names) for column, test in enumerate(names)
+             if (anchor in anchors and test not in anchors if anchors else anchor != test)]
     for metric, tables in matrix["metrics"].items():
         for clip, table in tables["per_clip"].items():
-            for row, anchor in enumerate(matrix["curves"]):
-                for column, test in enumerate(matrix["curves"]):
-                    if anchor in anchors and test not in anchors:
-                        cell = table[row][column]
-                        value = f"N/A: {cell['reason']}" if cell["percent"] is None else (
-                            f"{cell['percent']:+7.2f} %  ({100 * cell['overlap']:.0f} % overlap)")
-                        yield f"{metric:<14} {clip:<20} {test} against {anchor}: {value}"
+            for row, column in pairs:
+                cell = table[row][column]
+                value = f"N/A: {cell['reason']}" if cell["percent"] is None else (
+                    f"{cell['percent']:+7.2f} %  ({100 * cell['overlap']:.0f} % overlap)")
+                yield f"{metric:<14} {clip:<20} {names[column]} against {names[row]}: {value}"
     for clip in found["unmatched"]:
         yield f"no clip {clip} in the experiment"
 
@@ -196,9 +212,9 @@ def run(client: Client, args: argparse.Namespace) -> int:
     if args.command == "upload":
         path = Path(args.file)
         names = [word for word in args.words if "=" not in word] or [path.name]
-        query = urlencode(dict(word.split("=", 1) for word in args.words if "=" in word))
+        said = urlencode(dict(word.split("=", 1) for word in args.words if "=" in word))
         with packed(path) as file:
-            made = client.put_file(f"/clips/{quote(names[0], safe='')}{'?' if query else ''}{query}", file,
+            made = client.put_file(f"/clips/{quote(names[0], safe='')}{'?' if said else ''}{said}", file,
                                    read_s=600).document
         converted = f", {made['converted']}" if made.get("converted") else ""
         say(made, f"{made['name']}  {made['width']}x{made['height']}, {made['frames']} pictures{converted}")
@@ -213,7 +229,7 @@ def run(client: Client, args: argparse.Namespace) -> int:
             say({"file": str(path)}, str(path))
         return 0
     if args.command == "bd":
-        body = {"anchors": read_anchors(args.anchor)}
+        body = {"anchors": read_anchors(args.anchor), "method": args.method}
         found = client.post(f"/experiment/{args.id}/bd_rate", body, idempotent=True, read_s=60).document
         say(found, "\n".join(lines_of_bd(found)))
         return 0
@@ -259,7 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exporting.add_argument("folder", metavar="FOLDER")
     against = commands.add_parser("bd")
     against.add_argument("id", metavar="ID")
-    against.add_argument("--anchor", metavar="FILE", nargs="+", action="extend", required=True)
+    against.add_argument("--anchor", metavar="FILE", nargs="+", action="extend", default=[])
+    against.add_argument("--method", choices=["pchip", "akima", "cubic"], default="pchip")
     args = parser.parse_args(arguments)
     try:
         return run(Client(args.url, key=os.environ.get("NVC_KEY")), args)

@@ -27,14 +27,15 @@ Document = dict[str, Any]
 Points = list[tuple[float, float]]
 
 
-def matrix(curves: Sequence[Document], rate: str = "bitrate_mbps", qualities: Sequence[str] = QUALITIES) -> Document:
+def matrix(curves: Sequence[Document], rate: str = "bitrate_mbps", qualities: Sequence[str] = QUALITIES,
+           method: str = "pchip") -> Document:
     """BD-rates: metrics[m]["per_clip"][clip][a][t] is how much more rate curve t takes than curve a, in percent. Of
     more than MAX_CURVES names the first ones are compared; the others are "left_out"."""
     every = list(dict.fromkeys(curve["curve"] for curve in curves))
     names = every[:MAX_CURVES]
     clips = list(dict.fromkeys(curve["clip"] for curve in curves if curve["curve"] in names))
     by_key = {(curve["clip"], curve["curve"]): curve["points"] for curve in curves}
-    document: Document = {"method": "pchip", "rate": rate, "curves": names, "left_out": every[MAX_CURVES:],
+    document: Document = {"method": method, "rate": rate, "curves": names, "left_out": every[MAX_CURVES:],
                           "clips": clips, "metrics": {}}
     for quality in qualities:
         per_clip, percents, overlaps = {}, [], []
@@ -44,7 +45,7 @@ def matrix(curves: Sequence[Document], rate: str = "bitrate_mbps", qualities: Se
                        if point.get(quality) is not None and point.get(rate) is not None] for whole in of]
             lacking = {n: f"{names[n]} has no {rate if all(point.get(rate) is None for point in whole) else quality}"
                        for n, whole in enumerate(of) if whole and not points[n]}
-            per_clip[clip], percent, overlap = _table(points, lacking)
+            per_clip[clip], percent, overlap = _table(points, lacking, method)
             percents.append(percent)
             overlaps.append(overlap)
         document["metrics"][quality] = {"per_clip": per_clip, **{
@@ -53,9 +54,10 @@ def matrix(curves: Sequence[Document], rate: str = "bitrate_mbps", qualities: Se
     return document
 
 
-def _table(points: Sequence[Points], lacking: Mapping[int, str]) -> tuple[list[list[Document]], np.ndarray, np.ndarray]:
+def _table(points: Sequence[Points], lacking: Mapping[int, str], method: str
+           ) -> tuple[list[list[Document]], np.ndarray, np.ndarray]:
     """One clip's cells, and their percents (NaN for none) and overlaps as arrays."""
-    found = bd_rates(points)
+    found = bd_rates(points, method)
     rows: list[list[Document]] = []
     for a, columns in enumerate(zip(found.percent.tolist(), found.overlap.tolist(), found.low.tolist(),
                                     found.high.tolist(), strict=True)):

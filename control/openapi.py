@@ -4,9 +4,10 @@ from typing import Any
 
 import jobs
 from control import messages
-from control.curves import QUALITIES, RATES
 from control.layouts import MAX_ANCHORS
+from control.matrix import MAX_CURVES, QUALITIES, RATES
 from jobs import State
+from media.bdrate import METHODS
 from picture import MATRICES, RANGES
 from service import Routes, openapi
 
@@ -56,6 +57,7 @@ SCHEMAS: dict[str, Schema] = {
                       interval={"type": ["array", "null"], "items": NUMBER},
                       interval_95={"type": ["array", "null"], "items": NUMBER}),
     "BDRates": _object(("method", "rate", "curves", "clips", "metrics"), method=TEXT, rate=TEXT, curves=_list(TEXT),
+                       left_out=_list(TEXT),
                        clips=_list(TEXT), metrics=_object(QUALITIES, **{name: _object(
                            ("per_clip", "mean", "median"), mean=_list(_list(_named("BDRate"))),
                            median=_list(_list(_named("BDRate"))),
@@ -66,7 +68,8 @@ SCHEMAS: dict[str, Schema] = {
                        worker=MAYBE_TEXT, metrics={"type": ["object", "null"]}, progress=ANY, url=TEXT),
     "Clip": _object(("name", "source"), name=TEXT, sha256=MAYBE_TEXT,
                     source={"enum": ["library", "uploaded", "fetched"]},
-                    bytes=MAYBE_NUMBER, width=COUNT, height=COUNT, fps=TEXT, frames=MAYBE_NUMBER, data=MAYBE_TEXT),
+                    bytes=MAYBE_NUMBER, width=COUNT, height=COUNT, fps=TEXT, frames=MAYBE_NUMBER, data=MAYBE_TEXT,
+                    converted=TEXT, wrapped_from=TEXT, wrapped_sha256=SHA256),
     "Heartbeat": _object(("name", "url", "slots"), name=WORKER_NAME,
                          url={"type": "string", "pattern": "^https?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?/?$"},
                          slots={**COUNT, "maximum": messages.MAX_SLOTS}, device=TEXT, threads=COUNT,
@@ -136,12 +139,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             ("name", "description", "results"), name=TEXT, description=TEXT, results={
                 "type": "object", "additionalProperties": _list(NUMBER)})}, (404,)),
     ("POST", "/experiment/{id}/bd_rate"): Operation(
-        "Its BD-rates against other programs' result files: CompressAI's and DCVC's layouts", {200: _object(
-            ("curves", "bd_rate", "unmatched"), curves=_list(_named("Curve")), bd_rate=_named("BDRates"),
-            unmatched=_list(TEXT))}, (404, 422), {
-                "type": "object", "additionalProperties": False, "required": ["anchors"], "properties": {"anchors": {
-                    "type": "array", "minItems": 1, "maxItems": MAX_ANCHORS, "items": _object(
-                        ("name", "document"), name=TEXT, document=ANY) | {"additionalProperties": False}}}}),
+        "Its BD-rates as asked for, also against other programs' result files: CompressAI's and DCVC's layouts",
+        {200: _object(("curves", "bd_rate", "unmatched"), curves=_list(_named("Curve")), bd_rate=_named("BDRates"),
+                      unmatched=_list(TEXT))}, (404, 422), _object(
+            method={"enum": [*METHODS]}, curves={**_list(TEXT), "minItems": 1, "maxItems": MAX_CURVES},
+            anchors={**_list(_object(("name", "document"), name=TEXT, document=ANY) | {"additionalProperties": False}),
+                     "maxItems": MAX_ANCHORS}) | {"additionalProperties": False}),
     ("GET", "/experiments"): Operation("Experiments, newest first", {200: _object(
         ("experiments", "next_cursor"), experiments=_list(_named("Summary")), next_cursor=MAYBE_TEXT)}),
     ("GET", "/clips"): Operation("Clips of the library and uploaded ones",

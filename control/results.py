@@ -1,19 +1,26 @@
 """A sweep's curves in other forms: plots, CompressAI's layout, and BD-rates against other programs' result files."""
 
-from typing import Any
-
 import jobs
 import service
 from control.curves import curves_of
 from control.layouts import MAX_ANCHORS, LayoutError, beside, compressai, read_anchor
-from control.matrix import QUALITIES, RATES, Document, matrix
+from control.matrix import MAX_CURVES, QUALITIES, RATES, Document, matrix
 from control.plots import FORMS, NoPlots, Plots, PlotsBusy
 from control.records import GridRun
+from media.bdrate import METHODS
 from service import Problem, Request, Response
 from store import Store
 
 BODY = service.json_body(16 << 20)      # DCVC's anchors are of 0.7 MB
 RGB = ("psnr_rgb", "ms_ssim_rgb_db")    # of files only: no run here is measured in RGB
+
+
+class Wrong(LayoutError):
+    """A field of the request that is not as expected."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: {expected}")
+        self.field = field
 
 
 class Results:
@@ -64,20 +71,30 @@ class Results:
 
     def post_bd_rate(self, request: Request) -> Response:
         given = request.document()
-        files = given.get("anchors")
-        if set(given) - {"anchors"} or not isinstance(files, list) or not 0 < len(files) <= MAX_ANCHORS:
-            raise LayoutError(f'expected {{"anchors": [{{"name", "document"}}, …]}} with 1 to {MAX_ANCHORS} files')
+        files, method, wanted = given.get("anchors", []), given.get("method", METHODS[0]), given.get("curves")
+        if unknown := set(given) - {"anchors", "method", "curves"}:
+            raise Wrong(min(unknown), "no such field; known are anchors, curves, method")
+        if not isinstance(files, list) or len(files) > MAX_ANCHORS:
+            raise Wrong("anchors", f'expected at most {MAX_ANCHORS} files as [{{"name", "document"}}, …]')
+        if method not in METHODS:
+            raise Wrong("method", f"expected one of {', '.join(METHODS)}, got {str(method)[:40]!r}")
+        curves = self._curves(request)[0]
+        names = {curve["curve"] for curve in curves}
+        if wanted is not None and (not isinstance(wanted, list) or not 0 < len(wanted) <= MAX_CURVES or any(
+                not isinstance(name, str) or name not in names for name in wanted)):
+            raise Wrong("curves", f"expected 1 to {MAX_CURVES} of {', '.join(sorted(names)[:40])}")
+        curves = [curve for curve in curves if wanted is None or curve["curve"] in wanted]
         anchors: list[Document] = []
         for file in files:
             if not isinstance(file, dict) or set(file) != {"name", "document"} or not isinstance(file["name"], str):
-                raise LayoutError('expected {"name", "document"} for each file: its name, and what it holds')
+                raise Wrong("anchors", 'expected {"name", "document"} for each file: its name, and what it holds')
             anchors += read_anchor(file["name"][-100:], file["document"])
-        rows, unmatched = beside(self._curves(request)[0], anchors)
-        rate = "bpp" if all(point.get("bpp") is not None for row in rows for point in row["points"]) else RATES[0]
+        rows, unmatched = beside(curves, anchors) if anchors else (curves, [])
+        rate = "bpp" if anchors and all(point.get("bpp") is not None for row in rows for point in row["points"]) \
+            else RATES[0]
         seen = [name for name in RGB if any(point.get(name) is not None for row in rows for point in row["points"])]
-        found: dict[str, Any] = {"curves": rows, "bd_rate": matrix(rows, rate, (*QUALITIES, *seen)),
-                                 "unmatched": unmatched}
-        return Response(200, found)
+        return Response(200, {"curves": rows, "bd_rate": matrix(rows, rate, (*QUALITIES, *seen), method),
+                              "unmatched": unmatched})
 
     def _curves(self, request: Request) -> tuple[list[Document], list[GridRun]]:
         """The curves of an experiment, or of one run of it, and the runs. Raises UnknownExperiment."""

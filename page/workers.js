@@ -1,7 +1,7 @@
 // Workers and what runs where; every unfinished run with its owner and what happens to it next; what was refused.
 
 import * as api from "./api.js";
-import { badge, doing, h, number, progress, replace, time, values } from "./dom.js";
+import { badge, button, doing, h, number, progress, replace, time, values } from "./dom.js";
 import { Table } from "./table.js";
 
 export async function show(place, parameters, view) {
@@ -13,8 +13,10 @@ export async function show(place, parameters, view) {
   const refused = new Table({ caption: "Results turned away", columns: REFUSED, file: "refused.csv",
     empty: "No late result was turned away." });
   const total = h("p", { class: "lead" });
+  const saved = (table) => h("p", { class: "tools" }, h("span", { class: "grow" }), button("CSV", () => table.saveCsv(),
+    { title: "These rows as a CSV file" }));
   replace(place, h("h1", {}, "Workers"), cards, h("h2", {}, "What waits, and what happens next"), total,
-    waiting.element, h("h2", {}, "Turned away"), refused.element);
+    waiting.element, saved(waiting), h("h2", {}, "Turned away"), refused.element, saved(refused));
 
   async function read() {
     const [found, kept] = await Promise.all([api.get("workers", { signal: view.signal }),

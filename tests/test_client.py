@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -126,8 +127,12 @@ def test_a_sweeps_plot_and_curves_are_written(run: Run, worker: FakeWorker, tmp_
     name = sweep(run, worker)
     assert run("plot", name, "psnr_y.svg", "--rate", "bpp")[1].startswith("<?xml")
     code, out, _ = run("export", name, str(tmp_path / "curves"))
-    assert (code, out.strip()) == (0, str(tmp_path / "curves" / f"{worker.codec}.json"))
-    assert json.loads(Path(out.strip()).read_text())["results"]["psnr-y"] == [30, 31, 32, 33]
+    table, curve = out.splitlines()
+    assert (code, curve) == (0, str(tmp_path / "curves" / f"{worker.codec}.json"))
+    assert json.loads(Path(curve).read_text())["results"]["psnr-y"] == [30, 31, 32, 33]
+    with open(table, newline="") as rows:
+        assert [(row["run"], row["quality"], row["psnr_y"]) for row in csv.DictReader(rows)] == [
+            (f"{name}.{n}", str(n), f"{30 + n}.0") for n in range(4)]
 
 
 def test_bd_rates_against_a_file_have_a_figure_or_a_reason(run: Run, worker: FakeWorker, tmp_path: Path) -> None:
@@ -138,6 +143,7 @@ def test_bd_rates_against_a_file_have_a_figure_or_a_reason(run: Run, worker: Fak
     assert lines[0].split(maxsplit=1) == [
         "psnr_y", f"mean of all clips    {worker.codec} against theirs:  -50.00 %  (100 % overlap)"]
     assert lines[1].endswith(": N/A: theirs has no psnr")
+    assert run("bd", name, "--method", "akima") == (0, "\n", "")     # one curve has nothing to be compared with
     code, _, error = run("bd", name, "--anchor", "/no/such/file.json")
     assert (code, error.startswith("client.py: /no/such/file.json: ")) == (2, True)
 

@@ -146,10 +146,21 @@ def test_an_anchor_file_joins_the_matrix(running: Orchestrator, sweep: str) -> N
     assert [row["curve"] for row in found["curves"] if row.get("anchor")] == ["theirs"]
 
 
+def test_other_methods_and_a_choice_of_curves_are_compared_on_request(running: Orchestrator, sweep: str) -> None:
+    found = running.post(f"/experiment/{sweep}/bd_rate", {"method": "cubic", "curves": ["nvc effort 1"]}).json()
+    assert (found["bd_rate"]["method"], found["bd_rate"]["rate"]) == ("cubic", "bitrate_mbps")
+    assert (found["bd_rate"]["curves"], found["bd_rate"]["clips"]) == (["nvc effort 1"], ["generated", "bikes"])
+    assert running.post(f"/experiment/{sweep}/bd_rate").json()["bd_rate"] == running.status(sweep)["bd_rate"]
+
+
 @pytest.mark.parametrize(("body", "words"), [
-    ({}, 'expected {"anchors"'),
-    ({"anchors": [{"name": "x"}]}, 'expected {"name", "document"} for each file'),
-    ({"anchors": [{"name": "x", "document": {}}], "method": "cubic"}, 'expected {"anchors"'),
+    ({"anchors": {}}, "anchors: expected at most 20 files"),
+    ({"anchors": [{"name": "x"}]}, 'anchors: expected {"name", "document"} for each file'),
+    ({"files": []}, "files: no such field; known are anchors, curves, method"),
+    ({"method": "spline"}, "method: expected one of pchip, akima, cubic, got 'spline'"),
+    ({"curves": ["av2"]}, "curves: expected 1 to 24 of nvc effort 0, nvc effort 1"),
+    ({"curves": [{}]}, "curves: expected 1 to 24 of"),
+    ({"curves": []}, "curves: expected 1 to 24 of"),
     ({"anchors": [{"name": "x.json", "document": {"results": {"bpp": ["a"]}}}]}, "x.json: bpp[0]: expected a number"),
 ])
 def test_what_is_no_anchor_is_refused(running: Orchestrator, sweep: str, body: Any, words: str) -> None:
