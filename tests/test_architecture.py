@@ -30,7 +30,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "nvc": ("nvc/*", "picture coding"),
     "codec": ("codec", "picture video metrics coding nvc"),
     "peers": ("peers", "picture video coding"),
-    "jobs": ("jobs", ""),
+    "jobs": ("jobs fields", ""),
     "store": ("store control.database control.schema control.records control.rows control.lookup control.registry",
               "jobs"),
     "service": ("service web/*", "version"),
