@@ -20,7 +20,6 @@ and is computed anew from the three planes.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -171,7 +170,7 @@ def _curve(clip: str, name: str, points: list[Document]) -> Document:
 
 
 def _number(place: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e18 < value < 1e18:   # nor is NaN
         raise LayoutError(f"{place}: expected a number, got {str(value)[:40]!r}")
     return float(value)
 

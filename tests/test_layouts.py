@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from control import curves, layouts
 from control.layouts import LayoutError
@@ -135,6 +137,24 @@ def test_a_dcvc_file_without_planes_is_in_rgb() -> None:
 def test_a_file_that_is_none_is_refused_by_its_place(document: Any, words: str) -> None:
     with pytest.raises(LayoutError, match=words):
         layouts.read_anchor("f.json", document)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+        ["results", "bpp", "bitrate", "psnr-y", "ms-ssim-rgb", "name", "a", "ave_all_frame_bpp",
+         "ave_all_frame_psnr_y"]), inner, max_size=4), max_leaves=12)
+
+
+@settings(deadline=None)
+@given(JSON)
+def test_any_document_gives_curves_or_says_what_is_wrong(document: Any) -> None:
+    try:
+        anchors = layouts.read_anchor("f.json", document)
+    except LayoutError:
+        return
+    rows, _ = layouts.beside([curve("nvc", "bikes")], anchors)
+    json.dumps(curves.matrix(rows, "bpp"), allow_nan=False)
 
 
 # --- side by side
