@@ -155,9 +155,11 @@ export class Sweep {
 
   curves() {
     const { curves, bd_rate: matrix } = this.shown();
-    const mine = curves.filter((curve) => curve.clip === this.clip);
     const unit = Object.fromEntries(RATES)[this.rate];
-    const names = [...matrix.curves, ...(matrix.left_out ?? [])];
+    const own = this.found.bd_rate; // whose colours and marks stay, whatever joins them
+    const names = [...new Set([...own.curves, ...(own.left_out ?? []), ...matrix.curves])];
+    const mine = curves.filter((curve) => curve.clip === this.clip)
+      .sort((one, other) => names.indexOf(one.curve) - names.indexOf(other.curve));
     return {
       title: `${this.clip}: ${WORDS[this.metric]} over ${unit}`, file: `${this.id}-${this.clip}`,
       height: 420, x: { label: unit, log: true }, y: { label: WORDS[this.metric] },
