@@ -55,7 +55,7 @@ install -d -m 0755 "$root$prefix"
 fresh=$(mktemp -d "$root$prefix/.new.XXXXXX")
 trap 'rm -rf "$fresh"' EXIT
 for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "$source_dir"/nvc "$source_dir"/web "$source_dir"/control \
-    "$source_dir"/work "$source_dir"/media "$source_dir"/page "$source_dir"/systemd "$source_dir"/deploy "$source_dir"/README.md; do
+    "$source_dir"/work "$source_dir"/media "$source_dir"/page "$source_dir"/trial "$source_dir"/systemd "$source_dir"/deploy "$source_dir"/README.md; do
     [[ -e $entry ]] && cp -R "$entry" "$fresh/"
 done
 find "$fresh" -name __pycache__ -prune -exec rm -rf {} +

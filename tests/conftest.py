@@ -1,4 +1,5 @@
-"""How hypothesis runs here: the same cases every time, and never against the clock; `make fuzz` tries new ones."""
+"""Fixtures for every test. How hypothesis runs here: the same cases every time, never against the clock; `make fuzz`
+tries new ones."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.browser.chromium import MISSING
+
+pytest_plugins = ["tests.clock", "tests.orchestrator_rig"]
 
 settings.register_profile("test", deadline=None, derandomize=True)
 settings.register_profile(

@@ -1,8 +1,9 @@
-"""An orchestrator as a process, and a worker whose every step a test dictates."""
+"""An orchestrator as a process, and a worker whose every step a test dictates; fixtures that give them to any test."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import queue
@@ -12,11 +13,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 ROOT = Path(__file__).parent.parent
@@ -269,3 +271,50 @@ class FakeWorker:
         self._stop.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+# --- fixtures
+
+MakeWorker = Callable[..., FakeWorker]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+    """One orchestrator for all tests of a file; it ends well."""
+    process = Orchestrator(tmp_path_factory.mktemp("running"), "--lease-s", "5", "--heartbeat-s", "0.2")
+    yield process
+    assert process.stop() == 0
+
+
+@pytest.fixture
+def make_worker(running: Orchestrator) -> Iterator[MakeWorker]:
+    """Workers with a codec of their own, so that tests do not take each other's runs."""
+    made: list[FakeWorker] = []
+
+    def make(**options: Any) -> FakeWorker:
+        number = next(_numbers)
+        made.append(FakeWorker(running, f"w{number}", **{"codec": f"codec{number}", **options}))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.register(draining=True)
+        worker.stop()
+
+
+@pytest.fixture
+def worker(make_worker: MakeWorker) -> FakeWorker:
+    return make_worker()
+
+
+@pytest.fixture
+def closed(make_worker: MakeWorker) -> FakeWorker:
+    """A worker without a slot: what is submitted for its codec stays queued."""
+    return make_worker(slots=0)
+
+
+def problem(answer: requests.Response) -> tuple[int, str, str | None]:
+    """Status, the last part of the type, and the field of a refusal."""
+    assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+    return answer.status_code, answer.json()["type"].rsplit("/", 1)[1], answer.json().get("field")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,6 @@ import client
 from tests.orchestrator_rig import RESULT, FakeWorker, Orchestrator
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    process = Orchestrator(tmp_path_factory.mktemp("client"), "--lease-s", "5", "--heartbeat-s", "0.2")
-    yield process
-    assert process.stop() == 0
-
-
-@pytest.fixture
-def worker(running: Orchestrator, request: pytest.FixtureRequest) -> Iterator[FakeWorker]:
-    made = FakeWorker(running, request.node.name, codec=request.node.name[-60:].lstrip("_"))
-    yield made
-    made.register(draining=True)
-    made.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from tests.orchestrator_rig import Orchestrator
 
 FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
 SCRIPTS = [path for path in FILES if path.suffix == ".js"]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    process = Orchestrator(tmp_path_factory.mktemp("page"))
-    yield process
-    assert process.stop() == 0
 
 
 def test_the_root_is_the_page_under_a_strict_policy(running: Orchestrator) -> None:

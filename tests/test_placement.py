@@ -10,21 +10,9 @@ import pytest
 from control.placement import Placement
 from control.records import Run
 from jobs import State
+from tests.clock import Clock
 
 LEASE_S = 10.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

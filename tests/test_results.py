@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,13 +18,6 @@ from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator
 from tests.test_layouts import compressai_file, curve
 
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    process = Orchestrator(tmp_path_factory.mktemp("results"), "--lease-s", "5", "--heartbeat-s", "0.2")
-    yield process
-    assert process.stop() == 0
 
 
 @pytest.fixture(scope="module")

@@ -22,26 +22,12 @@ from store import (
     StoreError,
     UnknownExperiment,
 )
+from tests.clock import Clock
 
 REQUEST = jobs.read_request({})
 RESULT = {"metrics": {"psnr_db": 38.1}, "frames": [{"index": 0, "bytes": 10}]}
 ARTIFACTS = {"stream.nvc": {"sha256": "aa", "bytes": 10}}
 LOST = {"type": "lost", "detail": "the lease ran out"}
-
-
-class Clock:
-    """Unix seconds that stand still until told otherwise."""
-
-    def __init__(self) -> None:
-        self.now = 1_760_728_570.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -3,42 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator
-
-MakeWorker = Callable[..., FakeWorker]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    process = Orchestrator(tmp_path_factory.mktemp("sweeps"), "--lease-s", "5", "--heartbeat-s", "0.2")
-    yield process
-    assert process.stop() == 0
-
-
-@pytest.fixture
-def make_worker(running: Orchestrator, request: pytest.FixtureRequest) -> Iterator[MakeWorker]:
-    """Workers with a codec of the test's own, so that tests do not take each other's runs."""
-    made: list[FakeWorker] = []
-
-    def make(**options: Any) -> FakeWorker:
-        codec = request.node.name.replace("[", "-").replace("]", "")[-60:].lstrip("_")
-        made.append(FakeWorker(running, f"{codec}-{len(made)}", **{"codec": codec, **options}))
-        return made[-1]
-
-    yield make
-    for worker in made:
-        worker.register(draining=True)
-        worker.stop()
-
-
-@pytest.fixture
-def worker(make_worker: MakeWorker) -> FakeWorker:
-    return make_worker()
+from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, MakeWorker, Orchestrator
 
 
 def result(offer: dict[str, Any], **hashes: str) -> dict[str, Any]:
@@ -59,7 +28,8 @@ def finish(running: Orchestrator, worker: FakeWorker, name: str, runs: int, **ha
 
 
 def test_lists_make_runs_that_all_workers_share(running: Orchestrator, make_worker: MakeWorker) -> None:
-    workers = [make_worker(), make_worker()]
+    first = make_worker()
+    workers = [first, make_worker(codec=first.codec)]
     name = running.submit(codec=[workers[0].codec], quality=[1, 2, 3, 4])
     offers = [worker.next_offer() for worker in workers]
     assert {offer["run"] for offer in offers} == {f"{name}.0", f"{name}.1"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,13 +12,6 @@ import requests
 from PIL import Image
 
 from tests.orchestrator_rig import PATIENCE_S, FakeWorker, Orchestrator
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    process = Orchestrator(tmp_path_factory.mktemp("uploads"), "--lease-s", "5", "--heartbeat-s", "0.2")
-    yield process
-    assert process.stop() == 0
 
 
 def put(running: Orchestrator, path: str, data: bytes) -> tuple[int, dict[str, Any]]:
