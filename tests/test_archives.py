@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from media import archives
+from media import archives, stills
 from picture import DamagedVideo, EmptyVideo, NotAVideo, TooLarge, VideoError
 from video import open_clip, read_info
 
@@ -129,6 +129,13 @@ def test_a_bomb_that_lies_about_its_size_is_read_no_further(tmp_path: Path, monk
     path.write_bytes(data)
     with pytest.raises((DamagedVideo, TooLarge), match=r"1\.png"):
         open_clip(path)
+
+
+def test_a_picture_file_larger_than_any_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stills, "MAX_FILE_BYTES", 50)
+    (tmp_path / "1.png").write_bytes(png(1))
+    with pytest.raises(TooLarge, match=r"1\.png: picture 0 is a file of more than 50 bytes"):
+        open_clip(tmp_path / "1.png")
 
 
 def test_a_bomb_of_count_is_refused_before_its_list_is_read(tmp_path: Path) -> None:
