@@ -54,14 +54,30 @@ export async function show(place, [run, other = "source"], view) {
       button("Whole picture", () => { [zoom, left, top] = [1, 0, 0]; arrange(); link(); })),
     stage, scale, about);
 
-  const path = (id, of) => `experiment/${encodeURIComponent(id)}/pictures/${frame}?of=${of}${
+  const path = (id, of, at = frame) => `experiment/${encodeURIComponent(id)}/pictures/${at}?of=${of}${
     of === "error" && other !== "source" ? `&against=${encodeURIComponent(other)}` : ""}`;
+
+  const pairAt = (at) => [other === "source" ? path(run, "source", at) : path(other, "reconstruction", at),
+    path(run, "reconstruction", at)];
+
+  // The next picture, while this one is looked at; if the service is busy with others, then not.
+  async function ahead() {
+    const [at, kind] = [frame + 1, way];
+    if (at > last) return;
+    for (const each of kind === "error" ? [path(run, "error", at)] : pairAt(at)) {
+      if (urls.has(each) || view.signal.aborted || frame !== at - 1) continue;
+      const made = await api.image(each, view.signal).catch(() => null);
+      if (!made) return;
+      if (urls.has(each)) URL.revokeObjectURL(made);
+      else urls.set(each, made);
+    }
+  }
 
   // The two pictures at once, which is as many as the service decodes at a time; their error when it is looked at.
   async function load() {
     const wanted = frame;
     const error_path = path(run, "error");
-    const pair = [other === "source" ? path(run, "source") : path(other, "reconstruction"), path(run, "reconstruction")];
+    const pair = pairAt(frame);
     const paths = way === "error" ? [error_path] : pair;
     view.source([...pair, error_path].map((each) => `${api.curl(each)} -o picture.png`));
     let made;
@@ -88,6 +104,7 @@ export async function show(place, [run, other = "source"], view) {
       "the same place again.");
     view.calm();
     arrange();
+    ahead();
   }
 
   function arrange() {
