@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import ssl
 import threading
-import tracemalloc
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from service_rig import Rig, Wire, get, post, running, wait_until
 
 import service
+from web.connection import Connection
 
 BIG = 1 << 25  # more than the buffers of a loopback connection take
 CERTIFICATES = Path(__file__).with_name("tls")
@@ -59,7 +60,7 @@ def add_more(routes: service.Routes, rig: Rig) -> None:
     routes.add("GET", "/status", status, waits="prefer")
     routes.add("GET", "/big", lambda request: service.Response(200, {"x": "y" * BIG}))
     routes.add("GET", "/leave", leave)
-    routes.add("PUT", "/upload", save, body=service.upload(1 << 30))
+    routes.add("PUT", "/upload", save, body=service.upload(4 << 30))
 
 
 def gauge(rig: Rig, sample: str) -> float:
@@ -71,28 +72,68 @@ def gauge(rig: Rig, sample: str) -> float:
 # --- slow and silent clients ----------------------------------------------------------------------------------------
 
 
-def test_silent_clients_take_no_threads() -> None:
-    with running(http_threads=2) as rig, ExitStack() as stack:
+def test_a_thousand_silent_clients_take_no_thread() -> None:
+    with running(http_threads=2, **tls()) as rig, ExitStack() as stack:
         threads = threading.active_count()
-        for _ in range(200):
-            stack.enter_context(rig.wire())
-        wait_until(lambda: gauge(rig, "nvc_http_connections") == 200)
-        assert rig.ask(get("/echo")).status == 200
+        for number in range(1000):  # half of them have begun a TLS handshake
+            sock = stack.enter_context(socket.create_connection(rig.server.address))
+            if number % 2:
+                sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+        wait_until(lambda: gauge(rig, "nvc_http_connections") == 1000)
+        with secure(rig) as wire:
+            wire.send(get("/echo"))
+            assert wire.answer() is not None
+        wait_until(lambda: gauge(rig, "nvc_http_busy") == gauge(rig, "nvc_http_queue") == 0)  # nobody works for them
         assert threading.active_count() == threads
 
 
-def test_clients_that_send_byte_by_byte_take_no_threads() -> None:
-    with running(http_threads=2) as rig, ExitStack() as stack:
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+def test_three_hundred_clients_that_send_byte_by_byte_take_no_thread(encrypted: bool) -> None:
+    with running(http_threads=2, http_queue=300, **(tls() if encrypted else {})) as rig, ExitStack() as stack:
         threads = threading.active_count()
-        wires = [stack.enter_context(rig.wire()) for _ in range(50)]
-        for byte in get("/echo")[:20]:
+        wires = [stack.enter_context(secure(rig) if encrypted else rig.wire()) for _ in range(300)]
+        for byte in get("/echo")[:3]:
             for wire in wires:
                 wire.send(bytes([byte]))
-        assert rig.ask(get("/echo")).status == 200
-        assert threading.active_count() == threads
+            with secure(rig) if encrypted else rig.wire() as other:  # served between any two of their bytes
+                other.send(get("/livez"))
+                assert other.answer() is not None
+            assert threading.active_count() == threads
         for wire in wires:
-            wire.send(get("/echo")[20:])
+            wire.send(get("/echo")[3:])
         assert {answer.status for wire in wires if (answer := wire.answer())} == {200}
+
+
+def test_the_doorman_looks_only_at_who_has_something_to_say() -> None:
+    with running(http_threads=1) as rig, ExitStack() as stack:
+        for _ in range(500):
+            stack.enter_context(socket.create_connection(rig.server.address))
+        wait_until(lambda: gauge(rig, "nvc_http_connections") == 500)
+        touched: list[object] = []
+        enqueue = rig.server.enqueue
+
+        def counted(connection: Connection) -> None:
+            touched.append(connection)
+            enqueue(connection)
+
+        rig.server.enqueue = counted  # type: ignore[method-assign]
+        for _ in range(20):
+            assert rig.ask(get("/echo")).status == 200
+        assert len(touched) <= 60  # each asked for at most: its request, and its end
+
+
+def test_no_load_takes_more_threads_than_the_settings_say() -> None:
+    with running(add_more, http_threads=3, http_queue=4, http_waits=5, http_transfers=2) as rig, ExitStack() as stack:
+        before = threading.active_count()
+        wires = [stack.enter_context(rig.wire()) for _ in range(60)]
+        for number, wire in enumerate(wires):
+            wire.send((get("/events"), get("/status", "Prefer: wait=30"), get("/big"),
+                       post("/upload", b"12", method="PUT")[:-1], b"GET /echo")[number % 5])
+        wait_until(lambda: gauge(rig, 'nvc_http_apart{kind="waits"}') == 5)
+        wait_until(lambda: gauge(rig, 'nvc_http_apart{kind="transfers"}') == 2)
+        assert threading.active_count() <= before + 5 + 2
+        assert rig.ask(get("/livez")).status == 200
+        rig.gate.set()
 
 
 @pytest.mark.parametrize("raw", [get("/echo")[:-2], post("/echo", b"12345")[:-1],
@@ -300,21 +341,26 @@ def test_an_event_stream_that_nobody_reads_is_dropped() -> None:
 # --- large uploads --------------------------------------------------------------------------------------------------
 
 
-def test_a_large_upload_takes_constant_memory() -> None:
-    block = bytes(1 << 20)
-    with running(add_more) as rig, rig.wire() as wire:
-        tracemalloc.start()
-        try:
-            wire.send(b"PUT /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (64 << 20))
-            for _ in range(64):
-                wire.send(block)
-            answer = wire.answer()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_an_upload_of_two_gigabytes_does_not_grow_the_process(tmp_path: Path) -> None:
+    size, step = 2 << 30, 64 << 20
+    with (tmp_path / "sparse").open("wb") as made:
+        made.truncate(size)  # takes no room on the disk
+    with running(add_more) as rig, rig.wire() as wire, (tmp_path / "sparse").open("rb") as file:
+        wire.sock.settimeout(120)
+        before = resident_bytes()
+        wire.send(b"PUT /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
+        grown = 0
+        for at in range(0, size, step):
+            wire.sock.sendfile(file, at, step)
+            grown = max(grown, resident_bytes() - before)
+        answer = wire.answer()
         assert answer is not None
-        assert answer.document["bytes"] == 64 << 20
-        assert peak < 2 << 20
+        assert answer.document["bytes"] == size
+        assert grown < 16 << 20
 
 
 def test_an_upload_cut_short_is_not_answered() -> None:
@@ -444,20 +490,6 @@ def test_tls_ends_with_close_notify() -> None:  # RFC 8446 6.1
     with running(**tls()) as rig, secure(rig) as wire:
         wire.send(get("/livez", "Connection: close"))
         assert [answer.status for answer in wire.answers()] == [200]  # without it, reading the end would raise
-
-
-def test_tls_clients_that_say_nothing_take_no_threads() -> None:
-    with running(http_threads=2, **tls()) as rig, ExitStack() as stack:
-        threads = threading.active_count()
-        for i in range(50):
-            wire = stack.enter_context(rig.wire())
-            if i % 2:
-                wire.send(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
-        wait_until(lambda: gauge(rig, "nvc_http_connections") == 50)
-        with secure(rig) as wire:
-            wire.send(get("/echo"))
-            assert wire.answer() is not None
-        assert threading.active_count() == threads
 
 
 def test_a_handshake_that_does_not_end_is_ended() -> None:
