@@ -5,9 +5,10 @@
 
 Which file does what, in the way of an experiment:
 
-    worker.py              accepts it over HTTP and finds it a slot
+    worker.py              has the addresses, and puts the parts together
+    work/roster.py         accepts it and finds it a slot
     work/attempts.py       its folder, its clip, its end
-    work/slots.py          supervises the codec process that computes it
+    work/slots.py          has it computed by its codec process, which supervision.py holds
     work/codec_process.py  is that process; measure.py is what it does
     work/outbox.py         keeps the end until the orchestrator has it
     work/link.py           tells the orchestrator
@@ -17,7 +18,6 @@ Settings are the table below; each row is a flag (`--heartbeat-s`) and an enviro
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -38,14 +38,14 @@ from service import Problem, Request, Response, row
 from version import VERSION
 from work import openapi
 from work.assignment import RUN_NAME, Dispatch, read_dispatch
-from work.attempts import Attempt, Keeper, Kept, Place, cut_short
+from work.attempts import Attempt, Keeper, Kept, Place, cut_short, lock_state
 from work.clip_cache import ClipCache
 from work.link import Link
 from work.outbox import Outbox
-from work.slots import Outcome, ProcessSpec, Slot
-
-REMEMBERED = 1000  # ended attempts that GET /experiment/{run} still knows, when others keep their results
-RETRY_AFTER = {"Retry-After": "1"}  # a slot frees at a moment nobody knows; the next heartbeat will tell
+from work.outcome import Outcome
+from work.roster import RETRY_AFTER, Roster
+from work.slots import Slot
+from work.supervision import ProcessSpec
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,14 @@ class Worker:
         self.certificate = service.client_certificate(config)
         self.boot_id = uuid.uuid4().hex
         self.began = time.monotonic()
-        self.draining = False
         self.threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.slots)
-        self._lock = threading.RLock()
-        self._attempts: dict[str, Attempt] = {}  # the newest of each run
-        self._idle = threading.Condition(self._lock)
         self._state_lock = lock_state(config.state)
 
         warm, codecs = (tuple(part for part in given.split(",") if part) for given in (config.warm, config.codec))
         spec = ProcessSpec(warm, codecs, self.threads, config.codec_memory_mb, config.warm_s)
         self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
-        self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration, self._fence, log.info,
+        self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration,
+                         lambda run, attempt: self.roster.fence(run, attempt), log.info,
                          config.answer_s)
         self.outbox = Outbox(config.state / "outbox", self.link.deliver, log.info)
         self.link.when_heard(self.outbox.hurry)
@@ -106,10 +103,8 @@ class Worker:
         for message, folder in cut_short(self.place.runs):
             log.warning("attempt-cut-short", run=message["run"], attempt=message["attempt"])
             (self.outbox if message["callback"] else self.kept).put(message, folder)
-        for entry in self.outbox.waiting():  # so that whoever asks for them, or sends them again, finds them ended
-            dispatch = Dispatch(*entry.key, {}, {}, entry.message["callback"])
-            self._attempts[dispatch.run] = Attempt(dispatch, self.place, entry.message["state"],
-                                                   error=entry.message["error"], ended_at=time.time())
+        self.roster = Roster(self.slots, self.place, self.kept, self._about, log)
+        self.roster.remember(self.outbox.waiting())
 
         self.metrics = service.Metrics()
         self._make_metrics()
@@ -132,15 +127,15 @@ class Worker:
 
     def stop(self, hurry: threading.Event, extend: Any = lambda seconds: None) -> None:
         """Take no more work, let runs finish for ``drain_s`` or until ``hurry``, hand back the others, deliver, end."""
-        self.draining = True
+        self.roster.draining = True
         self.server.drain()
         self.link.beat()
-        self.log.info("draining", running=len(self.unfinished()))
+        self.log.info("draining", running=len(self.roster.unfinished()))
         until = time.monotonic() + self.config.drain_s
-        while self.unfinished() and not hurry.is_set() and time.monotonic() < until:
+        while self.roster.unfinished() and not hurry.is_set() and time.monotonic() < until:
             extend(10.0)  # systemd must not lose patience before drain_s
-            with self._idle:
-                self._idle.wait(0.2)  # wakes when a run ends; the time limit is for `hurry`, set by a signal
+            with self.roster.idle:
+                self.roster.idle.wait(0.2)  # wakes when a run ends; the time limit is for `hurry`, set by a signal
         for slot in self.slots:
             slot.close(timeout_s=10.0)
         self.outbox.flush(5.0 if self.link.registered.is_set() else 0.0)
@@ -153,9 +148,7 @@ class Worker:
 
     def alive(self) -> None:
         """For the watchdog: raises when a part of the worker has died or is stuck."""
-        if not self._lock.acquire(timeout=5.0):
-            raise RuntimeError("the worker's lock has been held for 5 s")
-        self._lock.release()
+        self.roster.alive()
         dead = [slot.index for slot in self.slots if not slot.alive]
         if dead or not self.link.alive():
             raise RuntimeError(f"dead threads: slots {dead}, link alive: {self.link.alive()}")
@@ -166,13 +159,9 @@ class Worker:
 
     # --- what others see ---
 
-    def unfinished(self) -> list[Attempt]:
-        with self._lock:
-            return [attempt for attempt in self._attempts.values() if attempt.ended_at is None]
-
     def why_not_ready(self) -> str:
         """"" when an experiment would start at once if a slot is free."""
-        if self.draining:
+        if self.roster.draining:
             return "the worker is draining"
         broken = [slot for slot in self.slots if slot.state == "failed"]
         if broken:
@@ -185,7 +174,7 @@ class Worker:
         """The document of POST /workers."""
         about = self._about()
         running = [{"run": attempt.dispatch.run, "attempt": attempt.dispatch.attempt, **attempt.progress}
-                   for attempt in self.unfinished() if attempt.dispatch.callback]
+                   for attempt in self.roster.unfinished() if attempt.dispatch.callback]
         seen = {(entry["run"], entry["attempt"]) for entry in running}
         running += [{"run": entry.key[0], "attempt": entry.key[1], "phase": "deliver", "fraction": 1.0,
                      "frame": 0, "frames": None, "fps": None}
@@ -201,7 +190,7 @@ class Worker:
             "codecs": about.get("known", []),
             "models": about.get("codecs", {}),
             "version": VERSION,
-            "draining": self.draining,
+            "draining": self.roster.draining,
             "boot_id": self.boot_id,
         }
 
@@ -238,9 +227,9 @@ class Worker:
     def get_health(self, request: Request) -> Response:
         why = self.why_not_ready()
         return Response(200, {
-            "status": "ok" if not why else "draining" if self.draining else "not ready", "reason": why,
+            "status": "ok" if not why else "draining" if self.roster.draining else "not ready", "reason": why,
             "version": VERSION, "uptime_s": round(time.monotonic() - self.began, 3), "slots": len(self.slots),
-            "running": len(self.unfinished()), "outbox": len(self.outbox),
+            "running": len(self.roster.unfinished()), "outbox": len(self.outbox),
         })
 
     def get_status(self, request: Request) -> Response:
@@ -252,7 +241,7 @@ class Worker:
                           "restarts": slot.restarts,
                           "run": self.describe(task) if isinstance(task, Attempt) else None})
         return Response(200, {
-            "name": self.name, "boot_id": self.boot_id, "version": VERSION, "draining": self.draining,
+            "name": self.name, "boot_id": self.boot_id, "version": VERSION, "draining": self.roster.draining,
             "orchestrator": self.link.home or None, "registered": self.link.registered.is_set(),
             "orchestrator_trouble": self.link.trouble, "slots": slots,
             "outbox": [{"run": entry.key[0], "attempt": entry.key[1], "state": entry.message["state"],
@@ -269,13 +258,12 @@ class Worker:
 
     def post_experiment(self, request: Request) -> Response:
         dispatch = read_dispatch(request.document(), request.trace.traceparent, self.config.device)
-        attempt = self.accept(dispatch)
+        attempt = self.roster.accept(dispatch)
         return Response(202, self.describe(attempt), {"Location": f"/experiment/{dispatch.run}"})
 
     def get_experiment(self, request: Request) -> Response:
         run = request.params["run"]
-        with self._lock:
-            attempt = self._attempts.get(run)
+        attempt = self.roster.newest(run)
         message = None if attempt and attempt.ended_at is None else self._kept_message(run)
         if attempt is None and message is None:
             raise Problem(404, "unknown-run", f"run {run} is not known here")
@@ -287,8 +275,7 @@ class Worker:
     def post_cancel(self, request: Request) -> Response:
         run = request.params["run"]
         wanted = request.document().get("attempt")
-        with self._lock:
-            attempt = self._attempts.get(run)
+        attempt = self.roster.newest(run)
         if attempt is None:
             raise Problem(404, "unknown-run", f"run {run} is not known here")
         if attempt.ended_at is not None:
@@ -296,7 +283,7 @@ class Worker:
         if wanted is not None and wanted != attempt.dispatch.attempt:
             raise Problem(409, "stale-attempt", f"attempt: {wanted} is not here, {attempt.dispatch.attempt} is",
                           field="attempt")
-        self._end(attempt, Outcome("cancelled"))
+        self.roster.end(attempt, Outcome("cancelled"))
         return Response(202, self.describe(attempt))
 
     def get_artifact(self, request: Request) -> Response:
@@ -307,71 +294,7 @@ class Worker:
             raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name} here")
         return service.file_response(folder / name, about["sha256"], name=name)
 
-    # --- accepting work ---
-
-    def accept(self, dispatch: Dispatch) -> Attempt:
-        """Start the attempt, or find that it was started already. Raises Problem: 503 full, 409 stale, 422."""
-        with self._lock:
-            known = self._attempts.get(dispatch.run)
-            if known and known.dispatch.attempt == dispatch.attempt:
-                return known
-            if known and known.dispatch.attempt > dispatch.attempt:
-                detail = f"attempt: {known.dispatch.attempt} of run {dispatch.run} is here, {dispatch.attempt} is stale"
-                raise Problem(409, "stale-attempt", detail, field="attempt")
-            if not dispatch.callback and self.kept.folder(dispatch.run):
-                raise Problem(409, "already-ended", f"run: {dispatch.run} has ended here", field="run")
-            if self.draining:
-                raise Problem(503, "draining", "this worker takes no more work", headers=RETRY_AFTER)
-            names = self._about().get("known")
-            if names and dispatch.experiment["codec"] not in names:
-                detail = f"codec: {dispatch.experiment['codec']} is not known here, known are {', '.join(names)}"
-                raise Problem(422, "unknown-codec", detail, field="codec")
-            if known and known.ended_at is None:
-                self._end(known, Outcome("cancelled"))  # the orchestrator has given it up
-            attempt = Attempt(dispatch, self.place)
-            taker = self._give(attempt)
-            self._attempts[dispatch.run] = attempt
-            self._forget_old()
-        self.log.info("run-accepted", run=dispatch.run, attempt=dispatch.attempt, slot=taker.index,
-                      trace_id=dispatch.trace_id)
-        return attempt
-
-    def _give(self, attempt: Attempt) -> Slot:
-        """Record the attempt and find it a slot, one that is ready rather than one that starts. Raises Problem 503."""
-        free = sorted((slot for slot in self.slots if slot.free), key=lambda slot: slot.state != "ready")
-        if free:
-            try:
-                attempt.record()
-            except OSError as error:
-                detail = f"the worker cannot store the run: {error}"
-                raise Problem(503, "disk-full", detail, headers=RETRY_AFTER) from error
-        for slot in free:
-            if slot.offer(attempt):
-                return slot
-        attempt.unrecord()
-        broken = next((slot.reason for slot in self.slots if slot.state == "failed"), "")
-        raise Problem(503, "no-free-slot", broken or "every slot of this worker is busy", headers=RETRY_AFTER)
-
-    def _forget_old(self) -> None:
-        ended = [run for run, attempt in self._attempts.items() if attempt.ended_at is not None]
-        for run in ended[: max(0, len(ended) - REMEMBERED)]:
-            del self._attempts[run]
-
-    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
-        attempt.stop(outcome)
-        for slot in self.slots:
-            if slot.end(attempt, outcome):
-                return
-
     # --- called by attempts, slots and the link ---
-
-    def _fence(self, run: str, number: int) -> None:
-        """The orchestrator has given this attempt up: stop computing for nobody."""
-        with self._lock:
-            attempt = self._attempts.get(run)
-        if attempt and attempt.dispatch.attempt == number and attempt.ended_at is None:
-            self.log.info("attempt-fenced", run=run, attempt=number)
-            self._end(attempt, Outcome("cancelled"))
 
     def _keeper(self, dispatch: Dispatch) -> Keeper:
         return self.outbox if dispatch.callback else self.kept
@@ -386,8 +309,8 @@ class Worker:
                       error=attempt.error, seconds=round(seconds, 3), trace_id=attempt.dispatch.trace_id)
         self._ended.inc(state=attempt.state)
         self._seconds.observe(seconds, codec=attempt.dispatch.experiment["codec"])
-        with self._idle:
-            self._idle.notify_all()
+        with self.roster.idle:
+            self.roster.idle.notify_all()
 
     def _slot_changed(self) -> None:
         self.link.beat()
@@ -417,7 +340,7 @@ class Worker:
         self._seconds = self.metrics.histogram("nvc_worker_run_seconds", "From accepting an attempt to its end.",
                                                ("codec",), (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600, 3600))
         for name, help_text, value in (
-            ("nvc_worker_running", "Attempts accepted and not ended.", lambda: len(self.unfinished())),
+            ("nvc_worker_running", "Attempts accepted and not ended.", lambda: len(self.roster.unfinished())),
             ("nvc_worker_outbox", "Ends not yet acknowledged.", lambda: len(self.outbox)),
             ("nvc_worker_stale_results", "Ends refused because a later attempt was granted.", lambda: self.link.stale),
             ("nvc_worker_ready", "1 when an experiment would start at once.", lambda: int(not self.why_not_ready())),
@@ -427,20 +350,6 @@ class Worker:
             ("nvc_worker_codec_restarts", "Codec processes replaced.", lambda: sum(s.restarts for s in self.slots)),
         ):
             self.metrics.gauge(name, help_text).track(value)
-
-
-def lock_state(state: Path) -> int:
-    """Hold the state folder for this process; raises OSError when another worker holds it."""
-    state.mkdir(parents=True, exist_ok=True)
-    for name in ("runs", "outbox", "kept", "clips"):
-        (state / name).mkdir(exist_ok=True)
-    number = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(number)
-        raise OSError(f"state: {state} is held by another worker") from error
-    return number
 
 
 def join_repeated(argv: Sequence[str]) -> list[str]:

@@ -114,8 +114,8 @@ def wait_until(worker: Worker, what: Callable[[], Any]) -> Any:
     try:
         while not (seen := what()):
             assert not deadline.is_set(), "it did not come about"
-            with worker._idle:
-                worker._idle.wait(0.05)
+            with worker.roster.idle:
+                worker.roster.idle.wait(0.05)
         return seen
     finally:
         timer.cancel()
@@ -353,7 +353,7 @@ def hired(orchestrator: Orchestrator, tmp_path: Path) -> Iterator[Worker]:
     worker = make_worker(tmp_path / "state", orchestrator)
     wait_ready(worker)
     yield worker
-    if not worker.draining:
+    if not worker.roster.draining:
         worker.stop(threading.Event())
 
 
@@ -495,7 +495,7 @@ def test_draining_takes_no_work_and_hands_back_what_does_not_finish(
 ) -> None:
     post(hired, dispatch(orchestrator, "exp_1", video, "deaf"))
     orchestrator.wait_for(lambda: any(p["phase"] == "deaf" for p in orchestrator.progress))
-    hired.draining = True
+    hired.roster.draining = True
     assert requests.get(hired.server.url + "/readyz", timeout=PATIENCE_S).status_code == 503
     answer = post(hired, dispatch(orchestrator, "exp_2", video))
     assert answer.status_code == 503

@@ -13,7 +13,9 @@ answer is also why an attempt is not started twice by a worker that died between
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import threading
@@ -201,6 +203,20 @@ def cut_short(runs: Path) -> list[tuple[dict[str, Any], Path]]:
             path.unlink(missing_ok=True)
         found.append((end_message(run, attempt, callback, traceparent, outcome), folder))
     return found
+
+
+def lock_state(state: Path) -> int:
+    """Hold the state folder for this process; raises OSError when another worker holds it."""
+    state.mkdir(parents=True, exist_ok=True)
+    for name in ("runs", "outbox", "kept", "clips"):
+        (state / name).mkdir(exist_ok=True)
+    number = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(number)
+        raise OSError(f"state: {state} is held by another worker") from error
+    return number
 
 
 def clip_file_name(clip: dict[str, Any]) -> str:
