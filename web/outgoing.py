@@ -12,7 +12,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 
-from web.exchange import Answer, Disconnected
+from web.exchange import Disconnected
+from web.rendering import Answer
 from web.wire import phrase
 
 _FILE_PIECE = 1 << 18

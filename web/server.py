@@ -31,6 +31,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from web.access import Authenticator, is_loopback
+from web.answering import Answering
 from web.connection import Connection
 from web.listening import ServerSettings, listen, raise_file_limit, tls_context
 from web.observe import Log, Metrics
@@ -62,20 +63,20 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._waker, self._wake_end = socket.socketpair()
         self._awake = False
-        self._parked: deque[Connection] = deque()  # on their way to the doorman
-        self._spare: dict[Connection, None] = {}  # the doorman's; who may be closed to make room, the longest first
+        self._parked: deque[Answering] = deque()  # on their way to the doorman
+        self._spare: dict[Answering, None] = {}  # the doorman's; who may be closed to make room, the longest first
         # By weak reference: a closed connection must not be kept in memory until its deadline would have been.
-        self._timers: list[tuple[float, int, weakref.ref[Connection]]] = []
+        self._timers: list[tuple[float, int, weakref.ref[Answering]]] = []
         self._serial = itertools.count()
         self._accept_again = 0.0
-        self._queue: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
-        self._reserve: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Answering | None] = queue.SimpleQueue()
+        self._reserve: queue.SimpleQueue[Answering | None] = queue.SimpleQueue()
         self._slots = {"waits": settings.http_waits, "transfers": settings.http_transfers}
         self._free = dict(self._slots)
         self._memory = settings.http_buffer_bytes
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._open: set[Connection] = set()
+        self._open: set[Answering] = set()
         self._threads: list[threading.Thread] = []
         self._stopping = False
         self._closed = False
@@ -211,7 +212,7 @@ class Server:
             if key.fileobj is self._waker:
                 with contextlib.suppress(BlockingIOError):
                     self._waker.recv(4096)
-            elif isinstance(key.data, Connection):
+            elif isinstance(key.data, Answering):
                 self._let_go(key.data)
                 self.enqueue(key.data)
             else:
@@ -273,7 +274,7 @@ class Server:
                 self._selector.unregister(sock)
         self._accept_again = self.clock() + 0.1  # without it the selector would report the same listener for ever
 
-    def _watch_over(self, connection: Connection) -> None:
+    def _watch_over(self, connection: Answering) -> None:
         if connection.closed:
             return
         try:
@@ -287,11 +288,11 @@ class Server:
         if connection.timer is None or connection.deadline < connection.timer:
             self._set_timer(connection)
 
-    def _set_timer(self, connection: Connection) -> None:
+    def _set_timer(self, connection: Answering) -> None:
         connection.timer = connection.deadline
         heapq.heappush(self._timers, (connection.deadline, next(self._serial), weakref.ref(connection)))
 
-    def _let_go(self, connection: Connection) -> None:
+    def _let_go(self, connection: Answering) -> None:
         self._selector.unregister(connection.sock)
         connection.watched = False
         self._spare.pop(connection, None)
@@ -334,7 +335,7 @@ class Server:
 
     # --- called by connections, from any thread -----------------------------------------------------------------------
 
-    def park(self, connection: Connection) -> None:
+    def park(self, connection: Answering) -> None:
         """Give a connection to the doorman until it has something to read (or can be written to)."""
         self._parked.append(connection)
         self._wake()
@@ -345,7 +346,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self._wake_end.send(b"\0")
 
-    def enqueue(self, connection: Connection) -> None:
+    def enqueue(self, connection: Answering) -> None:
         """Hand a connection with something to read to the pool; when the queue is full, to the reserve."""
         if self.queue_again(connection):
             return
@@ -355,14 +356,14 @@ class Server:
             self.count_refusal("reserve-full")
             connection.close()
 
-    def queue_again(self, connection: Connection) -> bool:
+    def queue_again(self, connection: Answering) -> bool:
         """Queue for the pool; False when the queue is full."""
         if self._queue.qsize() >= self.settings.http_queue:
             return False
         self._queue.put(connection)
         return True
 
-    def _work(self, line: queue.SimpleQueue[Connection | None], reserve: bool) -> None:
+    def _work(self, line: queue.SimpleQueue[Answering | None], reserve: bool) -> None:
         while (connection := line.get()) is not None:
             with self._lock:
                 self._busy += not reserve
@@ -374,7 +375,7 @@ class Server:
             with self._lock:
                 self._busy -= not reserve
 
-    def spawn(self, kind: str, function: Callable[[], None], connection: Connection) -> bool:
+    def spawn(self, kind: str, function: Callable[[], None], connection: Answering) -> bool:
         """Run `function` in a thread of its own if one of that kind is free; the connection is then that thread's."""
         with self._lock:
             if not self._free[kind]:
@@ -412,7 +413,7 @@ class Server:
         with self._lock:
             self._memory += count
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Answering) -> None:
         """A connection was closed."""
         with self._changed:
             self._open.discard(connection)
@@ -423,7 +424,7 @@ class Server:
         """Count something turned away."""
         self._refused.inc(reason=reason)
 
-    def record(self, connection: Connection, status: int, outcome: str) -> None:
+    def record(self, connection: Answering, status: int, outcome: str) -> None:
         """One line a request, and its metrics."""
         seconds = self.clock() - (connection.received_at or self.clock())
         head = connection.head
