@@ -105,7 +105,9 @@ class Nvc:
         return _decode(data, progress, best_effort=False)
 
     def describe(self) -> dict[str, Any]:
-        return {"codec": "nvc", "format": "NVC1", "models": {name: load_model(name).sha256 for name in models()}}
+        from nvc.cost import summary
+
+        return {"codec": "nvc", "format": "NVC1", "models": {name: summary(name) for name in models()}}
 
 
 def _decode(data: bytes, progress: Report, best_effort: bool) -> Decoded:

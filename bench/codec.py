@@ -28,6 +28,7 @@ import clips
 import codec
 from coding import Settings
 from nvc import swift
+from nvc.cost import kmac_per_pixel
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.network import Conv, Side
 from video import open_clip
@@ -72,33 +73,6 @@ def speed(folder: Path) -> dict[str, Any]:
     return out
 
 
-def kmac_per_pixel(height: int = 288, width: int = 352) -> dict[str, float]:
-    """Multiplications of the decoder's networks for one luma pixel, in thousands, by part; counted while they run."""
-    network, counts = load_model(DEFAULT_MODEL).network, dict[str, float]()
-
-    def count(name: str):
-        def hook(conv: Conv, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            cout, cin, k, _ = conv.weight.shape
-            part = name.split(".")[0]
-            counts[part] = counts.get(part, 0) + output.shape[2] * output.shape[3] * cout * cin * k * k
-        return hook
-
-    hooks = [m.register_forward_hook(count(n)) for n, m in network.named_modules() if isinstance(m, Conv)]
-    side = Side.of(torch.tensor([2]), torch.tensor([56.0]))
-    p = torch.full((1, 6, height // 2, width // 2), 100.0)
-    with torch.inference_mode():
-        context = network.context(torch.zeros(1, 48, -(-height // 64), -(-width // 64)), p, p * 0, side)
-        v8, features = network.walk(context, lambda step, mean, index: mean)
-        network.synthesis(v8, features, p, p * 0, side)
-    for hook in hooks:
-        hook.remove()
-    positions = height * width / 64
-    counts["linear"] = positions * 96 * 384
-    counts["spectrum"] = positions * 96 * 96 * 2
-    out = {name: round(n / (height * width) / 1000, 3) for name, n in sorted(counts.items())}
-    return out | {"total": round(sum(counts.values()) / (height * width) / 1000, 3)}
-
-
 def network_share(height: int = 352, width: int = 640) -> dict[str, Any]:
     """Rate of the decoder's networks (without entropy decoding) beside that of one 3×3 convolution of 96 channels."""
     network = load_model(DEFAULT_MODEL).network
@@ -124,7 +98,7 @@ def network_share(height: int = 352, width: int = 640) -> dict[str, Any]:
     with torch.inference_mode():
         peak = 2 * 96 * 96 * 9 * (height // 8) * (width // 8) / seconds(lambda: F.conv2d(x, w, padding=1), 50)
         took = seconds(once, 15)
-    rate = 2e3 * kmac_per_pixel()["total"] * height * width / took
+    rate = 2e3 * kmac_per_pixel(DEFAULT_MODEL, 288, 352)["total"] * height * width / took
     return {"size": f"{width}x{height}", "dtype": str(dtype), "ms_per_picture": round(took * 1e3, 2),
             "gflops": round(rate / 1e9, 1), "convolution_gflops": round(peak / 1e9, 1), "share": round(rate / peak, 3)}
 
@@ -167,7 +141,7 @@ def main() -> None:
     model = load_model(DEFAULT_MODEL)
     result: dict[str, Any] = {"command": "python -m bench.codec", "machine": machine(), "model_sha256": model.sha256}
     if "network" in parts:
-        result["kmac_per_pixel"] = kmac_per_pixel()
+        result["kmac_per_pixel"] = kmac_per_pixel(DEFAULT_MODEL, 288, 352)
         result["network"] = network_share()
         result["parameters"] = sum(m.weight.numel() + m.bias.numel() for m in model.network.modules()
                                    if isinstance(m, Conv))

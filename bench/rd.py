@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [report(path, options) for path in paths]
     result = {
         "command": " ".join(["python -m bench.rd", *(arguments if arguments is not None else sys.argv[1:])]),
-        "model_sha256": codec.get("nvc").describe()["models"],
+        "model_sha256": {name: about["sha256"] for name, about in codec.get("nvc").describe()["models"].items()},
         "frames": options.frames,
         "intra_period": options.intra_period,
         "effort": options.effort,

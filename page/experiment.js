@@ -178,8 +178,20 @@ function tiles(found) {
     ["Decoding", seconds(decoded.decode_s), `${number(decoded.frames_per_s, 1)} pictures a second`],
     ["Decoder", decoded.matches_encoder === true ? "matches" : decoded.matches_encoder === false ? "DIFFERS" : "not known",
       "its pictures and the encoder's own"],
-  ].map(([name, value, more]) => h("div", { class: "tile" }, h("span", { class: "name" }, name),
+    ...cost(found),
+  ].filter(Boolean).map(([name, value, more]) => h("div", { class: "tile" }, h("span", { class: "name" }, name),
     h("strong", {}, value), h("span", { class: "more" }, more)));
+}
+
+// What does not depend on the clip: the size of the model, what its decoder computes, what the run took of the machine.
+function cost({ provenance = {}, settings }) {
+  const model = provenance.codec?.models?.[settings.model];
+  return [
+    model?.decoder_kmac_per_pixel && ["Decoder's networks", `${number(model.decoder_kmac_per_pixel, 1)} kMAC/pixel`,
+      `${count(model.parameters)} parameters`],
+    provenance.peak_memory_bytes && ["Memory", bytes(provenance.peak_memory_bytes), `at most, ${provenance.threads} thread${
+      provenance.threads === 1 ? "" : "s"}`],
+  ];
 }
 
 // Everything else that the document says, as it says it.

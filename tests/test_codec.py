@@ -15,7 +15,9 @@ from synthetic import info_of, moving, sha_of
 import codec
 from coding import BitstreamError, Cancelled, CodecError, Progress, Settings
 from metrics import ClipMetrics
+from nvc.cost import kmac_per_pixel
 from nvc.errors import SettingsError
+from nvc.model import DEFAULT_MODEL, load_model
 from nvc.syntax import parse
 from picture import Picture
 
@@ -222,3 +224,10 @@ def test_the_command_line_fails_with_one_clear_line(tmp_path: Path, capsys: pyte
     assert codec.main(["verify", str(tmp_path / "x.nvc")]) == 1
     line = "codec.py: not an NVC1 stream: it does not start with NVC1 (at byte 0)"
     assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_a_codec_says_what_its_decoder_costs_on_any_machine() -> None:
+    (model,) = codec.get("nvc").describe()["models"].values()
+    assert set(model) == {"sha256", "parameters", "decoder_kmac_per_pixel"}
+    assert model["parameters"] == sum(tensor.numel() for tensor in load_model(DEFAULT_MODEL).weights.tensors.values())
+    assert model["decoder_kmac_per_pixel"] == kmac_per_pixel(DEFAULT_MODEL, 256, 192)["total"]   # whatever the size
