@@ -222,7 +222,7 @@ class Orchestrator:
 
     def get_health(self, request: Request) -> Response:
         queued, at_work = self.store.waiting()
-        workers = [worker["state"] for worker in self.conductor.workers()]
+        workers = [worker["state"] for worker in self.conductor.view.workers()]
         return Response(200, {
             "status": "draining" if self.server.draining.is_set() else "ok", "version": service.VERSION,
             "uptime_s": round(time.monotonic() - self.began, 3),

@@ -30,6 +30,7 @@ from control.placement import Lease, Placement
 from control.progress import Progress
 from control.records import Run, Stale, StoreError
 from control.registry import Registry
+from control.view import View
 from jobs import Blame, State
 from service import Client, Log, Metrics
 from store import Store
@@ -58,6 +59,7 @@ class Conductor:
         self._clock = clock
         self._lock = threading.Lock()
         self._placement = Placement(lease_s, clock)
+        self.view = View(self._placement, self._lock, clock)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._draining = False
@@ -66,7 +68,7 @@ class Conductor:
         self._thread = threading.Thread(target=self._place_forever, name="placing", daemon=True)
         self._audited = clock()
         self._suspects: set[str] = set()
-        self._counters = Counters(metrics, store, self._worker_states)
+        self._counters = Counters(metrics, store, self.view.worker_states)
         self._progress = Progress(store, self.hub, self._counters, log, clock)
         self._delivery = Delivery(
             self._placement, self._lock, make_client=make_client, callback=callback, lease_s=lease_s, log=log,
@@ -125,7 +127,7 @@ class Conductor:
                 self._delivery.cancel(run.worker, run)
             self._counters.ended.inc(state=State.CANCELLED)
         self._log.info("experiment-cancelled", experiment=experiment_id, reason=reason)
-        self._changed(experiment_id)
+        self.hub.tell(experiment_id)
 
     # --- from workers ----------------------------------------------------------------------------------------------
 
@@ -198,7 +200,7 @@ class Conductor:
                 self._counters.ended.inc(state=run.state)
                 self._log.info("run-ended", run=run_id, attempt=attempt, state=run.state, traceparent=run.trace)
         self._free(run_id, attempt)
-        self._changed(run.experiment_id)
+        self.hub.tell(run.experiment_id)
         return run
 
     def drain_worker(self, name: str, drained: bool) -> bool:
@@ -213,40 +215,6 @@ class Conductor:
         self._store_worker(name, about)
         self._wake.set()
         return True
-
-    # --- what others see -------------------------------------------------------------------------------------------
-
-    def live_progress(self, run_id: str) -> dict[str, Any] | None:
-        """The newest progress of a run that is at work."""
-        with self._lock:
-            lease = self._placement.leases.get(run_id)
-            return self._progress.with_eta(lease) if lease is not None and lease.started and lease.progress else None
-
-    def why(self, run_id: str) -> tuple[str, str, float | None]:
-        """See Placement.why."""
-        with self._lock:
-            return self._placement.why(run_id)
-
-    def codecs(self) -> set[str] | None:
-        """Codecs that any worker known here offers; None while no worker has said."""
-        with self._lock:
-            offers = [worker.about.get("codecs") or () for worker in self._placement.workers.values()]
-        found = {codec for offered in offers for codec in offered}
-        return found or None
-
-    def workers(self) -> list[dict[str, Any]]:
-        """Every worker, for people."""
-        with self._lock:
-            now = self._clock()
-            placed = self._placement
-            return [{
-                "name": worker.name, "url": worker.url, "state": placed.state_of(worker), "slots": worker.slots,
-                "free": worker.free, **worker.about, "boot_id": worker.boot_id, "trouble": worker.trouble,
-                "heard_s_ago": round(now - worker.heard, 3),
-                "running": [{"run": lease.run.id, "attempt": lease.attempt, **lease.progress,
-                             "lease_s_left": round(lease.expires - now, 3)}
-                            for lease in placed.leases.values() if lease.worker == worker.name],
-            } for worker in sorted(placed.workers.values(), key=lambda worker: worker.name)]
 
     # --- placing ---------------------------------------------------------------------------------------------------
 
@@ -307,7 +275,7 @@ class Conductor:
         with self._lock:
             lease.run = placed
             still = self._placement.renew(lease)
-        self._changed(placed.experiment_id)
+        self.hub.tell(placed.experiment_id)
         self._counters.waited.observe(lease.waited)
         if not still:       # taken back between the two: the attempt is closed before anything was sent
             self._end_quietly(placed, "busy", "the grant was taken back before it was sent", Blame.NOBODY)
@@ -385,7 +353,7 @@ class Conductor:
         if run.state is State.FAILED:
             self._counters.ended.inc(state=State.FAILED)
         self._free(run_id, attempt)
-        self._changed(run.experiment_id)
+        self.hub.tell(run.experiment_id)
         return run
 
     def _drop(self, lease: Lease) -> None:
@@ -419,9 +387,6 @@ class Conductor:
 
     # --- small parts -----------------------------------------------------------------------------------------------
 
-    def _changed(self, experiment_id: str) -> None:
-        self.hub.tell(experiment_id)
-
     def _free(self, run_id: str, attempt: int) -> None:
         with self._lock:
             self._placement.let_go((run_id, attempt))
@@ -435,7 +400,3 @@ class Conductor:
                 self._stored_workers[name] = about
             except StoreError as error:
                 self._log.error("not-stored", what="worker", worker=name, error=error)
-
-    def _worker_states(self) -> list[str]:
-        with self._lock:
-            return [self._placement.state_of(worker) for worker in self._placement.workers.values()]

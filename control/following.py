@@ -81,17 +81,17 @@ class Following:
         found, following = self.store.page(state=None if state is None else State(state), tag=request.query.get("tag"),
                                            limit=limit, before=cursor_of(request))
         cursor = None if following is None else str(following)
-        return Response(200, {"experiments": [documents.summary(experiment, self.conductor.live_progress)
+        return Response(200, {"experiments": [documents.summary(experiment, self.conductor.view.live_progress)
                                               for experiment in found], "next_cursor": cursor})
 
     def get_conservation(self, request: Request) -> Response:
         found = self.store.conservation(integer_of(request, "limit", 1000, 1, 1000))
-        return Response(200, documents.conservation(found, self.conductor.why, time.time()))
+        return Response(200, documents.conservation(found, self.conductor.view.why, time.time()))
 
     def tell(self, experiment_id: str) -> Told:
         """The whole document of an experiment, or of a run of a grid. Raises UnknownExperiment."""
         found = self.store.experiment(experiment_id)
-        document = (documents.grid if found.grid else documents.status)(found, self.conductor.live_progress)
+        document = (documents.grid if found.grid else documents.status)(found, self.conductor.view.live_progress)
         of = (found.origin or {}).get("rerun_of")
         if of is not None and found.id == experiment_id:
             document["rerun"] = documents.repetition(of, self.store.grid(found.id), self.store.grid(of))

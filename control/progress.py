@@ -36,16 +36,9 @@ class Progress:
         now = self._clock()
         if now - lease.stored >= KEPT_S and lease.progress != lease.told and lease.run.attempt == lease.attempt:
             lease.stored, lease.told = now, lease.progress
-            data = {"run": lease.run.id, "attempt": lease.attempt, **self.with_eta(lease)}
+            data = {"run": lease.run.id, "attempt": lease.attempt, **with_eta(lease, now)}
             future = self._store.progress(lease.run.id, lease.attempt, data)
             future.add_done_callback(partial(self._written, lease, "progress"))
-
-    def with_eta(self, lease: Lease) -> dict[str, Any]:
-        """The lease's progress, with the seconds left if it goes on at the rate so far."""
-        fraction, eta_s = lease.progress.get("fraction"), None
-        if isinstance(fraction, int | float) and 0.02 < fraction <= 1 and lease.began > 0:
-            eta_s = round((self._clock() - lease.began) * (1 - fraction) / fraction, 1)
-        return {**lease.progress, "eta_s": eta_s}
 
     def _written(self, lease: Lease, what: str, done: "Future[Any]") -> None:
         """In the store's thread: it is on disk, or is not."""
@@ -56,3 +49,11 @@ class Progress:
             self._log.error("not-stored", what=what, run=lease.run.id, error=error)
             if what == "start":
                 lease.started = False   # the next heartbeat says it again
+
+
+def with_eta(lease: Lease, now_s: float) -> dict[str, Any]:
+    """The lease's progress, with the seconds left if it goes on at the rate so far."""
+    fraction, eta_s = lease.progress.get("fraction"), None
+    if isinstance(fraction, int | float) and 0.02 < fraction <= 1 and lease.began > 0:
+        eta_s = round((now_s - lease.began) * (1 - fraction) / fraction, 1)
+    return {**lease.progress, "eta_s": eta_s}

@@ -123,7 +123,7 @@ class Submissions:
     def _check_codecs(self, document: dict[str, Any]) -> None:
         """Raises Problem for a codec that no worker has, where it is known which ones they have."""
         wanted = document["codec"] if isinstance(document["codec"], list) else [document["codec"]]
-        offered = self.conductor.codecs()
+        offered = self.conductor.view.codecs()
         for codec in wanted:
             if offered is not None and codec not in offered:
                 raise Problem(422, "unknown-codec", f"codec: no worker has {codec}; there are "

@@ -14,7 +14,7 @@ class WorkerCalls:
         self.conductor, self.blobs = conductor, blobs
 
     def get_workers(self, request: Request) -> Response:
-        return Response(200, {"workers": self.conductor.workers()})
+        return Response(200, {"workers": self.conductor.view.workers()})
 
     def post_workers(self, request: Request) -> Response:
         beat = messages.read_heartbeat(request.document())
