@@ -14,8 +14,8 @@ def choose(y, first, parity, mean, index, thrift, bits, radius, symbols):
 
     Each is the nearest integer to e = y - mean/8, one toward zero, or zero: least (e - s)² + thrift · bits of s.
     y float32 [H, W, 96], latents in steps; first: the step's first channel; parity: checkerboard colour, 2 for all;
-    mean, index int32 [R, C, n] (index 0: nothing is coded, the symbol is 0); thrift float32, λ/Δ²; bits float32
-    [T, L], cost of each slot; radius int32 [T]; symbols int32 [R, C, n], written.
+    mean, index int32 [R, C, n] (index 0: nothing is coded, the symbol is 0); thrift float32 [96], λ/Δ² by channel; bits
+    float32 [T, L], cost of each slot; radius int32 [T]; symbols int32 [R, C, n], written.
     """
     total = 0.0
     rows, columns, n = symbols.shape
@@ -32,18 +32,19 @@ def choose(y, first, parity, mean, index, thrift, bits, radius, symbols):
                 a = abs(e)
                 costs = bits[t]
                 reach = radius[t]
+                price = thrift[first + c]
                 zero_bits = costs[reach]
                 if a < 0.5:
                     total += zero_bits
                     continue
                 near = min(int(a + 0.5), 32000)
-                best, best_cost, best_bits = 0, a * a + thrift * zero_bits, zero_bits
+                best, best_cost, best_bits = 0, a * a + price * zero_bits, zero_bits
                 for s in range(max(near - 1, 1), near + 1):
                     if s <= reach:
                         b = costs[reach + s]
                     else:
                         b = costs[2 * reach + 1] + np.float32(2.0) + np.float32(2.0) * np.log2(np.float32(s - reach))
-                    cost = (a - s) * (a - s) + thrift * b
+                    cost = (a - s) * (a - s) + price * b
                     if cost < best_cost:
                         best, best_cost, best_bits = s, cost, b
                 total += best_bits
@@ -54,5 +55,5 @@ def choose(y, first, parity, mean, index, thrift, bits, radius, symbols):
 def warm() -> None:
     """Compile the kernel into numba's cache."""
     n = np.ones((2, 1, 4), np.int32)
-    choose(np.ones((2, 2, 96), np.float32), 0, 0, n, n, np.float32(0.1), np.ones((2, 4), np.float32),
+    choose(np.ones((2, 2, 96), np.float32), 0, 0, n, n, np.full(96, 0.1, np.float32), np.ones((2, 4), np.float32),
            np.ones(2, np.int32), n.copy())

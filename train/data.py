@@ -79,7 +79,7 @@ class Samples:
             grey = np.full_like(picture, 128)
             x.append(self.turned(np.stack([picture, grey, grey])))
             kinds.append(0)
-            steps.append(r.uniform(4, 108))
+            steps.append(r.uniform(0, 100))
         for _ in range(inter):
             part, record, t, kind, _ = r.choice(self.rows)
             triple = self.turned(self.parts[part][record])
@@ -88,7 +88,7 @@ class Samples:
             steps.append(t + r.gauss(0, 2.0))
         a = torch.from_numpy(np.stack(x)).float()
         planes = [a[:, k].contiguous(memory_format=torch.channels_last) for k in range(3)]
-        t_ = torch.tensor(steps).round().clamp(2, 112)
+        t_ = torch.tensor(steps).round().clamp(0, 126)
         return Batch(planes[0], planes[1], planes[2], torch.tensor(kinds), t_)
 
     def turned(self, a: np.ndarray) -> np.ndarray:

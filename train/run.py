@@ -25,10 +25,37 @@ def groups(model: Objective, rate: float) -> list[dict]:
     """Parameter groups: the linear cores move slowly, scale indices (whole numbers up to 63) fast."""
     slow = {id(model.network.core), id(model.analysis.core)}
     fast = {id(model.network.z_scale), id(model.network.z_slope)}
-    rest = [p for p in model.parameters() if id(p) not in slow | fast]
+    # The size of a step stays: a finer one would evade the price of symbols, which is in steps, and run away.
+    fixed = {id(model.network.gain), id(model.network.gain_slope)}
+    rest = [p for p in model.parameters() if id(p) not in slow | fast | fixed]
     return [{"params": rest, "base": rate},
             {"params": [model.network.core, model.analysis.core], "base": rate * 0.05},
             {"params": [model.network.z_scale, model.network.z_slope], "base": rate * 20}]
+
+
+class Peer:
+    """Two runs on a core each, kept together: every so often each moves towards the other's latest weights, by half
+    of the other's share of the steps that were made since (elastic averaging, Zhang et al. 2015, arXiv:1412.6651).
+    Unlike threads that share a step, neither waits when its core has other work."""
+
+    def __init__(self, own: Path, other: Path, step: int) -> None:
+        self.own, self.other = own / "peer.pt", other / "peer.pt"
+        self.step, self.other_step = step, None
+
+    def meet(self, model: torch.nn.Module, step: int) -> None:
+        weights = dict(model.named_parameters())
+        part = self.own.with_suffix(".part")
+        torch.save({"step": step, "weights": {k: v.detach() for k, v in weights.items()}}, part)
+        part.replace(self.own)
+        if not self.other.exists():
+            return
+        there = torch.load(self.other)
+        new = there["step"] - (there["step"] if self.other_step is None else self.other_step)
+        pull = 0.5 * new / max(1, new + step - self.step)
+        with torch.no_grad():
+            for k, v in weights.items():
+                v.lerp_(there["weights"][k], pull)
+        self.step, self.other_step = step, there["step"]
 
 
 def main() -> None:
@@ -43,6 +70,7 @@ def main() -> None:
     a.add_argument("--resume", type=Path)
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--peer", type=Path, help="folder of another run on another core: the two meet every 100 steps")
     o = a.parse_args()
     o.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(o.threads)
@@ -52,26 +80,30 @@ def main() -> None:
         model.load_state_dict(load_file(o.resume))
     optimiser = torch.optim.Adam(groups(model, o.rate), lr=o.rate, betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    start, spent = 0, 0.0
+    start, spent, worked = 0, 0.0, 0.0
     state = o.out / "state.pt"
     if state.exists():
         s = torch.load(state)
         model.load_state_dict(s["model"])
         optimiser.load_state_dict(s["optimiser"])
-        average, start, spent = s["average"], s["step"], s["seconds"]
+        average, start, spent, worked = s["average"], s["step"], s["seconds"], s["cpu_seconds"]
     samples = Samples(sorted(o.samples.glob("*.bin")), o.photos, o.seed + start)
     step_of = torch.compile(model)
     ahead = ThreadPoolExecutor(1)
     following = ahead.submit(samples.batch, o.intra, o.inter)
     mean_j = torch.full((8,), 1.0)
     log = (o.out / "log.jsonl").open("a")
+    peer = Peer(o.out, o.peer, start) if o.peer else None
     began, step = time.monotonic(), start
     window: list[torch.Tensor] = []
+
+    def times() -> dict[str, float]:
+        return {"seconds": spent + time.monotonic() - began, "cpu_seconds": worked + time.process_time()}
 
     def save() -> None:
         save_file({k: v.contiguous() for k, v in average.items()}, o.out / "float.safetensors")
         torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
-                    "seconds": spent + time.monotonic() - began}, o.out / "state.tmp")
+                    **times()}, o.out / "state.tmp")
         (o.out / "state.tmp").replace(state)
 
     while (share := (spent + time.monotonic() - began) / 60 / o.minutes) < 1:
@@ -105,13 +137,15 @@ def main() -> None:
         if step % 200 == 0:
             w = torch.cat(window, 1)
             by = {n: round(w[4][w[3] == k].mean().item(), 4) for k, n in enumerate("IPB")}
-            row = {"step": step, "seconds": round(spent + time.monotonic() - began), "J": by,
+            row = {"step": step, **{k: round(v) for k, v in times().items()}, "J": by,
                    "bpp": round(w[1].mean().item(), 4), "z_bpp": round(w[2].mean().item(), 5),
                    "norm": round(norm.item(), 3), "lr": optimiser.param_groups[0]["lr"]}
             print(json.dumps(row), flush=True)
             log.write(json.dumps(row) + "\n")
             log.flush()
             window = []
+        if peer and step % 100 == 0:
+            peer.meet(model, step)
         if step % 500 == 0:
             save()
     save()

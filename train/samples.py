@@ -55,7 +55,7 @@ def main() -> None:
                 pictures = list(clip)
             if r.random() < 0.5:
                 pictures.reverse()
-            t = r.uniform(10, 104)
+            t = r.uniform(2, 96)
             encoder = Encoder(model, nvc.encode.Settings(), t)
             planner = (Planner("low_delay") if r.random() < 0.15 else
                        Planner("random_access", mini_gop=r.choice((4, 8, 16, 16, 16))))
