@@ -187,8 +187,8 @@ function tiles(found) {
 function cost({ provenance = {}, settings }) {
   const model = provenance.codec?.models?.[settings.model];
   return [
-    model?.decoder_kmac_per_pixel && ["Decoder's networks", `${number(model.decoder_kmac_per_pixel, 1)} kMAC/pixel`,
-      `${count(model.parameters)} parameters`],
+    model?.decoder_kmac_per_pixel && ["Networks", `${number(model.decoder_kmac_per_pixel, 1)} kMAC`,
+      `a pixel to decode; ${number(model.parameters / 1e6)} M parameters`],
     provenance.peak_memory_bytes && ["Memory", bytes(provenance.peak_memory_bytes), `at most, ${provenance.threads} thread${
       provenance.threads === 1 ? "" : "s"}`],
   ];
