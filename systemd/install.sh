@@ -54,8 +54,8 @@ say "program to $root$prefix"
 install -d -m 0755 "$root$prefix"
 fresh=$(mktemp -d "$root$prefix/.new.XXXXXX")
 trap 'rm -rf "$fresh"' EXIT
-for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "$source_dir"/nvc "$source_dir"/web "$source_dir"/control \
-    "$source_dir"/work "$source_dir"/media "$source_dir"/page "$source_dir"/trial "$source_dir"/systemd "$source_dir"/deploy "$source_dir"/README.md; do
+folders=(nvc web control work media page trial systemd deploy)
+for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "${folders[@]/#/$source_dir/}" "$source_dir"/README.md; do
     [[ -e $entry ]] && cp -R "$entry" "$fresh/"
 done
 find "$fresh" -name __pycache__ -prune -exec rm -rf {} +
@@ -115,7 +115,8 @@ if [[ " ${services[*]} " == *" nvc-orchestrator "* ]]; then # its port is system
     host=$(value NVC_HOST) port=$(value NVC_PORT)
     host=${host:-127.0.0.1} port=${port:-8081}
     [[ $host != *:* || $host == \[* ]] || host="[$host]"
-    sed "s|^ListenStream=.*|ListenStream=$host:$port|" "$here/nvc-orchestrator.socket" > "$units/nvc-orchestrator.socket"
+    sed "s|^ListenStream=.*|ListenStream=$host:$port|" "$here/nvc-orchestrator.socket" \
+        > "$units/nvc-orchestrator.socket"
     chmod 0644 "$units/nvc-orchestrator.socket"
 fi
 add_credential() { # SERVICE NAME FILE: a secret that only this service is given, if it is installed here

@@ -123,7 +123,7 @@ def test_the_doorman_looks_only_at_who_has_something_to_say() -> None:
 
 
 def test_no_load_takes_more_threads_than_the_settings_say() -> None:
-    with running(add_more, http_threads=3, http_queue=4, http_waits=5, http_transfers=2) as rig, ExitStack() as stack:
+    with running(add_more, http_threads=3, http_queue=60, http_waits=5, http_transfers=2) as rig, ExitStack() as stack:
         before = threading.active_count()
         wires = [stack.enter_context(rig.wire()) for _ in range(60)]
         for number, wire in enumerate(wires):
@@ -175,7 +175,7 @@ def test_the_longest_idle_connection_makes_room() -> None:
             wires.append(stack.enter_context(rig.wire()))
             wires[-1].send(get("/echo"))
             assert wires[-1].answer() is not None
-            wait_until(lambda: len(rig.server._spare) == len(wires))
+            wait_until(lambda: len(rig.server.doorman.spare) == len(wires))
         assert rig.ask(get("/echo")).status == 200
         assert wires[0].closed()
 

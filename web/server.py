@@ -1,8 +1,6 @@
 """The server: who waits where, and how many of each there may be.
 
-    doorman     one thread.  Accepts, and watches every connection that nobody works for (new, idle, or with half a
-                request) with one selector, closing those whose deadline has passed.  It never parses and never waits
-                for a client, so 10 or 1,000 silent ones are the same to it.
+    doorman     one thread (doorman.py).  Accepts, and watches every connection that nobody works for.
     pool        http_threads threads.  Take connections with bytes to read from a queue of at most http_queue, go on as
                 far as the bytes allow, run the handler, send what the socket takes at once.  They wait for no client.
     reserve     one thread, used only when the queue is full: it still receives, answers the routes marked `always`
@@ -17,32 +15,21 @@ A connection belongs to one of these at a time; connection.py is its state machi
 from __future__ import annotations
 
 import contextlib
-import errno
-import heapq
-import itertools
 import queue
-import selectors
 import socket
 import ssl
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from web.access import Authenticator, is_loopback
 from web.answering import Answering
-from web.connection import Connection
+from web.doorman import Doorman
 from web.listening import ServerSettings, listen, raise_file_limit, tls_context
 from web.observe import Log, Metrics
 from web.routes import Routes
 from web.wire import METHODS, HeadLimits
 
-_FULL = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
-         b"Connection: close\r\nContent-Length: %d\r\n\r\n%b")
-_FULL_BODY = (b'{"type":"/problems/overloaded","title":"Overloaded","status":503,"detail":"too many connections '
-              b'are open; try again soon","instance":"/","request_id":""}\n')
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RESERVE_QUEUE = 1024  # connections; beyond it they are closed unanswered
 
 
@@ -59,16 +46,8 @@ class Server:
         self.head_limits = HeadLimits(settings.http_line_bytes, settings.http_head_bytes, settings.http_fields)
         self._sockets = list(sockets)
         self._inherited = bool(sockets)
-        self._tls: ssl.SSLContext | None = None
-        self._selector = selectors.DefaultSelector()
-        self._waker, self._wake_end = socket.socketpair()
-        self._awake = False
-        self._parked: deque[Answering] = deque()  # on their way to the doorman
-        self._spare: dict[Answering, None] = {}  # the doorman's; who may be closed to make room, the longest first
-        # By weak reference: a closed connection must not be kept in memory until its deadline would have been.
-        self._timers: list[tuple[float, int, weakref.ref[Answering]]] = []
-        self._serial = itertools.count()
-        self._accept_again = 0.0
+        self.tls: ssl.SSLContext | None = None
+        self.doorman = Doorman(self)
         self._queue: queue.SimpleQueue[Answering | None] = queue.SimpleQueue()
         self._reserve: queue.SimpleQueue[Answering | None] = queue.SimpleQueue()
         self._slots = {"waits": settings.http_waits, "transfers": settings.http_transfers}
@@ -79,7 +58,6 @@ class Server:
         self._open: set[Answering] = set()
         self._threads: list[threading.Thread] = []
         self._stopping = False
-        self._closed = False
         self._busy = 0
         self.hosts: set[str] | None = None  # that Host may name, besides loopback; None: any
         self._measure(metrics or Metrics())
@@ -103,7 +81,7 @@ class Server:
         """Bind (OSError), load certificates (SettingsError), start the threads.  Returns once connections are
         accepted."""
         if self.settings.tls_cert is not None or self.settings.tls_key is not None:
-            self._tls = tls_context(self.settings)
+            self.tls = tls_context(self.settings)
         if not self._sockets:
             self._sockets = [listen(self.settings.host, self.settings.port)]
         host, port = self._sockets[0].getsockname()[:2]
@@ -112,13 +90,8 @@ class Server:
         if names or (self.authenticator is None and is_loopback(host)):
             self.hosts = names
         raise_file_limit(self.settings.http_connections + 256)
-        for sock in self._sockets:
-            sock.setblocking(False)
-            self._selector.register(sock, selectors.EVENT_READ)
-        self._waker.setblocking(False)
-        self._wake_end.setblocking(False)
-        self._selector.register(self._waker, selectors.EVENT_READ)
-        self._threads = [threading.Thread(target=self._doorman, name="http-doorman", daemon=True),
+        self.doorman.open_door(self._sockets, self._inherited)
+        self._threads = [threading.Thread(target=self.doorman.run, name="http-doorman", daemon=True),
                          threading.Thread(target=self._work, args=(self._reserve, True), name="http-reserve",
                                           daemon=True)]
         self._threads += [threading.Thread(target=self._work, args=(self._queue, False), name=f"http-{i}", daemon=True)
@@ -141,15 +114,15 @@ class Server:
 
     def reload_tls(self) -> None:
         """Read the certificate files again (SIGHUP); new connections use them.  SettingsError leaves the old ones."""
-        if self._tls is not None:
-            self._tls = tls_context(self.settings)
+        if self.tls is not None:
+            self.tls = tls_context(self.settings)
 
     def self_check(self, timeout_s: float = 2.0) -> None:
         """Connect to itself and fetch /livez; raises OSError.  For the watchdog."""
         host, port = self.address
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         with socket.create_connection((host, port), timeout=timeout_s) as sock:
-            if self._tls is not None:
+            if self.tls is not None:
                 context = ssl.create_default_context()
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is ourselves
                 try:
@@ -173,12 +146,11 @@ class Server:
         """Stop listening, finish requests in progress for up to grace_s, close everything.  True if all finished."""
         self.draining.set()
         self._stopping = True
-        self._wake()
+        self.doorman.close_door()
         with self._changed:
             finished = self._changed.wait_for(lambda: not self._open, timeout=grace_s) if self._threads else True
             left = list(self._open)
-        self._closed = True
-        self._wake()
+        self.doorman.end()
         for connection in left:  # whoever waits on one of these sockets comes back with an error
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
@@ -188,163 +160,26 @@ class Server:
         until = time.monotonic() + 1.0  # a handler that does not end is left behind; its thread ends with the process
         for thread in self._threads:
             thread.join(timeout=max(until - time.monotonic(), 0.0))
-        for sock in (*self._sockets, *(connection.sock for connection in left), self._waker, self._wake_end):
+        self.doorman.close()
+        for connection in left:
             with contextlib.suppress(OSError):
-                sock.close()
+                connection.sock.close()
         return finished
-
-    # --- the doorman ------------------------------------------------------------------------------------------------
-
-    def _doorman(self) -> None:
-        while not self._closed:
-            try:
-                self._watch()
-            except Exception as error:  # one connection's fault must not end the watch over all others
-                self.log.error("doorman-failed", error=error)
-        self._selector.close()
-
-    def _watch(self) -> None:
-        now = self.clock()
-        next_look = min((self._timers[0][0] if self._timers else now + 60.0), now + 60.0)
-        if self._accept_again:
-            next_look = min(next_look, self._accept_again)
-        for key, _ in self._selector.select(max(next_look - now, 0.0)):
-            if key.fileobj is self._waker:
-                with contextlib.suppress(BlockingIOError):
-                    self._waker.recv(4096)
-            elif isinstance(key.data, Answering):
-                self._let_go(key.data)
-                self.enqueue(key.data)
-            else:
-                self._accept(key.fileobj)  # type: ignore[arg-type]
-        self._awake = False  # before looking, so that whoever parks after the look wakes us again
-        while self._parked:
-            self._watch_over(self._parked.popleft())
-        self._expire()
-        if self._accept_again and self.clock() >= self._accept_again and not self._stopping:
-            self._accept_again = 0.0
-            for sock in self._sockets:
-                self._selector.register(sock, selectors.EVENT_READ)
-        if self._stopping:
-            self._close_door()
-
-    def _accept(self, listener: socket.socket, most: int = 64) -> None:
-        for _ in range(most):  # then look after the others again
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self.count_refusal("no-file-descriptor")
-                    self._make_room()
-                    self._pause_accepting()
-                    return
-                continue  # the client left before it was accepted
-            sock.setblocking(False)
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if len(self._open) >= self.settings.http_connections and not self._make_room():
-                self.count_refusal("connections")
-                with contextlib.suppress(OSError):
-                    if self._tls is None:
-                        sock.send(_FULL % (len(_FULL_BODY), _FULL_BODY))
-                sock.close()
-                continue
-            peer = address[0] if isinstance(address, tuple) else ""
-            connection = Connection(self, sock, peer, tls=self._tls)
-            with self._lock:
-                self._open.add(connection)
-            self._watch_over(connection)
-
-    def _make_room(self) -> bool:
-        """Close the connection that has been idle longest; False when none is."""
-        if not self._spare:
-            return False
-        connection = next(iter(self._spare))
-        self._let_go(connection)
-        connection.close()
-        self.count_refusal("idle-made-room")
-        return True
-
-    def _pause_accepting(self) -> None:
-        for sock in self._sockets:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(sock)
-        self._accept_again = self.clock() + 0.1  # without it the selector would report the same listener for ever
-
-    def _watch_over(self, connection: Answering) -> None:
-        if connection.closed:
-            return
-        try:
-            self._selector.register(connection.sock, connection.want, connection)
-        except (OSError, ValueError, KeyError):
-            connection.close()
-            return
-        connection.watched = True
-        if connection.spare:
-            self._spare[connection] = None
-        if connection.timer is None or connection.deadline < connection.timer:
-            self._set_timer(connection)
-
-    def _set_timer(self, connection: Answering) -> None:
-        connection.timer = connection.deadline
-        heapq.heappush(self._timers, (connection.deadline, next(self._serial), weakref.ref(connection)))
-
-    def _let_go(self, connection: Answering) -> None:
-        self._selector.unregister(connection.sock)
-        connection.watched = False
-        self._spare.pop(connection, None)
-
-    def _expire(self) -> None:
-        now = self.clock()
-        while self._timers and self._timers[0][0] <= now:
-            due, _, reference = heapq.heappop(self._timers)
-            connection = reference()
-            if connection is None or connection.closed or due != connection.timer:
-                continue  # superseded by an earlier one
-            connection.timer = None
-            if not connection.watched:
-                continue  # someone works for it; the timer is set again when it is parked
-            if connection.deadline > now:
-                self._set_timer(connection)
-                continue
-            self._let_go(connection)
-            connection.expire()
-
-    def _close_door(self) -> None:
-        """Stop accepting; close who has nothing in progress.  A connection so new that its request may be on its way
-        has one more second."""
-        if self._sockets[0].fileno() >= 0:
-            for sock in self._sockets:
-                if not self._inherited:  # otherwise who is not accepted waits for the next process
-                    self._accept(sock, most=self.settings.http_connections)
-                with contextlib.suppress(KeyError):
-                    self._selector.unregister(sock)
-                sock.close()
-        now = self.clock()
-        for connection in [c for c in self._spare if c.idle]:
-            if connection.served or connection.deadline <= now:
-                self._let_go(connection)
-                connection.close()
-            elif connection.deadline > now + 1.0:
-                self._let_go(connection)
-                connection.deadline = now + 1.0
-                self._watch_over(connection)
 
     # --- called by connections, from any thread -----------------------------------------------------------------------
 
+    def count_open(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    def remember(self, connection: Answering) -> None:
+        """A connection was accepted."""
+        with self._lock:
+            self._open.add(connection)
+
     def park(self, connection: Answering) -> None:
         """Give a connection to the doorman until it has something to read (or can be written to)."""
-        self._parked.append(connection)
-        self._wake()
-
-    def _wake(self) -> None:
-        if not self._awake:
-            self._awake = True
-            with contextlib.suppress(OSError):
-                self._wake_end.send(b"\0")
+        self.doorman.park(connection)
 
     def enqueue(self, connection: Answering) -> None:
         """Hand a connection with something to read to the pool; when the queue is full, to the reserve."""
