@@ -383,7 +383,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, service.SettingsError) as error:
         print(f"worker.py: {error}", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGHUP, lambda number, frame: worker.server.reload_tls() if config.tls_cert else None)
+
+    def on_hangup(number: int, frame: object) -> None:
+        try:
+            worker.server.reload_tls()
+            log.info("certificates-reloaded")
+        except service.SettingsError as error:  # those that were read last go on
+            log.error("reload-failed", error=error)
+
+    signal.signal(signal.SIGHUP, on_hangup)
     print(f"worker listening on {worker.server.url}", flush=True)
     notifier = service.Notifier()
     watchdog = service.Watchdog(notifier, {"http": worker.server.self_check, "parts": worker.alive}, log)

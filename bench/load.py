@@ -2,6 +2,7 @@
 
     submits     durable submissions a second (SQLite, synchronous=FULL, the commit before the answer), eight clients
     latency     health, status and submit as a client sees them: idle, and while two experiments use all cores
+    strangers   the same latencies with 1,000 silent connections open and 300 that send a byte a second
     memory      of the orchestrator for each idle connection, plain and TLS
     recovery    from kill -9 of a side to its being ready again (started at once, as systemd does), and to a run's end
     redispatch  from a worker's last sign of life to its run being offered to another, all at once
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import socket
 import ssl
@@ -137,6 +139,34 @@ def latencies(orchestrator: str, count: int) -> dict[str, Any]:
     return {"health": timed(count, lambda: call("GET", "/health")),
             "status": timed(count, lambda: call("GET", f"/experiment/{experiment}/status")),
             "submit": timed(count, lambda: call("POST", "/experiment", WANTED))}
+
+
+def beside_strangers(orchestrator: str, count: int, silent: int, slow: int) -> dict[str, Any]:
+    """Latencies while others hold connections and say nothing, or a byte a second."""
+    address = orchestrator.removeprefix("http://").rsplit(":", 1)
+    over = threading.Event()
+    with ExitStack() as stack:
+        socks = [stack.enter_context(socket.create_connection((address[0], int(address[1])))) for _ in
+                 range(silent + slow)]
+
+        def trickle() -> None:
+            for byte in b"GET /health HTTP/1.1\r\nX: " + b"y" * 600:
+                for index, sock in enumerate(socks[silent:]):
+                    try:
+                        sock.send(bytes([byte]))
+                    except OSError:  # it took too long to ask; another comes in its place
+                        socks[silent + index] = stack.enter_context(
+                            socket.create_connection((address[0], int(address[1]))))
+                if over.wait(1.0):
+                    return
+
+        sender = threading.Thread(target=trickle)
+        sender.start()
+        try:
+            return {"silent": silent, "slow": slow, **latencies(orchestrator, count)}
+        finally:
+            over.set()
+            sender.join()
 
 
 def resident_bytes(pid: int) -> int:
@@ -409,6 +439,8 @@ def main() -> int:
     parser.add_argument("--others", default=str(ROOT / ".venv-others/bin/python"), help="Python with the other systems")
     options = parser.parse_args()
     made: dict[str, Any] = {}
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))  # this process holds the other ends
     with tempfile.TemporaryDirectory(dir=ROOT / "bench" / "results", prefix=".state-") as name:
         folder = Path(name)  # beside the repository: /tmp may be in memory, where a durable write costs nothing
         few = max(2, options.deaths // 10)
@@ -429,6 +461,9 @@ def main() -> int:
             upload_point(url, folder)
             note("idle")
             made["idle"] = latencies(url, 5 * options.count)
+            note("strangers")
+            made["beside_strangers"] = beside_strangers(url, 5 * options.count, options.connections,
+                                                        3 * options.connections // 10)
             made["durable_submits"] = submits(url, options.seconds)
         for part, measure in parts.items():
             note(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import pytest
 import requests
 
 import service
+import worker
 from web.access import check_exposure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,3 +129,16 @@ def test_what_systemd_is_told(listener: socket.socket, tmp_path: Path) -> None:
         assert process.wait(PATIENCE_S) == 0
         assert process.stdout is not None
         process.stdout.close()
+
+
+def test_a_worker_that_waits_for_its_runs_asks_for_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = service.Log(io.StringIO())
+    stopping = worker.Worker(worker.WorkerSettings(port=0, state=tmp_path, warm="", drain_s=PATIENCE_S), log)
+    stopping.slots.clear()  # nothing is computed here
+    stopping.start()
+    left = [[object()], [object()], [object()], []]  # the runs at each look
+    monkeypatch.setattr(stopping.roster, "unfinished", lambda: left.pop(0) if len(left) > 1 else left[0])
+    asked: list[float] = []
+    stopping.stop(threading.Event(), asked.append)
+    assert asked == [10.0] * len(asked)
+    assert asked

@@ -23,6 +23,7 @@ CERTIFICATES = ROOT / "tests" / "tls"
 CA = str(CERTIFICATES / "ca.pem")
 CLIENT = ["--client-cert", str(CERTIFICATES / "client.pem"), "--client-key", str(CERTIFICATES / "client.key")]
 CALLER = (str(CERTIFICATES / "client.pem"), str(CERTIFICATES / "client.key"))
+RAW = ["--warm", "raw", "--codec", "raw=tests.standin:Raw"]  # a codec that is ready at once
 START_S = 60.0
 
 
@@ -69,7 +70,7 @@ def test_the_services_know_each_other_by_certificate_and_key(tmp_path: Path,
     with running("orchestrator", "--state", str(state), "--worker-ca", CA, *tls, *CLIENT,
                  NVC_WORKER_KEY=accept_key) as (url, _), \
          running("worker", "--state", str(tmp_path / "worker"), "--orchestrator", url, "--ca", CA, *tls, *CLIENT,
-                 "--warm", "raw", "--codec", "raw=tests.standin:Raw", NVC_KEY=worker_key,
+                 *RAW, NVC_KEY=worker_key,
                  NVC_ACCEPT_KEY=accept_key) as (worker_url, _):
         assert url.startswith("https://")
         asking = service.Client(url, key=client_key, verify=CA, cert=CALLER, read_s=START_S)
@@ -85,7 +86,8 @@ def test_the_services_know_each_other_by_certificate_and_key(tmp_path: Path,
             service.Client(worker_url, verify=CA, cert=CALLER, retries=0).get("/status")
 
 
-def test_sighup_changes_the_certificate_and_drops_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "flags"), [("orchestrator", []), ("worker", RAW)], ids=["orchestrator", "worker"])
+def test_sighup_changes_the_certificate_and_drops_nobody(tmp_path: Path, name: str, flags: list[str]) -> None:
     context = ssl.create_default_context(cafile=CA)
     context.load_cert_chain(*CALLER)
 
@@ -101,7 +103,7 @@ def test_sighup_changes_the_certificate_and_drops_nobody(tmp_path: Path) -> None
             return subject(wire)
 
     tls = served_by(tmp_path, "server")
-    with running("orchestrator", "--state", str(tmp_path / "state"), *tls) as (url, process):
+    with running(name, "--state", str(tmp_path / "state"), *flags, *tls) as (url, process):
         port = int(url.rsplit(":", 1)[1])
         with connect(port) as old:
             exchange(tmp_path, "renewed")
