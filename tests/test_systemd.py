@@ -119,7 +119,8 @@ def test_an_installation_holds_programs_units_and_settings(tmp_path: Path) -> No
     assert seen.returncode == 0, seen.stderr
     for name in ("opt/nvc/orchestrator.py", "opt/nvc/worker.py", "opt/nvc/web/server.py",
                  "opt/nvc/control/conductor.py", "opt/nvc/work/codec_process.py", "opt/nvc/media/planar.py",
-                 "opt/nvc/nvc/decode.py", "opt/nvc/trial/judge.py", "opt/nvc/requirements.txt", "opt/nvc/systemd/smoke_test.sh",
+                 "opt/nvc/nvc/decode.py", "opt/nvc/trial/judge.py", "opt/nvc/requirements.txt",
+                 "opt/nvc/systemd/smoke_test.sh",
                  "etc/nvc/orchestrator.env", "etc/nvc/worker.env", "etc/systemd/system/nvc-worker.service"):
         assert (tmp_path / name).is_file(), name
     assert not list(tmp_path.rglob("__pycache__"))
