@@ -45,13 +45,17 @@ class Wired:
         self.inward = [FaultProxy(self.orchestrator.url) for _ in range(workers)]
         self.outward = [FaultProxy() for _ in range(workers)]
         self.workers: list[Program] = []
-        for number, (inward, outward) in enumerate(zip(self.inward, self.outward, strict=True), start=1):
-            worker = Program("worker", folder / f"w{number}", "--orchestrator", inward.url, "--url", outward.url,
-                             "--name", f"w{number}", "--slots", str(slots), "--warm", "", *worker_flags,
-                             script=QUICK_WORKER, environment=marks)
-            outward.target = worker.url
-            self.workers.append(worker)
         self.proxies = [self.front, *self.inward, *self.outward]
+        try:
+            for number, (inward, outward) in enumerate(zip(self.inward, self.outward, strict=True), start=1):
+                worker = Program("worker", folder / f"w{number}", "--orchestrator", inward.url, "--url", outward.url,
+                                 "--name", f"w{number}", "--slots", str(slots), "--warm", "", *worker_flags,
+                                 script=QUICK_WORKER, environment=marks)
+                outward.target = worker.url
+                self.workers.append(worker)
+        except BaseException:
+            self.__exit__()     # nobody else will end what has been started
+            raise
         self.client = Exercise(self.front.url, self.history, patience_s=PATIENCE_S, read_s=3.0)
         self.names: list[str] = []
 
