@@ -42,8 +42,8 @@ GET routes answer HEAD and every route OPTIONS by themselves; a wrong method is 
 
 Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py, rendering.py (request, answer) ►
 access.py, tokens.py (who asks) ► routes.py (the table and its checks) ► outgoing.py, incoming.py, answering.py,
-connection.py (one connection) ► doorman.py, server.py (threads); beside them listening.py, settings.py, observe.py, cloudwatch.py, client.py, fetching.py and
-openapi.py.
+connection.py (one connection) ► doorman.py, server.py (threads); beside them listening.py, settings.py, observe.py,
+cloudwatch.py, client.py, fetching.py and openapi.py.
 Only this file is imported by the programs.
 """
 
