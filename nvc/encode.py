@@ -95,10 +95,10 @@ class Tally:
 class SymbolWriter:
     """Chooses and writes the symbols of a batch of pictures, each into its own bytes."""
 
-    def __init__(self, tables: rangecoder.Tables, bits: NDArray[np.float32], types: list[str], tally: Tally) -> None:
-        self.tables, self.bits, self.tally = tables, bits, tally
-        self.thrift = [thrift_of(t) for t in types]
-        self.coders = [rangecoder.Encoder() for _ in types]
+    def __init__(self, tables: rangecoder.Tables, bits: NDArray[np.float32], thrift: list[NDArray[np.float32]],
+                 tally: Tally) -> None:
+        self.tables, self.bits, self.thrift, self.tally = tables, bits, thrift, tally
+        self.coders = [rangecoder.Encoder() for _ in thrift]
 
     def put(self, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
         with self.tally.clock.part("entropy"):
@@ -136,6 +136,12 @@ class Encoder:
         """Step index of a unit. A fraction of t is spread over the pictures by the golden ratio's multiples."""
         dither = (unit.number * 0.6180339887498949) % 1.0
         return min(max(math.floor(self.t + dither) + unit.step_offset, 0), T_MAX)
+
+    def thrift(self, unit: Unit) -> NDArray[np.float32]:
+        """`thrift_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then
+        follow t without the jumps that an I picture's next step would make. The exponent makes up for one in PSNR."""
+        wanted = min(max(self.t + unit.step_offset, 0), T_MAX)
+        return thrift_of(unit.type) * np.float32(2.0 ** (5 * (wanted - self.q(unit)) / 16.0))
 
     def motion(self, unit: Unit, picture: Picture) -> tuple[MotionField, bytes]:
         """Search and code the motion of a P or B picture."""
@@ -179,7 +185,7 @@ class Encoder:
             types = [u.type for u in units]
             side = side_of(types, [self.q(u) for u in units])
             y, z = self.analyse(np.stack([pack(picture) for picture in pictures]), p, d, side)
-            writer = SymbolWriter(self.network.tables, self.slot_bits, types, self.tally)
+            writer = SymbolWriter(self.network.tables, self.slot_bits, [self.thrift(u) for u in units], self.tally)
             index = hyper_index(self.network, side, height, width)
             z *= index > 0
             writer.put(z, index)
