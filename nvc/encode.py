@@ -35,13 +35,14 @@ from nvc.syntax import Header, Packet, Writer
 from picture import ClipInfo, Picture
 
 QUALITY_MAX = 63
+EFFORT_MAX = 2                          # how far motion is searched, see `search.search`
 MINI_GOP = 16                           # saves 3 % against 8 on eight clips of 33 pictures, on each of them
-T_COARSEST, T_FINEST = 94, 2            # step indices of qualities 0 and 63: Δ = 59 … 1.1
-THRIFT = {"I": 0.2, "P": 0.4, "B": 0.7}      # λ of quantisation in Δ²: less in pictures that others copy
+T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
+THRIFT = {"I": 0.15, "P": 0.3, "B": 0.55}    # λ of quantisation in Δ²: less in pictures that others copy
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
 # seldom corrected there. Against 0 it saves 5 % of the rate on four clips.
-MOTION_FINER = 0.3
-CHROMA_THRIFT = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
+MOTION_FINER = 0.2
+CHROMA_THRIFT = 0.4                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
 
 
@@ -60,8 +61,8 @@ def check(settings: Settings) -> None:
     """SettingsError names the setting that is out of its range."""
     if not 0 <= settings.quality <= QUALITY_MAX:
         raise SettingsError(f"quality is {settings.quality}, expected 0…{QUALITY_MAX}")
-    if settings.effort:     # accepted without effect, it would claim a search that nobody made
-        raise SettingsError(f"effort is {settings.effort}, expected 0: nvc has no other effort yet")
+    if not 0 <= settings.effort <= EFFORT_MAX:      # accepted without effect, more would claim a search nobody made
+        raise SettingsError(f"effort is {settings.effort}, expected 0…{EFFORT_MAX}: nvc has no more yet")
     if settings.structure not in STRUCTURES:
         raise SettingsError(f"structure is {settings.structure!r}, expected one of {', '.join(STRUCTURES)}")
     if settings.intra_period < 1:
@@ -148,7 +149,8 @@ class Encoder:
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * unit.step_offset / 16.0)
-        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight)
+        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight,
+                              self.settings.effort)
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()
