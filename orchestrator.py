@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                            "placing": orchestrator.conductor.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {orchestrator.server.url}")
-    asked.wait()
+    service.wait_for_signal(asked)
     notifier.stopping("finishing calls in progress")
     orchestrator.stop()
     watchdog.stop()

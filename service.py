@@ -67,7 +67,18 @@ from web.exchange import (
 )
 from web.fetching import Fetcher, FetchError
 from web.listening import ServerSettings, client_certificate
-from web.observe import METRICS_TYPE, Counter, Gauge, Histogram, Log, Metrics, Notifier, Watchdog, listen_sockets
+from web.observe import (
+    METRICS_TYPE,
+    Counter,
+    Gauge,
+    Histogram,
+    Log,
+    Metrics,
+    Notifier,
+    Watchdog,
+    listen_sockets,
+    wait_for_signal,
+)
 from web.routes import JSON, Body, Handler, Route, Routes, json_body, upload
 from web.server import Server
 from web.settings import Row, SettingsError, add_flags, from_args, load, markdown, row, rows, show
@@ -81,5 +92,5 @@ __all__ = [
     "Request", "Response", "Route", "Routes", "Row", "Server", "ServerSettings", "SettingsError", "Tokens", "Trace",
     "Unreachable", "Watchdog", "add_flags", "check_exposure", "client_certificate", "event_stream", "file_response",
     "from_args", "is_loopback", "json_body", "listen_sockets", "load", "markdown", "new_key", "new_trace",
-    "openapi", "read_json", "row", "rows", "show", "upload",
+    "openapi", "read_json", "row", "rows", "show", "upload", "wait_for_signal",
 ]

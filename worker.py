@@ -397,7 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     watchdog = service.Watchdog(notifier, {"http": worker.server.self_check, "parts": worker.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {worker.server.url}")
-    asked.wait()
+    service.wait_for_signal(asked)
     notifier.stopping("draining")
     worker.stop(hurry, notifier.extend)
     watchdog.stop()

@@ -124,8 +124,11 @@ def test_what_systemd_is_told(listener: socket.socket, tmp_path: Path) -> None:
         process.send_signal(signal.SIGCONT)
         systemd.settimeout(PATIENCE_S)
         process.terminate()
-        while "STOPPING=1" not in said.split("\n"):
+        for _ in range(100):  # pings, five a second
             said += systemd.recv(1000).decode() + "\n"
+            if "STOPPING=1" in said.split("\n"):
+                break
+        assert "STOPPING=1" in said.split("\n")
         assert process.wait(PATIENCE_S) == 0
         assert process.stdout is not None
         process.stdout.close()

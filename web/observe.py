@@ -281,6 +281,13 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
+def wait_for_signal(asked: threading.Event) -> None:
+    """Until a signal's handler has set `asked`. In the main thread, where Python runs handlers: a signal that comes
+    just after SIGCONT, as systemd sends them, is taken by another thread, and the main one must wake to handle it."""
+    while not asked.wait(1.0):
+        pass
+
+
 class Notifier:
     """Messages to systemd (sd_notify(3)); every method does nothing when NOTIFY_SOCKET is not set."""
 
