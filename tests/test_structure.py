@@ -97,7 +97,7 @@ def test_p_pictures_that_refer_to_each_other_are_not_one_batch() -> None:
 
 def test_every_level_is_coarser_than_the_one_before() -> None:
     assert list(LEVEL_OFFSETS) == sorted(set(LEVEL_OFFSETS))
-    assert plan(17, "random_access", mini_gop=16)[-1].step_offset == 22
+    assert plan(17, "random_access", mini_gop=16)[-1].step_offset == 35
 
 
 @pytest.mark.parametrize(
