@@ -152,6 +152,7 @@ def test_the_list_turns_pages_and_shows_hostile_labels_as_text(running: Orchestr
     expect(page.locator("tbody tr")).to_have_count(100)
     expect(page.locator("td .label").first).to_have_text(HOSTILE)
     page.get_by_role("button", name="Older").click()
+    expect(page.locator("tbody .id")).to_have_count(1)
     expect(page.locator("tbody .id")).to_have_text(names[0])
     for name in names:
         running.post(f"/experiment/{name}/cancel")
