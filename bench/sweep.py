@@ -188,7 +188,7 @@ def look(orchestrator: str, ids: dict[str, str]) -> dict[str, Any] | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--frames", type=int, default=32, help="pictures of each clip (32)")
+    parser.add_argument("--frames", type=int, default=97, help="pictures of each clip (97)")
     parser.add_argument("--experiments", type=int, default=10_000, help="length of the list (10000)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=ROOT / "bench" / "results", prefix=".state-") as name:
