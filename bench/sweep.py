@@ -1,4 +1,4 @@
-"""Measure sweeps: python -m bench.sweep [--frames 32] > bench/results/sweep.json
+"""Measure sweeps: python -m bench.sweep [--frames 97] > bench/results/sweep.json
 
     sweep    4 codecs × 3 clips × 5 qualities on two workers of one thread each: wall time against the time that its
              runs took at the workers, shared by the workers. `gaps` is what placement costs: the share of a worker's
