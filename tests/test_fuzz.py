@@ -65,7 +65,7 @@ def changed(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
 
 
 STREAMS = seeds("corpora/stream/*.nvc", "streams/*.nvc")
-CLIPS = seeds("corpora/y4m/*.y4m")
+CLIPS = seeds("corpora/y4m/*.seed")
 HEADS = seeds("corpora/http/*")
 DOCUMENTS = seeds("corpora/json/*.json")
 

@@ -54,11 +54,11 @@ def sweep(placed: Placement, first: int, runs: int, **more: Any) -> None:
         placed.enqueue(replace(make_run(number, **more), experiment=first))
 
 
-def served(placed: Placement, count: int) -> list[str]:
-    """Which runs the only slot takes, one after the other."""
+def served(placed: Placement, count: int, **able: Any) -> list[str]:
+    """Which runs the only slot takes, one after the other; `able`: what its worker says that it can."""
     order = []
     for _ in range(count):
-        beat(placed, "w1")
+        beat(placed, "w1", **able)
         ((run_id, attempt, _),) = grants(placed)
         order.append(run_id)
         placed.withdraw(run_id)
@@ -85,14 +85,7 @@ def test_a_sweep_of_several_codecs_has_one_turn_in_all(placed: Placement) -> Non
     for number in range(1, 9):
         placed.enqueue(replace(make_run(number, codec=("nvc", "x264")[number % 2]), experiment=1))
     placed.enqueue(make_run(100))
-    found = []
-    for _ in range(4):
-        beat(placed, "w1", codecs=("nvc", "x264"))
-        ((run_id, attempt, _),) = grants(placed)
-        found.append(run_id)
-        placed.withdraw(run_id)
-        placed.let_go((run_id, attempt))
-    assert found == ["r1", "r100", "r2", "r3"]
+    assert served(placed, 4, codecs=("nvc", "x264")) == ["r1", "r100", "r2", "r3"]
 
 
 def test_experiments_that_keep_coming_do_not_starve_a_sweep(placed: Placement) -> None:
@@ -110,14 +103,7 @@ def test_an_experiment_that_nobody_could_take_has_saved_up_no_turns(placed: Plac
     sweep(placed, 101, 20)
     assert served(placed, 5) == ["r101", "r102", "r103", "r104", "r105"]
     beat(placed, "w1", device="cuda")
-    found = []
-    for _ in range(4):
-        beat(placed, "w1", device="cuda")
-        ((run_id, attempt, _),) = grants(placed)
-        found.append(run_id)
-        placed.withdraw(run_id)
-        placed.let_go((run_id, attempt))
-    assert found == ["r1", "r2", "r106", "r3"]
+    assert served(placed, 4, device="cuda") == ["r1", "r2", "r106", "r3"]
 
 
 def test_load_is_shared_by_the_share_of_free_slots(placed: Placement) -> None:
