@@ -134,8 +134,7 @@ class Orchestrator:
         self.conductor.start()
         self.house.start(self.server)
         self.reporter.start()
-        if self.following.analyses.any():
-            self.following.analyses.warm()
+        self.following.analyses.warm()
         self.log.info("listening", url=self.server.url, state=str(self.config.state))
 
     def drain(self) -> None:

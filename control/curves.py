@@ -40,17 +40,10 @@ class Analyses:
         self._folder = folder
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[int, str]] = OrderedDict()
-        self._warmed = False
-
-    def any(self) -> bool:
-        """Whether there have been analyses of this state before."""
-        return self._folder.is_dir()
 
     def warm(self) -> None:
-        """Load what analyses are made with, once: the first one need not wait for it. Returns at once."""
-        with self._lock:
-            begun, self._warmed = self._warmed, True
-        if not begun:
+        """Load what analyses are made with, where there have been any: the first one need not wait for it."""
+        if self._folder.is_dir():
             any_curve = [(1.0 + n, 30.0 + n) for n in range(4)]
             threading.Thread(target=bd_rate, args=(any_curve, any_curve), name="warm", daemon=True).start()
 

@@ -91,8 +91,6 @@ class Submissions:
             experiment_id, new = self.conductor.submit(
                 made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
                 trace=request.trace.traceparent, origin=made.origin)
-            if len(made.clips) > 1:
-                self.following.analyses.warm()  # while the grid's first runs are coded, not between two of them
         took_s = time.monotonic() - began
         self._submit_s.observe(took_s)
         self.log.emf({"SubmitLatency": (1000 * took_s, "Milliseconds")})
