@@ -1,7 +1,7 @@
 """The codecs by name, and the command line of the learned one.
 
     python codec.py encode IN OUT.nvc [--quality 32 | --bitrate-mbps X | --psnr-db X] [--effort 0]
-                    [--structure random_access] [--intra-period 64] [--frames N] [--json]
+                    [--structure random_access] [--intra-period 64] [--frames N] [--jobs 1] [--json]
     python codec.py decode IN.nvc OUT.y4m [--best-effort]
     python codec.py info IN.nvc [--json]
     python codec.py verify IN.nvc
@@ -28,8 +28,8 @@ from typing import Any, BinaryIO
 
 from coding import BitstreamError, Codec, CodecError, Decoded, Encoded, Progress, Report, Settings, no_report
 from nvc.allocator import keep_memory
+from nvc.clip import encode_clip
 from nvc.decode import StreamDecoder
-from nvc.encode import encode_clip
 from nvc.model import DEFAULT_MODEL, load_for, load_model, models
 from nvc.ratecontrol import choose_quality
 from nvc.syntax import parse, recover
@@ -178,7 +178,8 @@ def _encode(o: argparse.Namespace) -> None:
     from video import open_clip
 
     settings = Settings(quality=o.quality, structure=o.structure, intra_period=o.intra_period, effort=o.effort,
-                        bitrate_mbps=o.bitrate_mbps, psnr_db=o.psnr_db, model=o.model, threads=o.threads)
+                        bitrate_mbps=o.bitrate_mbps, psnr_db=o.psnr_db, model=o.model, threads=o.threads,
+                        options={"jobs": o.jobs})
     began = time.monotonic()
     with open_clip(sys.stdin.buffer if o.input == "-" else o.input) as clip, _progress_bar(o.json) as show:
         encoded = get("nvc").encode(islice(clip, o.frames), clip.info, settings, show)
@@ -249,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     e.add_argument("--frames", type=int, help="code only the first N")
     e.add_argument("--model", default=DEFAULT_MODEL, help="weights by name")
     e.add_argument("--threads", type=int, default=0, help="0: all cores")
+    e.add_argument("--jobs", type=int, default=1, help="processes of one thread that code GOPs at a time; same bytes")
     d = command("decode", _decode_file, "decode a stream to Y4M", "OUT.y4m")
     d.add_argument("--best-effort", action="store_true", help="decode the groups of pictures that are whole")
     command("info", _info, "say what is in a stream, without decoding it")

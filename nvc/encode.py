@@ -1,40 +1,39 @@
-"""The encoder: pictures in, stream out. Float where no decoder repeats it; pictures come from `decode.reconstruct`.
+"""The encoder: batches of pictures in, packets out. Float where no decoder repeats it; pictures come from
+`decode.reconstruct`. nvc/gop.py and nvc/clip.py say which batches.
 
-    pictures ─ pad ─ mark cuts ─ order ─► batches of one level ─► motion ─► latents ─► symbols ─► packets
-                                              ▲                                  │
-                                              └───────── decoded pictures ◄──────┘
+    batch of one level ─► motion ─► latents ─► symbols ─► packets
+                            ▲                     │
+                            └── decoded pictures ◄┘
 
 Memory is bounded by the mini-GOP: pictures waiting to be coded, and those that later ones refer to.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coding import Encoded, FrameReport, Progress, Report, Settings, no_report
+from coding import Settings
 from nvc import quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
 from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
 from nvc.errors import SettingsError
-from nvc.model import Model, load_model
+from nvc.model import Model
 from nvc.motion import MotionField, predict
 from nvc.network import FIRST, STEPS, T_MAX, Side, dct_basis
-from nvc.planes import crop, pack, pad, predictions
-from nvc.scenes import mark_cuts
-from nvc.structure import STRUCTURES, Planner, Unit, schedule
-from nvc.syntax import Header, Packet, Writer
-from picture import ClipInfo, Picture
+from nvc.planes import pack, predictions
+from nvc.structure import STRUCTURES, Unit
+from nvc.syntax import Packet
+from picture import Picture
 
 QUALITY_MAX = 63
+JOBS_MAX = 64
 EFFORT_MAX = 2                          # how far motion is searched, see `search.search`
 MINI_GOP = 16                           # saves 3 % against 8 on eight clips of 33 pictures, on each of them
 T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
@@ -67,8 +66,16 @@ def check(settings: Settings) -> None:
         raise SettingsError(f"structure is {settings.structure!r}, expected one of {', '.join(STRUCTURES)}")
     if settings.intra_period < 1:
         raise SettingsError(f"intra_period is {settings.intra_period}, expected at least 1")
-    if settings.options:
-        raise SettingsError(f"options: nvc has none, got {', '.join(sorted(settings.options))}")
+    if unknown := sorted(settings.options.keys() - {"jobs"}):
+        raise SettingsError(f"options.{unknown[0]}: nvc has jobs")
+    jobs = settings.options.get("jobs", 1)
+    if type(jobs) is not int or not 1 <= jobs <= JOBS_MAX:
+        raise SettingsError(f"options.jobs is {jobs!r}, expected 1…{JOBS_MAX}")
+
+
+def jobs_of(settings: Settings) -> int:
+    """Processes that may code GOPs at the same time; each is one thread, so `threads` bounds them where it is set."""
+    return min(settings.options.get("jobs", 1), settings.threads or JOBS_MAX)
 
 
 def analysis_of(model: Model) -> Analysis:
@@ -91,6 +98,13 @@ class Tally:
 
     bits: dict[str, int] = field(default_factory=lambda: {"motion": 0, "hyper": 0, "latents": 0})
     clock: Clock = field(default_factory=Clock)
+
+    def add(self, other: Tally) -> None:
+        """Count what another spent, too."""
+        for part, bits in other.bits.items():
+            self.bits[part] += bits
+        for part, seconds in other.clock.seconds.items():
+            self.clock.seconds[part] += seconds
 
 
 class SymbolWriter:
@@ -199,47 +213,3 @@ class Encoder:
                 self.tally.bits[part] += 8 * size
             self.frames[unit.number] = Frame.of(planes[k], motion)
             yield Packet(unit.number, unit.type, unit.references, self.q(unit), coded, latents)
-
-
-def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings, progress: Report = no_report, *,
-                t: float | None = None, watch: Callable[[int, Picture], None] | None = None) -> Encoded:
-    """Code a clip at a constant quality. SettingsError names a bad setting; Cancelled passes from `progress`.
-
-    t: step index instead of the quality's, may have a fraction; watch: is handed each decoded picture, in order."""
-    check(settings)
-    model = load_model(settings.model)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    encoder = Encoder(model, settings, step_index(settings.quality) if t is None else t)
-    header = Header(model.id, info.width, info.height, info.fps, info.matrix, info.range, settings.structure,
-                    settings.intra_period)
-    stream, reports = Writer(header), list[FrameReport]()
-    digest, show = hashlib.sha256(), 0
-    planner = Planner(settings.structure, settings.intra_period, MINI_GOP)
-    marked = mark_cuts((pad(picture) for picture in pictures), lambda picture: picture.y)
-    dropped = set[int]()
-    for batch in schedule(marked, planner):
-        for packet in encoder.encode(batch):
-            reports.append(FrameReport(packet.number, packet.type, stream.add(packet)))
-        for unit, _ in batch:
-            dropped.update(unit.drop)
-        while show in encoder.frames:
-            shown = crop(encoder.frames[show].picture, info.width, info.height)
-            for plane in shown:
-                digest.update(plane.data)
-            if watch:
-                watch(show, shown)
-            show += 1
-        for number in [n for n in dropped if n < show]:
-            encoder.frames.pop(number, None)
-            dropped.discard(number)
-        progress(Progress("encode", len(reports), info.frames))
-    if not reports:
-        raise SettingsError("clip: no pictures, expected at least one")
-    data = stream.finish()
-    reports.sort(key=lambda report: report.index)
-    bits = encoder.tally.bits | {"headers": 8 * len(data) - sum(encoder.tally.bits.values())}
-    details: dict[str, Any] = {"seconds": encoder.tally.clock.rounded(), "bits": bits, "quality": settings.quality,
-                               "step_index": encoder.t, "model": model.name, "model_sha256": model.sha256,
-                               "kernels": sorted(set(model.network.kernels.values()))}
-    return Encoded(data, reports, digest.hexdigest(), replace(info, frames=len(reports)), details)

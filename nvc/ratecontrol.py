@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from coding import Encoded, Report, Settings
-from nvc.encode import T_COARSEST, T_FINEST, encode_clip
+from nvc.clip import encode_clip
+from nvc.encode import T_COARSEST, T_FINEST
 from nvc.errors import SettingsError
 from picture import ClipInfo, Picture
 

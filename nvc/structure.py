@@ -8,16 +8,18 @@
                       B     B     B     B
     number         0  1  2  3  4  5  6  7  8
 
-GOPs are closed: an I picture starts one at the latest after the intra period, and at scene cuts; nothing refers across.
-What is left before it is a shorter mini-GOP of the same shape. Pictures of a level do not refer to each other, so they
-can be coded as one batch. At most one mini-GOP is waited for, and the references held at any time are at most half a
-mini-GOP and two (one more where P pictures have two references), however long the clip is.
+GOPs are closed: an I picture starts one at the latest after the intra period, and at scene cuts; nothing refers across,
+so each can be coded by itself. What is left before it is a shorter mini-GOP of the same shape. Pictures of a level do
+not refer to each other, so they can be coded as one batch. At most one mini-GOP is waited for, and the references held
+at any time are at most half a mini-GOP and two (one more where P pictures have two references), however long the clip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TypeVar
 
 from nvc.errors import SettingsError
@@ -48,44 +50,60 @@ class Unit:
         return LEVEL_OFFSETS[self.level]
 
 
-class Planner:
-    """Turns pictures, announced one by one, into units in coding order.
+def gops(pictures: Iterable[tuple[T, bool]], structure: str, intra_period: int) -> Iterator[tuple[int, Iterator[T]]]:
+    """Each GOP's first number and its pictures, from (picture, is it the first of a scene) in display order.
 
-    ``mini_gop`` may be set to another of MINI_GOPS at any time; it holds from the next mini-GOP on. SettingsError names
+    Like itertools.groupby it keeps nothing: a GOP's pictures are to be taken before the next GOP. SettingsError names
     an argument out of its range.
     """
+    if structure not in STRUCTURES:
+        raise SettingsError(f"structure is {structure!r}, expected one of {', '.join(STRUCTURES)}")
+    if intra_period < 1:
+        raise SettingsError(f"intra_period is {intra_period}, expected at least 1")
+    period = 1 if structure == "intra" else intra_period
 
-    def __init__(self, structure: str, intra_period: int = 64, mini_gop: int = 8, past_references: int = 1) -> None:
+    def numbered() -> Iterator[tuple[int, T]]:
+        first = 0
+        for number, (picture, cut) in enumerate(pictures):
+            if cut or number - first == period:
+                first = number
+            yield first, picture
+
+    return ((first, map(itemgetter(1), group)) for first, group in groupby(numbered(), itemgetter(0)))
+
+
+class Planner:
+    """Turns the pictures of one GOP, announced one by one, into units in coding order.
+
+    first: number of its I picture. ``mini_gop`` may be set to another of MINI_GOPS at any time; it holds from the next
+    mini-GOP on. SettingsError names an argument out of its range.
+    """
+
+    def __init__(self, structure: str, first: int = 0, mini_gop: int = 8, past_references: int = 1) -> None:
         if structure not in STRUCTURES:
             raise SettingsError(f"structure is {structure!r}, expected one of {', '.join(STRUCTURES)}")
-        if intra_period < 1:
-            raise SettingsError(f"intra_period is {intra_period}, expected at least 1")
         if mini_gop not in MINI_GOPS:
             raise SettingsError(f"mini_gop is {mini_gop}, expected one of {', '.join(map(str, MINI_GOPS))}")
         if past_references not in (1, 2):
             raise SettingsError(f"past_references is {past_references}, expected 1 or 2")
         self.mini_gop = 1 if structure == "low_delay" else mini_gop
-        self._period = 1 if structure == "intra" else intra_period
         self._past_references = past_references
-        self._next = 0  # number of the next picture
-        self._start = 0  # number of the current GOP's I picture
+        self.number = first  # of the next picture
         self._anchors: tuple[int, ...] = ()  # the latest I and P pictures, which the next P may refer to
         self._waiting: list[int] = []  # numbers without a unit yet
 
-    def push(self, cut: bool = False) -> list[Unit]:
-        """Announce the next picture, the first of a new scene if ``cut``; the units that can now be coded, if any."""
-        number = self._next
-        self._next += 1
-        if number == 0 or cut or number - self._start == self._period:
-            units = self.finish()
-            units.append(Unit(number, "I", (), 0, self._anchors))
-            self._start, self._anchors = number, (number,)
-            return units
+    def push(self) -> list[Unit]:
+        """Announce the next picture; the units that can now be coded, if any."""
+        number = self.number
+        self.number += 1
+        if not self._anchors:
+            self._anchors = (number,)
+            return [Unit(number, "I", (), 0, ())]
         self._waiting.append(number)
         return self._mini_gop(self.mini_gop) if len(self._waiting) >= self.mini_gop else []
 
     def finish(self) -> list[Unit]:
-        """The units of what still waits, because a new GOP or the end of the clip comes next."""
+        """The units of what still waits, because the GOP ends."""
         units: list[Unit] = []
         while self._waiting:
             units += self._mini_gop(min(len(self._waiting), self.mini_gop))
@@ -125,16 +143,15 @@ def batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
         yield batch
 
 
-def schedule(pictures: Iterable[tuple[T, bool]], planner: Planner) -> Iterator[list[tuple[Unit, T]]]:
-    """Batches in coding order, each unit with its picture, from (picture, is it the first of a scene) in display order.
+def schedule(pictures: Iterable[T], planner: Planner) -> Iterator[list[tuple[Unit, T]]]:
+    """Batches of one GOP in coding order, each unit with its picture, from pictures in display order.
 
     Takes pictures only as they are needed and keeps those of one mini-GOP.
     """
     waiting: dict[int, T] = {}
-    number = 0
-    for number, (picture, cut) in enumerate(pictures):
-        waiting[number] = picture
-        for batch in batches(planner.push(cut)):
+    for picture in pictures:
+        waiting[planner.number] = picture
+        for batch in batches(planner.push()):
             yield [(unit, waiting.pop(unit.number)) for unit in batch]
     for batch in batches(planner.finish()):
         yield [(unit, waiting.pop(unit.number)) for unit in batch]

@@ -20,7 +20,7 @@ from nvc.crc32c import crc32c
 from nvc.errors import BitstreamError
 from nvc.fields import Cursor, Field, varint
 from nvc.references import CodedOrder
-from nvc.structure import Planner
+from nvc.structure import Planner, gops, schedule
 from nvc.syntax import GopWriter, Header, Packet, Stream, Writer, locate, parse, recover
 
 HEADER = Header(model=b"\x01\x02\x03\x04\x05\x06\x07\x08", width=176, height=144, fps=Fraction(30000, 1001))
@@ -28,8 +28,9 @@ HEADER = Header(model=b"\x01\x02\x03\x04\x05\x06\x07\x08", width=176, height=144
 
 def order_of(frames: int, structure: str = "random_access", period: int = 64, **options: int) -> list[Packet]:
     """Packets without payloads, in the order that encoders use."""
-    planner = Planner(structure, period, **options)
-    units = [unit for _ in range(frames) for unit in planner.push()] + planner.finish()
+    units = []
+    for first, pictures in gops(((n, False) for n in range(frames)), structure, period):
+        units += [u for batch in schedule(pictures, Planner(structure, first, **options)) for u, _ in batch]
     return [Packet(u.number, u.type, u.references, 40) for u in units]
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import nvc.clip
 import nvc.encode
 import nvc.model
 from coding import Settings
@@ -89,7 +90,7 @@ def count_symbols(weights: Path, clips: Path, pictures: int, seed: int = 0) -> N
     r.shuffle(paths)
     for path in paths:
         with open_clip(path) as clip:
-            encoded = nvc.encode.encode_clip(clip, clip.info, Settings(model=weights.stem), t=r.uniform(10, 104))
+            encoded = nvc.clip.encode_clip(clip, clip.info, Settings(model=weights.stem), t=r.uniform(10, 104))
         done += len(encoded.frames)
         if done >= pictures:
             break

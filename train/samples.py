@@ -72,7 +72,7 @@ def main() -> None:
                 count += 1
 
             encoder.observe = observe
-            for batch in schedule(((p, False) for p in pictures), planner):
+            for batch in schedule(pictures, planner):
                 for _ in encoder.encode(batch):
                     pass
                 for unit, _ in batch:

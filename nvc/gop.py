@@ -1,0 +1,70 @@
+"""Codes the pictures of one GOP: what is the same for a clip coded here and for one coded by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from coding import FrameReport, Settings
+from nvc.encode import MINI_GOP, Encoder, Tally
+from nvc.model import load_model
+from nvc.planes import crop
+from nvc.structure import Planner, schedule
+from nvc.syntax import GopWriter, Header
+from picture import Picture
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all GOPs of a clip have in common. t: step index of I pictures, may have a fraction."""
+
+    settings: Settings
+    t: float
+    header: Header
+
+    def encoder(self) -> Encoder:
+        """An encoder for them, to be used for one GOP after the other."""
+        return Encoder(load_model(self.settings.model), self.settings, self.t)
+
+
+@dataclass
+class CodedGop:
+    """A whole GOP: its bytes as they stand in the stream, and what was spent on them."""
+
+    first: int
+    pictures: int
+    octets: bytes
+    tally: Tally
+
+
+@dataclass
+class Step:
+    """What one batch brought: its pictures' reports, and the decoded pictures that can be shown now, in order.
+
+    gop: the whole, with the last step of a GOP."""
+
+    reports: list[FrameReport] = field(default_factory=list)
+    shown: list[Picture] = field(default_factory=list)
+    gop: CodedGop | None = None
+
+
+def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Picture]) -> Iterator[Step]:
+    """Code one GOP, batch by batch; its bytes depend on nothing before it but `first`, its place in the clip.
+
+    pictures: in display order, padded; taken only as they are needed. header: of the stream."""
+    encoder.frames, encoder.tally = {}, Tally()
+    writer, show, dropped = GopWriter(header), first, set[int]()
+    for batch in schedule(pictures, Planner(header.structure, first, MINI_GOP)):
+        step = Step()
+        for packet in encoder.encode(batch):
+            step.reports.append(FrameReport(packet.number, packet.type, writer.add(packet)))
+        for unit, _ in batch:
+            dropped.update(unit.drop)
+        while show in encoder.frames:
+            step.shown.append(crop(encoder.frames[show].picture, header.width, header.height))
+            show += 1
+        for number in [n for n in dropped if n < show]:
+            encoder.frames.pop(number, None)
+            dropped.discard(number)
+        yield step
+    yield Step(gop=CodedGop(first, writer.pictures, writer.finish(), encoder.tally))
