@@ -19,7 +19,7 @@ from typing import Any
 import clips
 import codec
 from bench.codec import machine
-from bench.rd import anchor_points, rd_points
+from bench.rates.points import anchor_points, rd_points
 from bench.service import Caller, running, wait_end, wait_for_worker
 from coding import Settings
 from video import read_info

@@ -1,12 +1,19 @@
-"""The anchors: measured points, kept by what they depend on, and BD-rate against them."""
+"""Rate and quality of clips: measured points, anchors kept by what they depend on, BD-rates, what is left out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import clips
+import codec
 from bench import rd
+from bench.rates import points as rates
+from coding import CodecError
+from picture import VideoError
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +22,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def points(cache: Path) -> list[rd.Point]:
-    return rd.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
+def points(cache: Path) -> list[rates.Point]:
+    return rates.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
 
 
-def test_an_anchor_has_six_points_of_falling_rate_and_quality(points: list[rd.Point]) -> None:
+def test_an_anchor_has_six_points_of_falling_rate_and_quality(points: list[rates.Point]) -> None:
     assert [point["settings"]["options"]["crf"] for point in points] == [17, 22, 27, 32, 37, 42]
     for name in ("bytes", "bitrate_mbps", "bpp", "psnr", "psnr_y", "ssim"):
         values = [point[name] for point in points]
@@ -27,28 +34,107 @@ def test_an_anchor_has_six_points_of_falling_rate_and_quality(points: list[rd.Po
     assert {point["frames"] for point in points} == {9}
 
 
-def test_an_anchor_is_measured_once(cache: Path, points: list[rd.Point]) -> None:
+def test_an_anchor_is_measured_once(cache: Path, points: list[rates.Point]) -> None:
     (path,) = cache.glob("carphone_pristine-x264-*.json")
     kept = json.loads(path.read_text())
     kept["points"][0]["bytes"] = -1
     path.write_text(json.dumps(kept))
-    again = rd.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
+    again = rates.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
     assert again[0]["bytes"] == -1
     assert again[1:] == points[1:]
 
 
 @pytest.mark.parametrize(("frames", "period"), [(8, 8), (9, 9)])
-def test_other_settings_are_measured_anew(cache: Path, points: list[rd.Point], frames: int, period: int) -> None:
+def test_other_settings_are_measured_anew(cache: Path, points: list[rates.Point], frames: int, period: int) -> None:
     before = len(list(cache.iterdir()))
-    rd.anchor_points("x264", clips.find("carphone"), frames, period, cache, crfs=(22,))
+    rates.anchor_points("x264", clips.find("carphone"), frames, period, cache, crfs=(22,))
     assert len(list(cache.iterdir())) == before + 1
 
 
-def test_bd_rate_against_an_anchor(points: list[rd.Point]) -> None:
+def test_bd_rate_against_an_anchor(points: list[rates.Point]) -> None:
     cheaper = [{**point, "bitrate_mbps": 0.8 * point["bitrate_mbps"]} for point in points]
     for metric in ("psnr", "psnr_y", "ssim"):
-        assert rd.compare(points, cheaper, metric).percent == pytest.approx(-20.0)
+        assert rates.compare(points, cheaper, metric).percent == pytest.approx(-20.0)
 
 
-def test_a_metric_that_the_clip_is_too_small_for_gives_a_reason(points: list[rd.Point]) -> None:
-    assert rd.compare(points, points, "ms_ssim").reason == "anchor: 0 points, at least 4 are needed"
+def test_bd_rate_by_another_rate(points: list[rates.Point]) -> None:
+    cheaper = [{**point, "bpp": 0.5 * point["bpp"]} for point in points]
+    assert rates.compare(points, cheaper, "psnr", rate="bpp").percent == pytest.approx(-50.0)
+
+
+def test_a_metric_that_the_clip_is_too_small_for_gives_a_reason(points: list[rates.Point]) -> None:
+    assert rates.compare(points, points, "ms_ssim").reason == "anchor: 0 points, at least 4 are needed"
+
+
+def test_a_mean_is_over_the_clips_that_have_a_bd_rate() -> None:
+    def row(*values: float | None) -> dict[str, Any]:
+        return {"x264": {metric: {"percent": value} for metric, value in zip(rates.METRICS, values, strict=True)}}
+
+    mean, counts = rates.means_of([row(10.0, None, 1.0, None), row(-4.0, 2.0, 2.0, None)])
+    assert mean == {"x264": {"psnr_y": 3.0, "psnr": 2.0, "ssim": 1.5, "ms_ssim": None}}
+    assert counts == {"x264": {"psnr_y": 2, "psnr": 1, "ssim": 2, "ms_ssim": 0}}
+
+
+def test_a_codec_that_is_missing_is_left_out_with_its_reason() -> None:
+    def warm() -> None:
+        raise CodecError("gone: no such encoder")
+
+    gone: Any = SimpleNamespace(name="gone", warm=warm)
+    here: Any = SimpleNamespace(name="here", warm=lambda: None)
+    assert rates.at_hand([gone, here]) == ({"here": here}, {"gone": "gone: no such encoder"})
+
+
+def test_a_folder_stands_for_the_clips_in_it(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.Y4M", "notes.md"):
+        (tmp_path / name).touch()
+    assert rd.paths_of([Path("one.mkv"), tmp_path]) == [Path("one.mkv"), tmp_path / "a.Y4M", tmp_path / "b.mp4"]
+
+
+def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"no clip in this folder \(expected \.avi, \.mkv"):
+        rd.paths_of([tmp_path])
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of one clip, two efforts, an FFmpeg without SVT-AV1."""
+    svtav1: Any = codec.get("svtav1")
+    kept = svtav1.kind
+    out = tmp_path_factory.mktemp("rd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svtav1, "kind", replace(kept, library="libnone"))
+        patch.setattr("builtins.print", lambda *words, file=None, **_: None if file else said.append(words[0]))
+        said: list[str] = []
+        arguments = ["--only", "video", "--frames", "3", "--efforts", "0", "1", "--qualities", "12", "24", "36", "48"]
+        files = ["--markdown", str(out / "page.md"), "--plots", str(out / "plots")]
+        assert rd.main([str(clips.find("carphone")), *arguments, *files]) == 0
+    return {**json.loads(said[0]), "out": out}
+
+
+def test_the_result_has_the_mean_against_each_codec_that_is_there(result: dict[str, Any]) -> None:
+    assert list(result["mean_bd_rate"]) == ["x264", "x265", "vp9"]
+    assert result["mean_bd_rate_clips"]["vp9"] == {"psnr_y": 1, "psnr": 1, "ssim": 1, "ms_ssim": 0}
+    assert result["left_out"] == {"svtav1": "svtav1: this build of PyAV lacks the encoder libnone"}
+
+
+def test_the_first_effort_leads_and_the_others_follow_by_name(result: dict[str, Any]) -> None:
+    assert (result["variant"], list(result["others"])) == ("nvc-1, effort 0", ["nvc-1, effort 1"])
+    (row,) = result["clips"]
+    assert [point["settings"]["quality"] for point in row["nvc"]] == [12, 24, 36, 48]
+    assert {point["settings"]["effort"] for point in row["nvc"]} == {0}
+    assert {point["settings"]["effort"] for point in row["others"]["nvc-1, effort 1"]["nvc"]} == {1}
+    assert [point["settings"]["options"]["crf"] for point in row["vp9"]] == [20, 29, 38, 47, 55, 63]
+
+
+def test_the_command_writes_a_page_and_its_plots(result: dict[str, Any]) -> None:
+    names = sorted(path.name for path in (result["out"] / "plots").iterdir())
+    assert names == ["carphone_pristine.svg", "clips-mean.svg"]
+    page = (result["out"] / "page.md").read_text()
+    assert "![carphone_pristine](plots/carphone_pristine.svg)" in page
+    assert "Left out: SVT-AV1 preset 8: svtav1: this build of PyAV lacks the encoder libnone." in page
+
+
+def test_an_unknown_weight_set_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(clips.find("carphone")), "--only", "video", "--frames", "1", "--models", "none"]
+    assert rd.main(arguments) == 1
+    assert "unknown name 'none'" in capsys.readouterr().err
