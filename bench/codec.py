@@ -84,7 +84,7 @@ def network_share(height: int = 352, width: int = 640) -> dict[str, Any]:
     d, z = np.zeros(p.shape, np.int16), np.zeros((1, -(-height // 64), -(-width // 64), 48), np.int32)
 
     def once() -> None:
-        swift.reconstruct(network, side, p, d, z, lambda step, mean, index: np.zeros_like(mean))
+        swift.reconstruct(network, side, p, d, z, lambda step, mean, index, local: np.zeros_like(mean))
 
     def seconds(run, repeats: int) -> float:
         run()

@@ -27,8 +27,9 @@ def kmac_per_pixel(model: str, height: int, width: int) -> dict[str, float]:
     p = torch.full((1, 6, height // 2, width // 2), 100.0)
     with torch.inference_mode():
         context = network.context(torch.zeros(1, 48, -(-height // 64), -(-width // 64)), p, p * 0, side)
+        local = network.local_step(context)
         v8, features = network.walk(context, lambda step, mean, index: mean)
-        network.synthesis(v8, features, p, p * 0, side)
+        network.synthesis(v8, features, p, p * 0, side, local)
     for hook in hooks:
         hook.remove()
     positions = height * width / 64

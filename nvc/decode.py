@@ -91,7 +91,8 @@ class _Symbols:
         with self.clock.part("entropy"):
             return np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
 
-    def visit(self, step: int, mean: NDArray[np.int32], index: NDArray[np.int32]) -> NDArray[np.int32]:
+    def visit(self, step: int, mean: NDArray[np.int32], index: NDArray[np.int32],
+              local: NDArray[np.int32]) -> NDArray[np.int32]:
         return self.get(index)
 
 

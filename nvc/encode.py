@@ -120,15 +120,15 @@ class SymbolWriter:
             for coder, s, i in zip(self.coders, symbols, index, strict=True):
                 coder.put(s, i, self.tables)
 
-    def code(self, y: NDArray[np.float32], step: int, mean: NDArray[np.int32],
-             index: NDArray[np.int32]) -> NDArray[np.int32]:
+    def code(self, y: NDArray[np.float32], step: int, mean: NDArray[np.int32], index: NDArray[np.int32],
+             local: NDArray[np.int32]) -> NDArray[np.int32]:
         """One step of the traversal: choose symbols by D + λR and write them. y: wanted latents, [B, H, W, 96]."""
         group, parity = STEPS[step]
         symbols = np.empty(mean.shape, np.int32)
         with self.tally.clock.part("quantise"):
             for k, thrift in enumerate(self.thrift):
-                quantise.choose(y[k], FIRST[group], 2 if parity is None else parity, mean[k], index[k], thrift,
-                                self.bits, self.tables.radius, symbols[k])
+                quantise.choose(y[k], local[k], FIRST[group], 2 if parity is None else parity, mean[k], index[k],
+                                thrift, self.bits, self.tables.radius, symbols[k])
         self.put(symbols, index)
         return symbols
 

@@ -28,11 +28,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from nvc import linear
-from nvc.network import SCALES, T_MAX, V8_MAX, Conv, Network, Side, step_size
+from nvc.network import LOCAL_MAX, SCALES, T_MAX, V8_MAX, Conv, Network, Side, step_size
 from nvc.rangecoder import Tables
 
 CORE_BITS, GAIN_BITS, INVERSE_BITS = 14, 10, 10
@@ -91,6 +92,7 @@ class FixedNetwork(Network):
         self.log_table_u8 = t["log"].numpy()
         self.inverse = (t["inverse"].double() / (1 << INVERSE_BITS)).float().to(self.device)
         self.gain_table = t["gains"].numpy()
+        self.local_table = t["local"].numpy()
         self.core_table = t["core"].to(torch.int32).numpy()
         self.kernels: dict[str, str] = {}
         for name, module in self.named_modules():
@@ -141,12 +143,17 @@ class FixedNetwork(Network):
         x = planes.to(self.dct_bf16.dtype).contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, self.dct_bf16, stride=4).to(torch.bfloat16)
 
-    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+    def local_steps(self, index: NDArray[np.int32]) -> NDArray[np.int32]:
+        """What `Network.local_step` gave, as factors of the picture's step in 2^-linear.LOCAL_BITS."""
+        return self.local_table[index + LOCAL_MAX]
+
+    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side, local: Tensor) -> Tensor:
         """Decoded planes, uint8 [B, 6, h, w]."""
         latents = v8.permute(0, 2, 3, 1).contiguous().to(torch.int32).cpu().numpy()
         prediction = p.to(torch.uint8).contiguous().cpu().numpy()
         gains = [self.gain_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
-        sums = [linear.sums_of(*pair, self.core_table) for pair in zip(latents, gains, strict=True)]
+        steps = self.local_steps(local[:, 0].to(torch.int32).cpu().numpy())
+        sums = [linear.sums_of(*parts, self.core_table) for parts in zip(latents, steps, gains, strict=True)]
         base, out = np.empty_like(prediction), np.empty_like(prediction)
         nothing = np.zeros(prediction.shape[1:], np.float32)
         for k in range(len(sums)):
@@ -188,8 +195,10 @@ def tables_of(network: Network) -> dict[str, Tensor]:
         gains = torch.exp(log) * delta[None, :, None] / 8.0 * (1 << GAIN_BITS)
         z = network.z_scale.double()[:, None] + network.z_slope.double()[:, None] * octave[None, :, None]
         core = network.core.double() * (1 << CORE_BITS)
+    local = torch.exp2(torch.arange(-LOCAL_MAX, LOCAL_MAX + 1, dtype=torch.float64) / 8.0) * (1 << linear.LOCAL_BITS)
     n = [round(16.0 * math.log1p(k / 8.0)) for k in range(V8_MAX + 1)]
     return {"core": core.round().to(torch.int16), "gains": gains.round().to(torch.int32),
             "inverse": torch.round((1 << (INVERSE_BITS + 3)) / delta).to(torch.int32),
+            "local": local.round().to(torch.int32),
             "log": torch.tensor(n, dtype=torch.uint8),
             "z_index": z.round().clamp(0, SCALES - 1).to(torch.uint8)}

@@ -1,7 +1,7 @@
 """The linear core's inverse transform in integers: sparse, since most latents are zero.
 
-Fixed-point formats: latents v8 in eighths of a step; gains 2^-10 pixel for one eighth of a step; coefficients rounded
-to 2^-4 pixel and clipped to 16 bits; core 2^-14; sums 2^-18 pixel in int32. Sums of real pictures stay under 2^10
+Fixed-point formats: latents v8 in eighths of a step; gains 2^-10 pixel for one eighth of a step; a position's own step
+beside the picture's 2^-10; coefficients rounded to 2^-4 pixel and clipped to 16 bits; core 2^-14; sums 2^-18 pixel in int32. Sums of real pictures stay under 2^10
 pixels; those of a hostile stream may wrap, the same way everywhere.
 """
 
@@ -11,15 +11,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+LOCAL_BITS = 10         # of the picture's step, in positions' own steps
 SUM_BITS = 18           # of a pixel, in sums
 CORRECTION_BITS = 3     # of a pixel, in the networks' correction
 
 
 @njit(cache=True, nogil=True)
-def inverse(v8, gains, core, sums):
+def inverse(v8, local, gains, core, sums):
     """Add the lapped blocks of latents v8 int32 [H, W, 96] to sums int32 [6, 4H + 4, 4W + 4].
 
-    gains int32 [96]; core int32 [96, 6, 8, 8]. The block of position (i, j) covers rows 4i … 4i+7, columns 4j … 4j+7;
+    local int32 [H, W]; gains int32 [96]; core int32 [96, 6, 8, 8]. The block of position (i, j) covers rows 4i … 4i+7, columns 4j … 4j+7;
     the planes begin at row and column 2.
     """
     rows, columns, channels = v8.shape
@@ -35,7 +36,7 @@ def inverse(v8, gains, core, sums):
                 if not used:
                     block[:] = 0
                     used = True
-                coefficient = (v * np.int64(gains[c]) + 32) >> 6
+                coefficient = (v * np.int64(gains[c]) * np.int64(local[i, j]) + (32 << LOCAL_BITS)) >> (6 + LOCAL_BITS)
                 coefficient = min(max(coefficient, np.int64(-32767)), np.int64(32767))
                 row = flat[c]
                 for k in range(384):
@@ -63,15 +64,16 @@ def finish(prediction, sums, correction, out):
                 out[plane, y, x] = min(max((s + (1 << (SUM_BITS - 1))) >> SUM_BITS, 0), 255)
 
 
-def sums_of(v8: NDArray[np.int32], gains: NDArray[np.int32], core: NDArray[np.int32]) -> NDArray[np.int32]:
+def sums_of(v8: NDArray[np.int32], local: NDArray[np.int32], gains: NDArray[np.int32],
+            core: NDArray[np.int32]) -> NDArray[np.int32]:
     """`inverse` of one picture into fresh sums."""
     rows, columns, _ = v8.shape
     sums = np.zeros((6, 4 * rows + 4, 4 * columns + 4), np.int32)
-    inverse(v8, gains, core, sums)
+    inverse(v8, local, gains, core, sums)
     return sums
 
 
 def warm() -> None:
     """Compile every kernel into numba's cache."""
-    sums = sums_of(np.zeros((1, 1, 96), np.int32), np.zeros(96, np.int32), np.zeros((96, 6, 8, 8), np.int32))
+    sums = sums_of(np.zeros((1, 1, 96), np.int32), np.zeros((1, 1), np.int32), np.zeros(96, np.int32), np.zeros((96, 6, 8, 8), np.int32))
     finish(np.zeros((6, 4, 4), np.uint8), sums, np.zeros((6, 4, 4), np.float32), np.zeros((6, 4, 4), np.uint8))

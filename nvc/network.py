@@ -39,6 +39,7 @@ HYPER = 48              # channels of the hyper-latent, one position for 64×64 
 TYPES = {"I": 0, "P": 1, "B": 2}
 T_MAX = 127             # step index: Δ = 2^(t/16)
 SCALES = 64             # scale index i stands for a Laplace distribution of scale 0.06·e^(i/8) steps
+LOCAL_MAX = 24          # a position's own step is Δ·2^(k/8), k at most this either way
 MEAN_MAX = 1023         # a mean is an integer of eighths of a step
 V8_MAX = 2047           # feature tables cover this many eighths of a step
 
@@ -241,6 +242,7 @@ class Network(nn.Module):
 
         self.hs = nn.ModuleList([Conv(HYPER + 3, 96, 3), Conv(96, 64 * 16), Conv(64, 64, 3), Conv(64, CONTEXT * 4)])
         self.prior = nn.ModuleList([Conv(2 * CHANNELS + 3, 96), Conv(96, CONTEXT, 3)])
+        self.local = Conv(CONTEXT, 1, gain=0.0)
         self.heads = nn.ModuleList()
         self.updates = nn.ModuleList()
         for group, _ in STEPS:
@@ -272,6 +274,14 @@ class Network(nn.Module):
         hyper = self.hyper(z, side)[:, :, :height, :width]
         seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
         return hyper + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
+
+    def local_step(self, context: Tensor) -> Tensor:
+        """Step of each position beside the picture's, in eighths of an octave, [B, 1, H, W]: a perceptual measure
+        wants finer steps where the picture is smooth. Known before any symbol, from the start of the context."""
+        return self.local_index(self.local(act(context)))
+
+    def local_index(self, raw: Tensor) -> Tensor:
+        return round_(clip_(raw.float() * 0.125, -LOCAL_MAX, LOCAL_MAX))
 
     def hyper(self, z: Tensor, side: Side) -> Tensor:
         """Hyper-synthesis h_s: [B, CONTEXT, 8·⌈H/8⌉, 8·⌈W/8⌉] float32 integers."""
@@ -324,7 +334,8 @@ class Network(nn.Module):
     def walk(self, context: Tensor, visit: Callable[[int, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """The one traversal of a picture's latents, for training, encoder and decoder.
 
-        `visit(step, mean, index)` returns the latents of that step in eighths of a step (8·symbol + mean).
+        `visit(step, mean, index)` returns the latents of that step in eighths of a step (8·symbol + mean); steps are
+        those of `local_step`.
         Returns all latents v8 [B, CHANNELS, H, W] and their features [B, 2·CHANNELS + 4, H, W].
         """
         latents: list[Tensor] = []
@@ -349,10 +360,11 @@ class Network(nn.Module):
         log = self.gain[side.kind] + self.gain_slope[side.kind] * octave
         return (torch.exp(log) * step_size(side.t)[:, None] / 8.0)[:, :, None, None]
 
-    def linear(self, v8: Tensor, p: Tensor, side: Side) -> Tensor:
+    def linear(self, v8: Tensor, p: Tensor, side: Side, local: Tensor) -> Tensor:
         """Linear reconstruction: prediction plus lapped inverse transform, real-valued planes."""
         with torch.autocast(v8.device.type, enabled=False):
-            return p + F.conv_transpose2d(v8 * self.gains(side), self.core, stride=4, padding=2)
+            scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
+            return p + F.conv_transpose2d(scaled, self.core, stride=4, padding=2)
 
     def correction(self, features: Tensor, base: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
         """In-loop filter and non-linear synthesis: what to add to `base`, in eighths of a pixel, integer planes.
@@ -369,8 +381,8 @@ class Network(nn.Module):
             x = act(layer(x))
         return F.pixel_shuffle(round_(self.filter[2](x).float()), 2)
 
-    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side, local: Tensor) -> Tensor:
         """Decoded planes, real-valued and unclipped; the decoder rounds and clips them to 0 … 255."""
-        linear = self.linear(v8, p, side)
+        linear = self.linear(v8, p, side, local)
         base = round_(linear).clamp(0, 255)
         return linear + self.correction(features, base, p, d, side) / 8.0

@@ -7,7 +7,6 @@ more time in copies and roundings than in products.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from nvc.fixed import FixedNetwork
 from nvc.layout import BITS, as_grid, as_tensor
 from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, Side
 
-Visit = Callable[[int, NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
+Visit = Callable[[int, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
 _FEATURE = [0, *(2 * first + GROUPS[0] for first in FIRST[1:-1])]       # group 0 has a third feature
 _FEATURES = 2 * CHANNELS + GROUPS[0]
 
@@ -43,11 +42,13 @@ def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDAr
     """Decoded planes uint8 [B, 6, h, w].
 
     p, d: prediction and difference of the predictions, [B, 6, h, w]; z: hyper-latent [B, ⌈H/8⌉, ⌈W/8⌉, 48];
-    visit(step, mean, index) gives the symbols of a step, all int32 [B, rows, columns, n] in stream order.
+    visit(step, mean, index, local) gives the symbols of a step, all int32 [B, rows, columns, n] in stream order; local:
+    each position's own step, [B, H, W], see `FixedNetwork.local_steps`.
     """
     context = _start(network, side, p, d, z)
-    v8, features = _walk(network, context, side, visit)
-    return _synthesis(network, v8, features, p, d, side)
+    local = _local_steps(network, context)
+    v8, features = _walk(network, context, side, lambda step, mean, index: visit(step, mean, index, local))
+    return _synthesis(network, v8, features, p, d, side, local)
 
 
 def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16],
@@ -64,8 +65,17 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     return as_grid(prior.float() + hyper)
 
 
+def _local_steps(network: FixedNetwork, context: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Each position's own step, [B, H, W], from the context before any symbol."""
+    b, height, width, channels = context.shape
+    gathered = np.empty((b, height, width, channels), np.int16)
+    layout.gather(context, 2, BITS, gathered)
+    index = network.local_index(network.local(as_tensor(gathered)))
+    return network.local_steps(index[:, 0].to(torch.int32).numpy())
+
+
 def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
-          visit: Visit) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+          visit: Callable[[int, NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
     """The traversal of a picture's latents; see `Network.walk`."""
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)
@@ -88,10 +98,10 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
 
 
 def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: NDArray[np.int16], p: NDArray[np.uint8],
-               d: NDArray[np.int16], side: Side) -> NDArray[np.uint8]:
+               d: NDArray[np.int16], side: Side, local: NDArray[np.int32]) -> NDArray[np.uint8]:
     b, _, h, w = p.shape
     gains = [network.gain_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
-    sums = [linear.sums_of(*pair, network.core_table) for pair in zip(v8, gains, strict=True)]
+    sums = [linear.sums_of(*parts, network.core_table) for parts in zip(v8, local, gains, strict=True)]
     base, out = np.empty_like(p), np.empty_like(p)
     nothing = np.zeros((6, h, w), np.float32)
     for k in range(b):
@@ -119,12 +129,14 @@ def in_tensors(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArr
     def grid(x: Tensor) -> NDArray[np.int32]:
         return x.permute(0, 2, 3, 1).contiguous().to(torch.int32).cpu().numpy()
 
-    def step(visit: Visit, k: int, mean: Tensor, index: Tensor) -> Tensor:
-        symbols = torch.from_numpy(visit(k, grid(mean), grid(index))).to(device)
+    def step(k: int, mean: Tensor, index: Tensor) -> Tensor:
+        symbols = torch.from_numpy(visit(k, grid(mean), grid(index), steps)).to(device)
         return 8.0 * symbols.float().permute(0, 3, 1, 2) + mean
 
     hyper = torch.from_numpy(z).to(device).float().permute(0, 3, 1, 2)
     context = network.context(hyper, planes(p), planes(d), side)
-    v8, features = network.walk(context, partial(step, visit))
-    return network.synthesis(v8, features, planes(p), planes(d), side).numpy()
+    local = network.local_step(context)
+    steps = network.local_steps(grid(local)[..., 0])
+    v8, features = network.walk(context, step)
+    return network.synthesis(v8, features, planes(p), planes(d), side, local).numpy()
 

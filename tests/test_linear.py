@@ -7,16 +7,19 @@ import numpy as np
 from nvc import linear
 
 
-def plain_inverse(v8: np.ndarray, gains: np.ndarray, core: np.ndarray) -> np.ndarray:
+def plain_inverse(v8: np.ndarray, local: np.ndarray, gains: np.ndarray, core: np.ndarray) -> np.ndarray:
     rows, columns, channels = v8.shape
     sums = np.zeros((6, 4 * rows + 4, 4 * columns + 4), object)
     for i in range(rows):
         for j in range(columns):
             for c in range(channels):
-                coefficient = (int(v8[i, j, c]) * int(gains[c]) + 32) >> 6
+                coefficient = (int(v8[i, j, c]) * int(gains[c]) * int(local[i, j]) + 32768) >> 16
                 coefficient = min(max(coefficient, -32767), 32767)
                 sums[:, 4 * i:4 * i + 8, 4 * j:4 * j + 8] += coefficient * core[c].astype(object)
     return sums
+
+
+ALIKE = np.full((2, 3), 1024, np.int32)         # every position takes the picture's step
 
 
 def random_case(seed: int, density: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -29,20 +32,29 @@ def test_inverse_equals_the_plain_twin_for_dense_and_sparse_latents() -> None:
     for seed, density in enumerate((0.0, 0.03, 0.5)):
         v8, gains, core = random_case(seed, density)
         core = core // 16           # so that no sum wraps
-        assert (linear.sums_of(v8, gains, core) == plain_inverse(v8, gains, core)).all()
+        local = np.random.default_rng(seed).integers(128, 8192, (2, 3)).astype(np.int32)
+        assert (linear.sums_of(v8, local, gains, core) == plain_inverse(v8, local, gains, core)).all()
+
+
+def test_a_position_with_half_the_step_gives_half_the_block() -> None:
+    v8, core = np.zeros((1, 1, 96), np.int32), np.zeros((96, 6, 8, 8), np.int32)
+    v8[0, 0, 0], core[0, 0, 0, 0] = 64, 1
+    gains = np.full(96, 100, np.int32)
+    assert linear.sums_of(v8, np.full((1, 1), 1024, np.int32), gains, core)[0, 0, 0] == 100
+    assert linear.sums_of(v8, np.full((1, 1), 512, np.int32), gains, core)[0, 0, 0] == 50
 
 
 def test_sums_that_leave_int32_wrap() -> None:
     v8, gains, core = random_case(9, 1.0)
-    wrapped = np.array([int(s) & 0xFFFFFFFF for s in plain_inverse(v8, gains * 0 + 90000, core).ravel()], np.uint64)
-    made = linear.sums_of(v8, gains * 0 + np.int32(90000), core).ravel()
+    wrapped = np.array([int(s) & 0xFFFFFFFF for s in plain_inverse(v8, ALIKE, gains * 0 + 90000, core).ravel()], np.uint64)
+    made = linear.sums_of(v8, ALIKE, gains * 0 + np.int32(90000), core).ravel()
     assert (made.astype(np.uint32) == wrapped).all()
 
 
 def test_a_coefficient_beyond_sixteen_bits_is_clipped() -> None:
     v8, core = np.zeros((1, 1, 96), np.int32), np.zeros((96, 6, 8, 8), np.int32)
     v8[0, 0, 0], core[0, 0, 0, 0] = 1 << 20, 1
-    assert linear.sums_of(v8, np.full(96, 4096, np.int32), core)[0, 0, 0] == 32767
+    assert linear.sums_of(v8, ALIKE[:1, :1], np.full(96, 4096, np.int32), core)[0, 0, 0] == 32767
 
 
 def test_finish_rounds_half_up_and_clips() -> None:

@@ -62,6 +62,7 @@ def test_a_kernel_that_rounds_differently_is_found_at_load(monkeypatch: pytest.M
 def test_the_frozen_network_gives_the_numbers_of_the_trained_one() -> None:
     torch.manual_seed(1)
     trained = Objective().eval().requires_grad_(False)
+    torch.nn.init.normal_(trained.network.local.weight, std=0.05)
     tensors = frozen(trained, laplace_tables())
     exact = fixed.FixedNetwork(fixed.Weights(tensors, "0" * 64))
     side = Side.of(torch.tensor([2]), torch.tensor([48.0]))
@@ -78,11 +79,14 @@ def test_the_frozen_network_gives_the_numbers_of_the_trained_one() -> None:
         assert isinstance(network, Network)
         with torch.inference_mode():
             context = network.context(z, p, d, side)
+            local = network.local_step(context)
             v8, features = network.walk(context, visit)
-            results.append((context, v8, features, network.synthesis(v8, features, p, d, side).round().clamp(0, 255)))
-    for a, b in zip(results[0][:3], results[1][:3], strict=True):
+            made = network.synthesis(v8, features, p, d, side, local).round().clamp(0, 255)
+            results.append((context, local, v8, features, made))
+    for a, b in zip(results[0][:4], results[1][:4], strict=True):
         assert torch.equal(a, b)
-    assert (results[0][3] - results[1][3]).abs().max() <= 1     # the linear core is rounded to 2^-14 at export
+    assert results[0][1].unique().numel() > 3
+    assert (results[0][4] - results[1][4]).abs().max() <= 1     # the linear core is rounded to 2^-14 at export
 
 
 def test_laplace_probabilities_sum_to_one() -> None:

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from nvc.analysis import Analysis
@@ -22,6 +24,9 @@ LAMBDA = 0.15                       # λ = 0.15 Δ²: squared error of a pixel a
 # Weight of each chroma plane's mean squared error where that of luma is 6. PSNR-YUV is a mean of logarithms, whose
 # slope is the inverse of the error, and chroma's errors are 3 to 6 dB smaller.
 CHROMA = 2.5
+# Squared error that one unit of 1 - MS-SSIM stands for: the geometric mean over pictures of all types that the weights
+# for PSNR make, at every step the same, so that both objectives lead to like rates.
+MS_SSIM = 950.0
 
 
 @dataclass
@@ -61,8 +66,10 @@ class Laplace:
 class Objective(nn.Module):
     """Both halves of the codec; `forward` gives bits and distortion of each picture of a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, measure: str = "psnr") -> None:
+        """measure: what distortion is, "psnr" or "ms_ssim" (of luma; chroma keeps its squared error)."""
         super().__init__()
+        self.measure = measure
         self.network = Network()
         self.analysis = Analysis()
         thrift = torch.stack([torch.from_numpy(thrift_of(kind)) for kind in "IPB"])
@@ -80,6 +87,8 @@ class Objective(nn.Module):
         z = z + (torch.round(z) - z).detach()
         z_bits = Laplace.of(net.z_index(side)).bits(z.abs()).sum((1, 2, 3))
         context = net.context(z, p, d, side)
+        local = net.local_step(context)
+        y = y * torch.exp2(local / -8.0)
         thrift = self.thrift[kind][:, :, None, None]
         bits: list[Tensor] = []
 
@@ -96,12 +105,21 @@ class Objective(nn.Module):
             return 8.0 * s + mean
 
         v8, features = net.walk(context, visit)
-        out = net.synthesis(v8, features, p, d, side)
+        out = net.synthesis(v8, features, p, d, side, local)
         out = clip_(out, 0, 255)
         out = out + (torch.round(out) - out).detach()
+        return torch.stack(bits).sum(0), z_bits, self.distortion(out, x)
+
+    def distortion(self, out: Tensor, x: Tensor) -> Tensor:
+        """Distortion of each picture [B], as squared error."""
         error = (out - x) ** 2
-        distortion = (6 * error[:, :4].mean((1, 2, 3)) + 2 * CHROMA * error[:, 4:].mean((1, 2, 3))) / 8
-        return torch.stack(bits).sum(0), z_bits, distortion
+        luma, chroma = error[:, :4].mean((1, 2, 3)), error[:, 4:].mean((1, 2, 3))
+        if self.measure == "ms_ssim":
+            with torch.autocast(x.device.type, enabled=False):
+                pair = [F.pixel_shuffle(v[:, :4].float(), 2) for v in (out, x)]
+                lost = 1.0 - ms_ssim(*pair, data_range=255, size_average=False)
+            luma = MS_SSIM * lost
+        return (6 * luma + 2 * CHROMA * chroma) / 8
 
 
 def lagrangian(bits: Tensor, distortion: Tensor, t: Tensor, pixels: int) -> Tensor:

@@ -27,6 +27,8 @@ def groups(model: Objective, rate: float) -> list[dict]:
     fast = {id(model.network.z_scale), id(model.network.z_slope)}
     # The size of a step stays: a finer one would evade the price of symbols, which is in steps, and run away.
     fixed = {id(model.network.gain), id(model.network.gain_slope)}
+    if model.measure == "psnr":     # squared error counts alike everywhere
+        fixed |= {id(p) for p in model.network.local.parameters()}
     rest = [p for p in model.parameters() if id(p) not in slow | fast | fixed]
     return [{"params": rest, "base": rate},
             {"params": [model.network.core, model.analysis.core], "base": rate * 0.05},
@@ -70,12 +72,13 @@ def main() -> None:
     a.add_argument("--resume", type=Path)
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--measure", choices=("psnr", "ms_ssim"), default="psnr", help="what distortion is")
     a.add_argument("--peer", type=Path, help="folder of another run on another core: the two meet every 100 steps")
     o = a.parse_args()
     o.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(o.threads)
     torch.manual_seed(o.seed)
-    model = Objective().to(memory_format=torch.channels_last)
+    model = Objective(o.measure).to(memory_format=torch.channels_last)
     if o.resume:
         model.load_state_dict(load_file(o.resume))
     optimiser = torch.optim.Adam(groups(model, o.rate), lr=o.rate, betas=(0.9, 0.98))
