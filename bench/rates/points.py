@@ -29,7 +29,7 @@ from video import open_clip
 ANCHOR_CRF: dict[str, tuple[int, ...]] = {
     "x264": (17, 22, 27, 32, 37, 42),
     "x265": (17, 22, 27, 32, 37, 42),
-    "svtav1": (20, 29, 38, 47, 55, 63),
+    "svtav1": (20, 30, 40, 50, 58, 63),
     "vp9": (20, 29, 38, 47, 55, 63),
 }
 METRICS = ("psnr_y", "psnr", "ssim", "ms_ssim")
