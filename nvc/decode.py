@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +23,12 @@ from nvc.fixed import FixedNetwork
 from nvc.model import Model
 from nvc.motion import MotionField, Reference, predict
 from nvc.network import TYPES, Side
+from nvc.parallel import each, shares
 from nvc.planes import Planes, crop, predictions, unpack
 from nvc.syntax import Packet, Stream
 from picture import Picture
 
+Moved = tuple[MotionField | None, tuple[Picture, Picture] | None]   # motion and both predictions, none in I pictures
 BATCH = 4                       # pictures at once, at most; more gain little and cost memory
 
 
@@ -56,6 +58,11 @@ class Clock:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - began
+
+    def add(self, other: Clock) -> None:
+        """Count what another measured, too."""
+        for name, seconds in other.seconds.items():
+            self.seconds[name] += seconds
 
     def rounded(self) -> dict[str, float]:
         return {name: round(s, 4) for name, s in sorted(self.seconds.items())}
@@ -119,23 +126,37 @@ class GopDecoder:
             raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes", self.offset)
         return field
 
-    @torch.inference_mode()
     def decode(self, batch: list[Packet]) -> None:
         """Decode packets that do not refer to each other; the pictures are in `frames` afterwards."""
         with self.clock.part("motion"):
-            fields = [self.field(p) if p.references else None for p in batch]
-            pairs = [None if f is None else predict(f, [self.frames[n].reference for n in p.references])
-                     for p, f in zip(batch, fields, strict=True)]
+            moved = [self._predict(packet) for packet in batch]
         with self.clock.part("network"):
-            p, d = predictions(pairs, self.height, self.width)
-            side = side_of([packet.type for packet in batch], [packet.q for packet in batch])
-            symbols = _Symbols(self.network, [packet.latents for packet in batch], self.clock)
-            z = symbols.get(hyper_index(self.network, side, self.height, self.width))
-            planes = reconstruct(self.network, side, p, d, z, symbols.visit)
-        for packet, coder, field, made in zip(batch, symbols.coders, fields, planes, strict=True):
+            work = list(zip(batch, moved, strict=True))
+            parts = shares(work, self.height * self.width) if self.network.device.type == "cpu" else [work]
+            for frames, clock in each(self._reconstruct, parts):
+                self.frames |= frames
+                self.clock.add(clock)
+
+    def _predict(self, packet: Packet) -> Moved:
+        if not packet.references:
+            return None, None
+        field = self.field(packet)
+        return field, predict(field, [self.frames[n].reference for n in packet.references])
+
+    @torch.inference_mode()
+    def _reconstruct(self, work: Sequence[tuple[Packet, Moved]]) -> tuple[dict[int, Frame], Clock]:
+        clock, batch = Clock(), [packet for packet, _ in work]
+        p, d = predictions([pair for _, (_, pair) in work], self.height, self.width)
+        side = side_of([packet.type for packet in batch], [packet.q for packet in batch])
+        symbols = _Symbols(self.network, [packet.latents for packet in batch], clock)
+        z = symbols.get(hyper_index(self.network, side, self.height, self.width))
+        planes = reconstruct(self.network, side, p, d, z, symbols.visit)
+        frames = {}
+        for (packet, (field, _)), coder, made in zip(work, symbols.coders, planes, strict=True):
             if coder.overrun:
                 raise BitstreamError(f"picture {packet.number}: its latents are longer than its bytes", self.offset)
-            self.frames[packet.number] = Frame.of(made, field)
+            frames[packet.number] = Frame.of(made, field)
+        return frames, clock
 
 
 def independent(packets: list[Packet], most: int = BATCH) -> Iterator[list[Packet]]:

@@ -11,7 +11,7 @@ Memory is bounded by the mini-GOP: pictures waiting to be coded, and those that 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,8 +25,9 @@ from nvc.analysis import Analysis
 from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
 from nvc.errors import SettingsError
 from nvc.model import Model
-from nvc.motion import MotionField, predict
+from nvc.motion import MotionField, Reference, predict
 from nvc.network import FIRST, STEPS, T_MAX, Side, dct_basis
+from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
 from nvc.structure import STRUCTURES, Unit
 from nvc.syntax import Packet
@@ -92,6 +93,15 @@ def analysis_of(model: Model) -> Analysis:
     return _analyses[model.sha256]
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Motion of a picture as found, as coded, and both predictions; of an I picture: nothing."""
+
+    field: MotionField | None = None
+    octets: bytes = b""
+    pair: tuple[Picture, Picture] | None = None
+
+
 @dataclass
 class Tally:
     """What was spent: bits by part over the clip, and seconds."""
@@ -103,8 +113,7 @@ class Tally:
         """Count what another spent, too."""
         for part, bits in other.bits.items():
             self.bits[part] += bits
-        for part, seconds in other.clock.seconds.items():
-            self.clock.seconds[part] += seconds
+        self.clock.add(other.clock)
 
 
 class SymbolWriter:
@@ -183,33 +192,48 @@ class Encoder:
         grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (y, z)]
         return grids[0].float().numpy(), grids[1].to(torch.int32).numpy()
 
-    @torch.inference_mode()
     def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
         """Packets of units that do not refer to each other, their padded pictures given."""
-        units, pictures = [u for u, _ in batch], [p for _, p in batch]
+        with self.tally.clock.part("motion"):
+            each(Reference.prepare, [self.frames[n].reference for n in {n for u, _ in batch for n in u.references}])
+            moved = each(self._predict, batch)
+        with self.tally.clock.part("network"):
+            work = [(unit, picture, found) for (unit, picture), found in zip(batch, moved, strict=True)]
+            parts = shares(work, batch[0][1].y.size) if self.network.device.type == "cpu" else [work]
+            made = each(self._code, parts)
+        for part, (packets, frames, tally) in zip(parts, made, strict=True):
+            self.tally.add(tally)
+            for (unit, picture, found), packet, frame in zip(part, packets, frames, strict=True):
+                if self.observe:
+                    self.observe(unit, picture, found.pair)
+                self.frames[unit.number] = frame
+                yield packet
+
+    def _predict(self, item: tuple[Unit, Picture]) -> Moved:
+        unit, picture = item
+        if not unit.references:
+            return Moved()
+        field, octets = self.motion(unit, picture)
+        return Moved(field, octets, predict(field, [self.frames[n].reference for n in unit.references]))
+
+    @torch.inference_mode()
+    def _code(self, work: Sequence[tuple[Unit, Picture, Moved]]) -> tuple[list[Packet], list[Frame], Tally]:
+        units, pictures, moved = zip(*work, strict=True)
         height, width = pictures[0].y.shape
-        clock = self.tally.clock
-        with clock.part("motion"):
-            found = [self.motion(u, p) if u.references else (None, b"") for u, p in batch]
-            pairs = [None if f is None else predict(f, [self.frames[n].reference for n in u.references])
-                     for u, (f, _) in zip(units, found, strict=True)]
-        if self.observe:
-            for unit, picture, pair in zip(units, pictures, pairs, strict=True):
-                self.observe(unit, picture, pair)
-        with clock.part("network"):
-            p, d = predictions(pairs, height, width)
-            types = [u.type for u in units]
-            side = side_of(types, [self.q(u) for u in units])
-            y, z = self.analyse(np.stack([pack(picture) for picture in pictures]), p, d, side)
-            writer = SymbolWriter(self.network.tables, self.slot_bits, [self.thrift(u) for u in units], self.tally)
-            index = hyper_index(self.network, side, height, width)
-            z *= index > 0
-            writer.put(z, index)
-            hyper = [coder.size for coder in writer.coders]
-            planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
-        for k, (unit, (motion, coded)) in enumerate(zip(units, found, strict=True)):
-            latents = writer.coders[k].finish()
-            for part, size in (("motion", len(coded)), ("hyper", hyper[k]), ("latents", len(latents) - hyper[k])):
-                self.tally.bits[part] += 8 * size
-            self.frames[unit.number] = Frame.of(planes[k], motion)
-            yield Packet(unit.number, unit.type, unit.references, self.q(unit), coded, latents)
+        tally = Tally()
+        p, d = predictions([found.pair for found in moved], height, width)
+        side = side_of([u.type for u in units], [self.q(u) for u in units])
+        y, z = self.analyse(np.stack([pack(picture) for picture in pictures]), p, d, side)
+        writer = SymbolWriter(self.network.tables, self.slot_bits, [self.thrift(u) for u in units], tally)
+        index = hyper_index(self.network, side, height, width)
+        z *= index > 0
+        writer.put(z, index)
+        hyper = [coder.size for coder in writer.coders]
+        planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
+        packets = []
+        for unit, found, coder, first in zip(units, moved, writer.coders, hyper, strict=True):
+            latents = coder.finish()
+            for part, size in (("motion", len(found.octets)), ("hyper", first), ("latents", len(latents) - first)):
+                tally.bits[part] += 8 * size
+            packets.append(Packet(unit.number, unit.type, unit.references, self.q(unit), found.octets, latents))
+        return packets, [Frame.of(made, found.field) for made, found in zip(planes, moved, strict=True)], tally

@@ -1,8 +1,8 @@
 """The linear core's inverse transform in integers: sparse, since most latents are zero.
 
 Fixed-point formats: latents v8 in eighths of a step; gains 2^-10 pixel for one eighth of a step; a position's own step
-beside the picture's 2^-10; coefficients rounded to 2^-4 pixel and clipped to 16 bits; core 2^-14; sums 2^-18 pixel in int32. Sums of real pictures stay under 2^10
-pixels; those of a hostile stream may wrap, the same way everywhere.
+2^-10 of the picture's; coefficients rounded to 2^-4 pixel and clipped to 16 bits; core 2^-14; sums 2^-18 pixel in
+int32. Sums of real pictures stay under 2^10 pixels; those of a hostile stream may wrap, the same way everywhere.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ CORRECTION_BITS = 3     # of a pixel, in the networks' correction
 def inverse(v8, local, gains, core, sums):
     """Add the lapped blocks of latents v8 int32 [H, W, 96] to sums int32 [6, 4H + 4, 4W + 4].
 
-    local int32 [H, W]; gains int32 [96]; core int32 [96, 6, 8, 8]. The block of position (i, j) covers rows 4i … 4i+7, columns 4j … 4j+7;
-    the planes begin at row and column 2.
+    local int32 [H, W]; gains int32 [96]; core int32 [96, 6, 8, 8]. The block of position (i, j) covers rows 4i … 4i+7,
+    columns 4j … 4j+7; the planes begin at row and column 2.
     """
     rows, columns, channels = v8.shape
     flat = core.reshape(channels, 384)
@@ -75,5 +75,6 @@ def sums_of(v8: NDArray[np.int32], local: NDArray[np.int32], gains: NDArray[np.i
 
 def warm() -> None:
     """Compile every kernel into numba's cache."""
-    sums = sums_of(np.zeros((1, 1, 96), np.int32), np.zeros((1, 1), np.int32), np.zeros(96, np.int32), np.zeros((96, 6, 8, 8), np.int32))
+    sums = sums_of(np.zeros((1, 1, 96), np.int32), np.zeros((1, 1), np.int32), np.zeros(96, np.int32),
+                   np.zeros((96, 6, 8, 8), np.int32))
     finish(np.zeros((6, 4, 4), np.uint8), sums, np.zeros((6, 4, 4), np.float32), np.zeros((6, 4, 4), np.uint8))

@@ -63,6 +63,10 @@ class Reference:
         half = halved(self.y)
         return half, halved(half)
 
+    def prepare(self) -> None:
+        """Make what the encoder's search takes, now: threads that first met it at the same time would each make it."""
+        _ = self.phases, self.pyramid
+
 
 def predict(field: MotionField, references: Sequence[Reference]) -> tuple[Picture, Picture]:
     """The two predictions of a picture, mid-grey (128) in both where intra. Where no block uses both references, they

@@ -13,11 +13,11 @@ from nvc.linear import LOCAL_BITS
 def choose(y, local, first, parity, mean, index, thrift, bits, radius, symbols):
     """Symbols of one step of one picture; -> estimated bits.
 
-    Each is the nearest integer to e = y / local - mean/8, one toward zero, or zero: least (e - s)² + thrift · bits of s.
-    y float32 [H, W, 96], latents in steps of the picture; local int32 [H, W], each position's own step in 2^-10 of that;
-    first: the step's first channel; parity: checkerboard colour, 2 for all; mean, index int32 [R, C, n] (index 0: nothing
-    is coded, the symbol is 0); thrift float32 [96], λ/Δ² by channel; bits float32 [T, L], cost of each slot; radius
-    int32 [T]; symbols int32 [R, C, n], written.
+    Each is the nearest integer to e = y / local - mean/8, one toward zero, or zero: least (e - s)² + thrift · bits.
+    y float32 [H, W, 96], latents in steps of the picture; local int32 [H, W], a position's own step in 2^-10 of that;
+    first: the step's first channel; parity: checkerboard colour, 2 for all; mean, index int32 [R, C, n] (index 0:
+    nothing is coded, the symbol is 0); thrift float32 [96], λ/Δ² by channel; bits float32 [T, L], cost of each slot;
+    radius int32 [T]; symbols int32 [R, C, n], written.
     """
     total = 0.0
     rows, columns, n = symbols.shape
@@ -58,5 +58,5 @@ def choose(y, local, first, parity, mean, index, thrift, bits, radius, symbols):
 def warm() -> None:
     """Compile the kernel into numba's cache."""
     n = np.ones((2, 1, 4), np.int32)
-    choose(np.ones((2, 2, 96), np.float32), np.ones((2, 2), np.int32), 0, 0, n, n, np.full(96, 0.1, np.float32), np.ones((2, 4), np.float32),
-           np.ones(2, np.int32), n.copy())
+    choose(np.ones((2, 2, 96), np.float32), np.ones((2, 2), np.int32), 0, 0, n, n, np.full(96, 0.1, np.float32),
+           np.ones((2, 4), np.float32), np.ones(2, np.int32), n.copy())

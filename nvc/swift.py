@@ -18,7 +18,8 @@ from nvc.fixed import FixedNetwork
 from nvc.layout import BITS, as_grid, as_tensor
 from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, Side
 
-Visit = Callable[[int, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
+Integers = NDArray[np.int32]
+Visit = Callable[[int, Integers, Integers, Integers], Integers]
 _FEATURE = [0, *(2 * first + GROUPS[0] for first in FIRST[1:-1])]       # group 0 has a third feature
 _FEATURES = 2 * CHANNELS + GROUPS[0]
 
@@ -75,7 +76,7 @@ def _local_steps(network: FixedNetwork, context: NDArray[np.float32]) -> NDArray
 
 
 def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
-          visit: Callable[[int, NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+          visit: Callable[[int, Integers, Integers], Integers]) -> tuple[Integers, NDArray[np.int16]]:
     """The traversal of a picture's latents; see `Network.walk`."""
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)

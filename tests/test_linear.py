@@ -46,7 +46,8 @@ def test_a_position_with_half_the_step_gives_half_the_block() -> None:
 
 def test_sums_that_leave_int32_wrap() -> None:
     v8, gains, core = random_case(9, 1.0)
-    wrapped = np.array([int(s) & 0xFFFFFFFF for s in plain_inverse(v8, ALIKE, gains * 0 + 90000, core).ravel()], np.uint64)
+    plain = plain_inverse(v8, ALIKE, gains * 0 + 90000, core)
+    wrapped = np.array([int(s) & 0xFFFFFFFF for s in plain.ravel()], np.uint64)
     made = linear.sums_of(v8, ALIKE, gains * 0 + np.int32(90000), core).ravel()
     assert (made.astype(np.uint32) == wrapped).all()
 
