@@ -95,6 +95,11 @@ def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
         rd.paths_of([tmp_path])
 
 
+def test_the_command_in_the_result_leaves_out_where_things_are_kept() -> None:
+    arguments = ["--cache", "a", "--efforts", "0", "1", "--markdown", "page.md", "one.mp4", "--plots", "plots"]
+    assert rd.command_of(arguments) == "python -m bench.rd --efforts 0 1 one.mp4"
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of one clip, two efforts, an FFmpeg without SVT-AV1."""
