@@ -32,9 +32,9 @@ from bench.rates.points import (
     rd_points,
     sha256_of,
 )
-from bench.rates.stills import stills
+from bench.rates.stills import pictures_of, stills
 from coding import CodecError, Settings
-from nvc.model import DEFAULT_MODEL
+from nvc.model import DEFAULT_MODEL, load_model
 from picture import VideoError
 
 TEST_CLIPS, PICTURES = Path("../shared/data/test"), Path("../shared/data/kodak")
@@ -107,8 +107,10 @@ def video(paths: Iterable[Path], options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measured(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """The whole result."""
+    """The whole result. CodecError for an unknown weight set, VideoError for clips that cannot be read."""
     parts = options.only.split(",")
+    for model in options.models:
+        load_model(model)  # an unknown one is refused at once, not after the anchors
     result: dict[str, Any] = {
         "command": command,
         "model_sha256": {name: about["sha256"] for name, about in codec.get("nvc").describe()["models"].items()},
@@ -117,10 +119,10 @@ def measured(options: argparse.Namespace, command: str) -> dict[str, Any]:
         own = [clips.find("carphone"), clips.find("bikes")]
         result |= video(paths_of(options.clips or ([TEST_CLIPS] if TEST_CLIPS.is_dir() else own)), options)
     if "stills" in parts:
-        if options.stills.is_dir():
-            result["stills"] = stills(options.stills, options.models, options.efforts[0])
+        if pictures := pictures_of(options.stills):
+            result["stills"] = stills(pictures, options.models, options.efforts[0])
         else:
-            result["stills"] = {"left_out": {"all": f"{options.stills}: no such folder of pictures (--stills)"}}
+            result["stills"] = {"left_out": {"all": f"{options.stills}: no pictures there (--stills)"}}
     return result
 
 

@@ -139,6 +139,14 @@ def test_the_command_writes_a_page_and_its_plots(result: dict[str, Any]) -> None
     assert "Left out: SVT-AV1 preset 8: svtav1: this build of PyAV lacks the encoder libnone." in page
 
 
+def test_a_folder_without_pictures_leaves_the_stills_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    assert rd.main(["--only", "stills", "--stills", str(tmp_path / "none"), "--markdown", str(page)]) == 0
+    reason = f"{tmp_path}/none: no pictures there (--stills)"
+    assert json.loads(capsys.readouterr().out)["stills"] == {"left_out": {"all": reason}}
+    assert f"Left out: all: {reason}." in page.read_text()
+
+
 def test_an_unknown_weight_set_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(clips.find("carphone")), "--only", "video", "--frames", "1", "--models", "none"]
     assert rd.main(arguments) == 1
