@@ -1,6 +1,6 @@
 """Rate and quality of nvc beside what its users would take instead, and BD-rates between them.
 
-    python -m bench.rd [--efforts 0 1 2] [--cache DIR] [CLIP…] > bench/results/rd.json
+    python -m bench.rd [--efforts 0 1 2] [--cache FOLDER] [CLIP…] > bench/results/rd.json
 
 video     each clip (default: the test clips) by nvc, with each effort and weight set, and by x264, x265, SVT-AV1 and
           VP9, as their users run them (bench/rates/points.py), at the same intra period
@@ -32,9 +32,9 @@ from bench.rates.points import (
     rd_points,
     sha256_of,
 )
-from bench.rates.stills import stills
+from bench.rates.stills import pictures_of, stills
 from coding import CodecError, Settings
-from nvc.model import DEFAULT_MODEL
+from nvc.model import DEFAULT_MODEL, load_model
 from picture import VideoError
 
 TEST_CLIPS, PICTURES = Path("../shared/data/test"), Path("../shared/data/kodak")
@@ -107,8 +107,10 @@ def video(paths: Iterable[Path], options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measured(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """The whole result."""
+    """The whole result. CodecError for an unknown weight set, VideoError for clips that cannot be read."""
     parts = options.only.split(",")
+    for model in options.models:
+        load_model(model)  # an unknown one is refused at once, not after the anchors
     result: dict[str, Any] = {
         "command": command,
         "model_sha256": {name: about["sha256"] for name, about in codec.get("nvc").describe()["models"].items()},
@@ -117,11 +119,23 @@ def measured(options: argparse.Namespace, command: str) -> dict[str, Any]:
         own = [clips.find("carphone"), clips.find("bikes")]
         result |= video(paths_of(options.clips or ([TEST_CLIPS] if TEST_CLIPS.is_dir() else own)), options)
     if "stills" in parts:
-        if options.stills.is_dir():
-            result["stills"] = stills(options.stills, options.models, options.efforts[0])
+        if pictures := pictures_of(options.stills):
+            result["stills"] = stills(pictures, options.models, options.efforts[0])
         else:
-            result["stills"] = {"left_out": {"all": f"{options.stills}: no such folder of pictures (--stills)"}}
+            result["stills"] = {"left_out": {"all": f"{options.stills}: no pictures there (--stills)"}}
     return result
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """The command that gives this result, without what changes no number: where things are kept."""
+    words = ["python -m bench.rd"]
+    given = iter(arguments)
+    for word in given:
+        if word in ("--cache", "--markdown", "--plots"):
+            next(given, None)
+        else:
+            words.append(word)
+    return " ".join(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="clips, folders of clips; default: the test clips, or the library's")
     parser.add_argument("--only", default="video,stills", help="parts (video,stills)")
     parser.add_argument("--stills", metavar="FOLDER", type=Path, default=PICTURES, help=f"pictures ({PICTURES})")
-    parser.add_argument("--cache", type=Path, help="folder that keeps measured anchors")
+    parser.add_argument("--cache", metavar="FOLDER", type=Path, help="folder that keeps measured anchors")
     parser.add_argument("--frames", type=int, default=33, help="pictures of each clip (33)")
     parser.add_argument("--intra-period", type=int, default=64)
     parser.add_argument("--efforts", type=int, nargs="+", default=[0], help="nvc's, the first leads (0)")
@@ -145,9 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.result:
         result = json.loads(options.result.read_text())
     else:
-        command = " ".join(["python -m bench.rd", *(arguments if arguments is not None else sys.argv[1:])])
         try:
-            result = measured(options, command)
+            result = measured(options, command_of(sys.argv[1:] if arguments is None else arguments))
         except (CodecError, VideoError) as error:
             print(f"bench.rd: {error}", file=sys.stderr)
             return 1

@@ -92,7 +92,7 @@ def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
     with closing(code_in_processes(parts, work, jobs) if jobs > 1 else _code_here(parts, work)) as steps:
         for first, step in steps:
             assembly.take(first, step)
-            if step.reports:
+            if not step.gop:
                 progress(Progress("encode", len(assembly.reports), info.frames))
     reports = sorted(assembly.reports, key=lambda report: report.index)
     if not reports:

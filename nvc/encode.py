@@ -10,6 +10,7 @@ Memory is bounded by the mini-GOP: pictures waiting to be coded, and those that 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,12 @@ class Encoder:
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
         self.observe: Callable[[Unit, Picture, tuple[Picture, Picture] | None], None] | None = None
+
+    def fork(self) -> Encoder:
+        """An encoder that goes on from here by itself, to be taken over or forgotten; both count the same seconds."""
+        other = copy.copy(self)
+        other.frames, other.tally = dict(self.frames), Tally(dict(self.tally.bits), self.tally.clock)
+        return other
 
     def q(self, unit: Unit) -> int:
         """Step index of a unit. A fraction of t is spread over the pictures by the golden ratio's multiples."""

@@ -11,6 +11,7 @@ from nvc.model import load_model
 from nvc.planes import crop
 from nvc.structure import Planner, schedule
 from nvc.syntax import GopWriter, Header
+from nvc.trial import SHORTER, code_batch, code_by_trial
 from picture import Picture
 
 
@@ -53,18 +54,16 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
 
     pictures: in display order, padded; taken only as they are needed. header: of the stream."""
     encoder.frames, encoder.tally = {}, Tally()
-    writer, show, dropped = GopWriter(header), first, set[int]()
-    for batch in schedule(pictures, Planner(header.structure, first, MINI_GOP)):
-        step = Step()
-        for packet in encoder.encode(batch):
-            step.reports.append(FrameReport(packet.number, packet.type, writer.add(packet)))
-        for unit, _ in batch:
-            dropped.update(unit.drop)
-        while show in encoder.frames:
-            step.shown.append(crop(encoder.frames[show].picture, header.width, header.height))
+    writer, show, waiting = GopWriter(header), first, dict[int, Picture]()
+    planner = Planner(header.structure, first, MINI_GOP)
+    shorter = SHORTER[encoder.settings.effort] if header.structure == "random_access" else ()
+    coded = (code_by_trial(encoder, planner, pictures, header, shorter) if shorter else
+             (code_batch(encoder, batch) for batch in schedule(pictures, planner)))
+    for batch in coded:
+        waiting |= batch.pictures
+        step = Step([FrameReport(packet.number, packet.type, writer.add(packet)) for packet in batch.packets])
+        while show in waiting:
+            step.shown.append(crop(waiting.pop(show), header.width, header.height))
             show += 1
-        for number in [n for n in dropped if n < show]:
-            encoder.frames.pop(number, None)
-            dropped.discard(number)
         yield step
     yield Step(gop=CodedGop(first, writer.pictures, writer.finish(), encoder.tally))

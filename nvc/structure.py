@@ -16,6 +16,7 @@ at any time are at most half a mini-GOP and two (one more where P pictures have 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -48,6 +49,7 @@ class Unit:
     def step_offset(self) -> int:
         """What to add to the step index q for this level, in 1/16 octave."""
         return LEVEL_OFFSETS[self.level]
+
 
 
 def gops(pictures: Iterable[tuple[T, bool]], structure: str, intra_period: int) -> Iterator[tuple[int, Iterator[T]]]:
@@ -91,6 +93,13 @@ class Planner:
         self.number = first  # of the next picture
         self._anchors: tuple[int, ...] = ()  # the latest I and P pictures, which the next P may refer to
         self._waiting: list[int] = []  # numbers without a unit yet
+
+    def copy(self, mini_gop: int) -> Planner:
+        """A planner that goes on from here by itself, with another mini-GOP."""
+        other = copy.copy(self)
+        other._waiting = list(self._waiting)
+        other.mini_gop = mini_gop
+        return other
 
     def push(self) -> list[Unit]:
         """Announce the next picture; the units that can now be coded, if any."""

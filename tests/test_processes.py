@@ -106,7 +106,7 @@ def test_an_error_of_the_clip_ends_the_processes(before: list[int]) -> None:
 def test_a_process_ends_when_its_parent_is_gone() -> None:
     process = _Process()
     process.connection.close()      # what the kernel does for a parent that was killed
-    assert process._child.wait(60) == 0
+    assert process._child.wait(300) == 0
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -95,6 +95,11 @@ def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
         rd.paths_of([tmp_path])
 
 
+def test_the_command_in_the_result_leaves_out_where_things_are_kept() -> None:
+    arguments = ["--cache", "a", "--efforts", "0", "1", "--markdown", "page.md", "one.mp4", "--plots", "plots"]
+    assert rd.command_of(arguments) == "python -m bench.rd --efforts 0 1 one.mp4"
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of one clip, two efforts, an FFmpeg without SVT-AV1."""
@@ -132,6 +137,14 @@ def test_the_command_writes_a_page_and_its_plots(result: dict[str, Any]) -> None
     page = (result["out"] / "page.md").read_text()
     assert "![carphone_pristine](plots/carphone_pristine.svg)" in page
     assert "Left out: SVT-AV1 preset 8: svtav1: this build of PyAV lacks the encoder libnone." in page
+
+
+def test_a_folder_without_pictures_leaves_the_stills_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    assert rd.main(["--only", "stills", "--stills", str(tmp_path / "none"), "--markdown", str(page)]) == 0
+    reason = f"{tmp_path}/none: no pictures there (--stills)"
+    assert json.loads(capsys.readouterr().out)["stills"] == {"left_out": {"all": reason}}
+    assert f"Left out: all: {reason}." in page.read_text()
 
 
 def test_an_unknown_weight_set_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def result() -> dict[str, Any]:
 
 def test_the_first_table_has_the_means_of_each_effort(result: dict[str, Any]) -> None:
     text = tables.page(result, Path("docs/page.md"))
-    assert text.split("\n\n")[4] == (
+    assert text.split("\n\n")[5] == (
         "| nvc against | nvc with | PSNR-Y | PSNR-YUV | SSIM | MS-SSIM |\n"
         "| --- | --: | --: | --: | --: | --: |\n"
         "| x264 medium | nvc-1, effort 0 | -12.3 % | +1.0 % (1) | n/a | +3.0 % |\n"

@@ -152,12 +152,16 @@ class WebP(StillCodec):
         return b"".join(bytes(packet) for packet in packets)
 
 
-def stills(folder: Path, models: Sequence[str], effort: int) -> dict[str, Any]:
-    """Points of all codecs on each picture of a folder, and nvc's BD-rates; with each of the weight sets.
+def pictures_of(folder: Path) -> list[Path]:
+    """The picture files of a folder by name; none where there is no such folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def stills(paths: Sequence[Path], models: Sequence[str], effort: int) -> dict[str, Any]:
+    """Points of all codecs on each picture, and nvc's BD-rates; with each of the weight sets.
 
     ``nvc``, ``bd_rate`` and ``mean_bd_rate`` are of the first, ``others`` has the rest.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     here, left_out = at_hand([Jpeg(), WebP(), codec.get("x264"), codec.get("x265")])
     rows = [_row(path, here, models, effort) for path in paths]
     mean, counts = means_of([row["bd_rate"] for row in rows])

@@ -27,9 +27,10 @@ def page(result: dict[str, Any], file: Path, plots: Sequence[Path] = ()) -> str:
     images = {path.stem: os.path.relpath(path, file.parent) for path in plots}
     parts = [
         "# Rate and distortion",
-        f"Made by `{result['command']}`; how it is measured stands in `bench/rd.py`, `bench/rates/points.py` and "
-        "`bench/rates/stills.py`, what is measured in `metrics.py`. BD-rate: how much more (+) or less (-) rate nvc "
-        "needs for the same quality, averaged over the qualities that both reach; less is better.",
+        f"Made by `{result['command']}` → bench/results/rd.json. How it is measured stands in `bench/rd.py`, "
+        "`bench/rates/points.py` and `bench/rates/stills.py`, what is measured in `metrics.py`.",
+        "BD-rate: how much more (+) or less (-) rate nvc needs for the same quality, averaged over the qualities that "
+        "both reach; less is better.",
     ]
     if "clips" in result:
         parts += _clips(result, images)
@@ -42,8 +43,8 @@ def _clips(result: dict[str, Any], images: dict[str, str]) -> list[str]:
     rows, names = result["clips"], list(result["encoders"])
     head = (
         f"{len(rows)} clips, {result['frames']} pictures of each, an intra picture every {result['intra_period']} "
-        f"pictures at the latest, 8-bit 4:2:0, constant quality (CRF), tuned for PSNR. nvc with {result['variant']}"
-        + (", then with the others named." if result["others"] else ".")
+        "pictures at the latest, 8-bit 4:2:0; one pass, constant quality (CRF), tuned for PSNR (`peers.py`). nvc with "
+        f"{result['variant']}" + (", then with the others named." if result["others"] else ".")
     )
     means = {result["variant"]: result["mean_bd_rate"], **result["others"]}
     return [

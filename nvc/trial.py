@@ -1,0 +1,94 @@
+"""Which mini-GOP suits a segment: the segment is coded with each, from the same state, and the cheapest stays.
+
+A segment is MINI_GOP pictures after an anchor, or what is left of the GOP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from nvc.encode import MINI_GOP, Encoder
+from nvc.planes import crop
+from nvc.structure import Planner, Unit, schedule
+from nvc.syntax import Header, Packet
+from picture import Picture
+
+SHORTER: tuple[tuple[int, ...], ...] = ((), (8,), (8, 4))       # by effort: tried in turn, while they win
+# A decibel of PSNR-YUV is worth this share of the rate: the slope of usual clips. D + λR with squared errors, at its
+# best λ, agrees less with BD-rate, which counts decibels and shares too.
+WORTH_OF_A_DB = 0.21
+ROUNDING = 1 / 12           # least squared error that counts: that of rounding
+
+
+@dataclass
+class Coded:
+    """A batch: its packets, and its decoded pictures by number (padded). An empty one says that a trial goes on."""
+
+    packets: list[Packet] = field(default_factory=list)
+    pictures: dict[int, Picture] = field(default_factory=dict)
+
+
+def code_batch(encoder: Encoder, batch: list[tuple[Unit, Picture]]) -> Coded:
+    """Code a batch, and let go of references that are needed no more."""
+    packets = list(encoder.encode(batch))
+    pictures = {packet.number: encoder.frames[packet.number].picture for packet in packets}
+    for unit, _ in batch:
+        for number in unit.drop:
+            encoder.frames.pop(number, None)
+    return Coded(packets, pictures)
+
+
+def psnr(decoded: Picture, source: Picture) -> float:
+    """dB, the planes weighed 6:1:1."""
+    total = 0.0
+    for weight, a, b in zip((6, 1, 1), decoded, source, strict=True):
+        error = float(np.mean((a.astype(np.float32) - b) ** 2))
+        total += weight * 10 * math.log10(255**2 / max(error, ROUNDING)) / 8
+    return total
+
+
+class Trial:
+    """A segment coded in one way: its batches, bits and sum of PSNRs (dB); encoder and planner as they are then."""
+
+    def __init__(self, encoder: Encoder, planner: Planner) -> None:
+        self.encoder, self.planner = encoder, planner
+        self.coded: list[Coded] = []
+        self.bits, self.db = 0, 0.0
+
+    def run(self, segment: list[Picture], header: Header) -> Iterator[Coded]:
+        """Code the segment's padded pictures; gives an empty batch after each."""
+        sources = dict(enumerate(segment, self.planner.number))
+        for batch in schedule(segment, self.planner):
+            coded = code_batch(self.encoder, batch)
+            self.coded.append(coded)
+            self.bits += sum(8 * (len(packet.motion) + len(packet.latents)) for packet in coded.packets)
+            self.db += sum(psnr(*(crop(p, header.width, header.height) for p in (picture, sources[number])))
+                           for number, picture in coded.pictures.items())
+            yield Coded()
+
+
+def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture], header: Header,
+                  shorter: tuple[int, ...]) -> Iterator[Coded]:
+    """Code one GOP's padded pictures, each segment with the best mini-GOP: MINI_GOP, or while they win one of those
+    given, in turn."""
+    source, bits, count = iter(pictures), 0, 0          # of the GOP so far
+    segment = list(islice(source, 1))                   # the I picture
+    while segment:
+        best = Trial(encoder.fork(), planner.copy(MINI_GOP))
+        yield from best.run(segment, header)
+        a_db = WORTH_OF_A_DB * (bits + best.bits) / (count + len(segment))     # in bits of a picture
+        for mini_gop in (length for length in shorter if length < len(segment)):
+            other = Trial(encoder.fork(), planner.copy(mini_gop))
+            yield from other.run(segment, header)
+            if other.bits - a_db * other.db >= best.bits - a_db * best.db:
+                break
+            best = other
+        yield from best.coded
+        encoder.frames, encoder.tally, planner = best.encoder.frames, best.encoder.tally, best.planner
+        bits, count = bits + best.bits, count + len(segment)
+        segment = list(islice(source, MINI_GOP))

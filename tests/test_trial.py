@@ -1,0 +1,107 @@
+"""Which mini-GOP wins: by an encoder whose bits and errors are a formula, and with the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from synthetic import info_of, moving, sha_of
+
+import codec
+from coding import Settings
+from nvc.structure import Planner, Unit
+from nvc.syntax import Header, Packet
+from nvc.trial import code_by_trial, psnr
+from picture import Picture
+
+HEADER = Header(b"\x01" * 8, 32, 32, Fraction(25))
+GREY = Picture(*(np.full((n, n), 128, np.uint8) for n in (32, 16, 16)))
+Formula = Callable[[Unit], int]
+
+
+class FormulaEncoder:
+    """Stands for nvc.encode.Encoder: a picture takes as many bytes, and is as many grey levels off, as formulas say."""
+
+    def __init__(self, size: Formula, off: Formula, asked: list[int]) -> None:
+        self.size, self.off, self.asked = size, off, asked
+        self.frames: dict[int, FormulaEncoder] = {}
+        self.tally = 0
+        self.picture = GREY
+
+    def fork(self) -> FormulaEncoder:
+        other = FormulaEncoder(self.size, self.off, self.asked)
+        other.frames = dict(self.frames)
+        return other
+
+    def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
+        for unit, picture in batch:
+            assert self.frames.keys() >= set(unit.references)
+            self.asked.append(unit.number)
+            frame = self.frames[unit.number] = FormulaEncoder(self.size, self.off, [])
+            frame.picture = Picture(*(plane + np.uint8(self.off(unit)) for plane in picture))
+            yield Packet(unit.number, unit.type, unit.references, 40, b"", bytes(self.size(unit)))
+
+
+def types(frames: int, size: Formula, off: Formula = lambda unit: 2, first: int = 0) -> tuple[str, int]:
+    """The types chosen, in display order, and how many pictures were coded for that."""
+    encoder = FormulaEncoder(size, off, [])
+    chosen: dict[int, str] = {}
+    planner = Planner("random_access", first, 16)
+    for coded in code_by_trial(encoder, planner, [GREY] * frames, HEADER, (8, 4)):  # type: ignore[arg-type]
+        chosen |= {packet.number: packet.type for packet in coded.packets}
+        assert list(coded.pictures) == [packet.number for packet in coded.packets]
+    assert sorted(chosen) == list(range(first, first + frames))
+    assert list(encoder.frames) == [max(chosen)]        # nothing refers to the others any more
+    return "".join(chosen[number] for number in sorted(chosen)), len(encoder.asked)
+
+
+def far(unit: Unit) -> int:
+    return max([0, *(abs(unit.number - n) for n in unit.references)])
+
+
+def test_dear_p_pictures_make_long_mini_gops_and_4_is_not_tried() -> None:
+    assert types(33, lambda u: 100 if u.type == "P" else 10) == ("I" + 2 * "BBBBBBBBBBBBBBBP", 1 + 2 * 32)
+
+
+def test_dear_distances_make_short_mini_gops() -> None:
+    assert types(33, lambda u: 10 + far(u) ** 2) == ("I" + 8 * "BBBP", 1 + 2 * 48)
+
+
+def test_each_segment_has_its_own() -> None:
+    assert types(33, lambda u: 10 + far(u) ** 2 * (u.number > 16))[0] == "IBBBBBBBBBBBBBBBP" + 4 * "BBBP"
+
+
+def test_between_them_lies_8() -> None:
+    assert types(17, lambda u: 10 + 60 * (u.type == "P") + far(u) ** 2 // 2)[0] == "I" + 2 * "BBBBBBBP"
+
+
+def test_what_is_left_of_a_gop_is_a_segment() -> None:
+    assert types(8, lambda u: 10 + far(u) ** 2)[0] == "IBBBPBBP"
+    assert types(4, lambda u: 10 + far(u) ** 2) == ("IBBP", 4)
+
+
+def test_a_gop_may_begin_anywhere() -> None:
+    assert types(6, lambda u: 10 + far(u) ** 2, first=70)[0] == "IBBBPP"
+
+
+@pytest.mark.parametrize(("more", "chosen"), [(120, "IBBBBBBBPBBBBBBBP"), (130, "IBBBBBBBBBBBBBBBP")])
+def test_a_decibel_is_worth_21_percent_of_the_rate(more: int, chosen: str) -> None:
+    """As P picture, number 8 is 1 grey level off instead of 2: 6.02 dB, worth 126 bytes where all others take 100."""
+    def middle(unit: Unit) -> bool:
+        return unit.number == 8 and unit.type == "P"
+
+    assert types(17, lambda u: 100 + more * middle(u), lambda u: 2 - middle(u))[0] == chosen
+
+
+def test_psnr_weighs_luma_six_times_and_stops_where_rounding_rules() -> None:
+    assert psnr(GREY, GREY) == pytest.approx(58.92, abs=0.01)
+    assert psnr(GREY._replace(y=GREY.y + np.uint8(127)), GREY) == pytest.approx((6 * 6.05 + 2 * 58.92) / 8, abs=0.01)
+
+
+@pytest.mark.parametrize("effort", [1, 2])
+def test_the_decoder_follows_whatever_is_chosen(effort: int) -> None:
+    pictures = moving(20)
+    encoded = codec.get("nvc").encode(pictures, info_of(pictures), Settings(quality=20, effort=effort))
+    assert sha_of(codec.get("nvc").decode(encoded.data)) == encoded.pictures_sha256
