@@ -117,7 +117,7 @@ def main() -> None:
         batch, following = following.result(), ahead.submit(samples.batch, o.intra, o.inter)
         with torch.autocast("cpu", torch.bfloat16):
             y_bits, z_bits, distortion = step_of(batch.x, batch.p0, batch.p1, batch.kind, batch.t)
-        j = lagrangian(y_bits + z_bits, distortion, batch.t, 256 * 256)
+        j = lagrangian(y_bits + z_bits, distortion, batch.kind, batch.t, 256 * 256)
         # All rates count alike: a picture's Lagrangian is weighed by the geometric mean of its own and its octave's.
         octave = (batch.t / 16).long()
         with torch.no_grad():
