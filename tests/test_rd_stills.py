@@ -113,7 +113,7 @@ def test_each_picture_has_six_points_of_each_codec(result: dict[str, Any]) -> No
 def test_points_say_bytes_rate_and_metrics(result: dict[str, Any]) -> None:
     point = result["pictures"][0]["jpeg"][0]
     assert list(point) == ["at", "bytes", "bpp", "psnr_y", "psnr", "ssim", "ms_ssim"]
-    assert point["at"] == 10
+    assert point["at"] == 15
     assert point["bpp"] == round(8 * point["bytes"] / (192 * 176), 6)
 
 
