@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from nvc import fixed
+from metrics import ssim_and_ms_ssim
+from nvc import fixed, quantise
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.network import STEPS, Conv, Network, Side, dct_basis, gather, scatter
 from train.export import frozen, laplace_tables
-from train.objective import Laplace, Objective
+from train.objective import Laplace, Objective, lagrangian
 
 
 def test_scatter_undoes_gather_for_both_colours() -> None:
@@ -107,3 +109,42 @@ def test_rate_distortion_quantisation_matches_a_plain_search() -> None:
         options = {near, near - (near > 0) + (near < 0), 0}
         cost = {s: (value - s) ** 2 + 0.15 * (zero if s == 0 else base + abs(s) * slope) for s in options}
         assert cost[int(symbol)] <= min(cost.values()) + 1e-5
+
+
+def planes(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(5)).float()
+
+
+def test_distortion_is_squared_error_of_luma_and_chroma_at_six_to_two_and_a_half() -> None:
+    x = planes(2, 6, 8, 8) * 0.5
+    out = x.clone()
+    out[0, :4] += 2.0
+    out[1, 4:] += 2.0
+    assert Objective("psnr").distortion(out, x).tolist() == pytest.approx([4 * 6 / 8, 4 * 5 / 8])
+
+
+def test_distortion_for_ms_ssim_is_what_luma_lost_of_it_and_chromas_squared_error() -> None:
+    x = planes(1, 6, 96, 96)
+    out = (x + planes(1, 6, 96, 96).flip(2) * 0.1).round().clamp(0, 255)
+    y, made = (np.ascontiguousarray(torch.nn.functional.pixel_shuffle(v[:, :4], 2)[0, 0].byte()) for v in (x, out))
+    chroma = float(((out - x)[:, 4:] ** 2).mean())
+    measured = ssim_and_ms_ssim(y, made)[1]
+    assert measured is not None
+    expected = (6 * 950.0 * (1 - measured) + 5 * chroma) / 8
+    assert Objective("ms_ssim").distortion(out, x).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_pictures_distortion_counts_in_bits_at_its_types_slope() -> None:
+    kind, t = torch.tensor([0, 2]), torch.tensor([0.0, 32.0])
+    j = lagrangian(torch.tensor([100.0, 0.0]), torch.tensor([0.0, 3.0]), kind, t, 50)
+    assert j.tolist() == pytest.approx([2.0, 3.0 / (0.15 * 2 ** (0.78 - 2 * 0.133) * 16)])
+
+
+def test_a_position_with_half_the_step_takes_twice_the_symbol() -> None:
+    y, symbols = np.full((2, 2, 96), 3.0, np.float32), np.zeros((2, 2, 4), np.int32)
+    local = np.array([[1024, 512], [2048, 1024]], np.int32)
+    parameters = np.zeros((2, 2, 4), np.int32)
+    free = np.zeros((2, 32), np.float32)            # no symbol costs anything
+    quantise.choose(y, local, 0, 2, parameters, parameters + 1, np.zeros(96, np.float32), free,
+                    np.full(2, 15, np.int32), symbols)
+    assert symbols[..., 0].tolist() == [[3, 6], [1, 3]]
