@@ -22,11 +22,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from coding import CodecError
+from nvc.allocator import keep_memory
 from nvc.gop import Step, Work, code_gop
 from picture import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
+GONE = (EOFError, BrokenPipeError, ConnectionResetError)        # what is met where the other side has ended
 ONE_THREAD = {f"{pool}_NUM_THREADS": "1" for pool in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
 
 
@@ -42,20 +46,16 @@ def serve(descriptor: int) -> None:
     """Code what comes by the socket until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C at a terminal goes to all; the parent ends this process
     connection = Connection(descriptor)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            _code(connection)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
-        except Exception as error:          # the parent raises it in its own process
+    try:
+        _code(connection)
+    except GONE:
+        pass
+    except Exception as error:              # the parent raises it in its own process
+        with contextlib.suppress(*GONE):
             connection.send(_portable(error))
 
 
 def _code(connection: Connection) -> None:
-    import torch
-
-    from nvc.allocator import keep_memory
-
     torch.set_num_threads(1)
     keep_memory()
     work: Work = connection.recv()
@@ -99,19 +99,22 @@ class _Process:
     def send(self, message: Any) -> None:
         try:
             self.connection.send(message)
-        except (BrokenPipeError, ConnectionResetError):
+        except GONE:
             raise self._how_it_ended() from None
 
     def receive(self) -> Step:
         try:
             message = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except GONE:
             raise self._how_it_ended() from None
         if isinstance(message, Exception):
             raise message
         return message
 
-    def _how_it_ended(self) -> CodecError:
+    def _how_it_ended(self) -> Exception:
+        with contextlib.suppress(*GONE):
+            if self.connection.poll() and isinstance(last := self.connection.recv(), Exception):
+                return last
         status = self._child.wait()
         how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
         at = "before its first pictures" if self.first is None else f"while it coded the pictures from {self.first} on"

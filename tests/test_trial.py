@@ -88,11 +88,20 @@ def test_a_gop_may_begin_anywhere() -> None:
 
 @pytest.mark.parametrize(("more", "chosen"), [(120, "IBBBBBBBPBBBBBBBP"), (130, "IBBBBBBBBBBBBBBBP")])
 def test_a_decibel_is_worth_21_percent_of_the_rate(more: int, chosen: str) -> None:
-    """As P picture, number 8 is 1 grey level off instead of 2: 6.02 dB, worth 126 bytes where all others take 100."""
+    """As P picture, number 8 is 1 grey level off instead of 2: 6.02 dB, worth 128 bytes where all others take 100."""
     def middle(unit: Unit) -> bool:
         return unit.number == 8 and unit.type == "P"
 
     assert types(17, lambda u: 100 + more * middle(u), lambda u: 2 - middle(u))[0] == chosen
+
+
+@pytest.mark.parametrize(("more", "chosen"), [(1140, "IBBBBBBBPBBBBBBBP"), (1170, "IBBBBBBBBBBBBBBBP")])
+def test_the_anchor_counts_nine_times(more: int, chosen: str) -> None:
+    """After a P picture 8, number 16 is 1 grey level off instead of 2; by 128 bytes a time that is worth 1155."""
+    def anchor(unit: Unit) -> bool:
+        return unit.number == 16 and unit.references == (8,)
+
+    assert types(17, lambda u: 100 + more * anchor(u), lambda u: 2 - anchor(u))[0] == chosen
 
 
 def test_psnr_weighs_luma_six_times_and_stops_where_rounding_rules() -> None:
