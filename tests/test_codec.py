@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from synthetic import info_of, moving, sha_of
 
 import codec
@@ -17,7 +18,8 @@ from coding import BitstreamError, Cancelled, CodecError, Progress, Settings
 from metrics import ClipMetrics
 from nvc.cost import kmac_per_pixel
 from nvc.errors import SettingsError
-from nvc.model import DEFAULT_MODEL, load_model
+from nvc.model import DEFAULT_MODEL, load_model, models
+from nvc.parallel import shares
 from nvc.syntax import parse
 from picture import Picture
 
@@ -52,6 +54,27 @@ def test_odd_and_tiny_sizes_come_back_in_their_size(width: int, height: int, fra
     decoded = list(NVC.decode(encoded.data))
     assert [p.y.shape for p in decoded] == [(height, width)] * frames
     assert sha_of(decoded) == encoded.pictures_sha256
+
+
+def test_a_core_each_for_large_pictures_changes_neither_bytes_nor_pictures() -> None:
+    pictures = moving(6, 288, 240)
+    before, made = torch.get_num_threads(), []
+    for threads in (1, 2):
+        encoded = NVC.encode(pictures, info_of(pictures), Settings(quality=20, threads=threads))
+        made.append((encoded.data, sha_of(NVC.decode(encoded.data))))
+    parts = len(shares(pictures, 288 * 240))
+    torch.set_num_threads(before)
+    assert parts == 2
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("model", models())
+def test_a_stream_is_decoded_with_the_weights_that_it_names(clip: list[Picture], model: str) -> None:
+    encoded = NVC.encode(clip, info_of(clip), Settings(quality=20, model=model))
+    assert parse(encoded.data).header.model == load_model(model).id
+    decoded = NVC.decode(encoded.data)
+    assert sha_of(decoded) == encoded.pictures_sha256
+    assert decoded.details["model"] == model
 
 
 def test_rate_and_psnr_rise_with_quality(clip: list[Picture]) -> None:
