@@ -93,6 +93,7 @@ class FixedNetwork(Network):
         self.inverse = (t["inverse"].double() / (1 << INVERSE_BITS)).float().to(self.device)
         self.gain_table = t["gains"].numpy()
         self.local_table = t["local"].numpy()
+        self.alike = not (t["local.weight"].any() or t["local.bias"].any())     # every position has the picture's step
         self.core_table = t["core"].to(torch.int32).numpy()
         self.kernels: dict[str, str] = {}
         for name, module in self.named_modules():

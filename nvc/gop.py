@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coding import FrameReport, Settings
-from nvc.encode import MINI_GOP, Encoder, Tally
+from nvc.encode import Encoder, Tally
 from nvc.model import load_model
+from nvc.pace import MINI_GOP, segments, suited
 from nvc.planes import crop
 from nvc.structure import Planner, schedule
 from nvc.syntax import GopWriter, Header
-from nvc.trial import SHORTER, code_batch, code_by_trial
+from nvc.trial import Coded, code_batch, code_by_trial
 from picture import Picture
 
 
@@ -56,9 +57,12 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
     encoder.frames, encoder.tally = {}, Tally()
     writer, show, waiting = GopWriter(header), first, dict[int, Picture]()
     planner = Planner(header.structure, first, MINI_GOP)
-    shorter = SHORTER[encoder.settings.effort] if header.structure == "random_access" else ()
-    coded = (code_by_trial(encoder, planner, pictures, header, shorter) if shorter else
-             (code_batch(encoder, batch) for batch in schedule(pictures, planner)))
+    if header.structure != "random_access":
+        coded = (code_batch(encoder, batch) for batch in schedule(pictures, planner))
+    elif effort := encoder.settings.effort:
+        coded = code_by_trial(encoder, planner, pictures, header, effort)
+    else:
+        coded = _once(encoder, planner, pictures)
     for batch in coded:
         waiting |= batch.pictures
         step = Step([FrameReport(packet.number, packet.type, writer.add(packet)) for packet in batch.packets])
@@ -67,3 +71,10 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
             show += 1
         yield step
     yield Step(gop=CodedGop(first, writer.pictures, writer.finish(), encoder.tally))
+
+
+def _once(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) -> Iterator[Coded]:
+    for before, segment in segments(pictures):
+        planner.mini_gop = suited(before, segment)
+        for batch in schedule(segment, planner):
+            yield code_batch(encoder, batch)

@@ -69,6 +69,8 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
 def _local_steps(network: FixedNetwork, context: NDArray[np.float32]) -> NDArray[np.int32]:
     """Each position's own step, [B, H, W], from the context before any symbol."""
     b, height, width, channels = context.shape
+    if network.alike:
+        return network.local_steps(np.zeros((b, height, width), np.int32))
     gathered = np.empty((b, height, width, channels), np.int16)
     layout.gather(context, 2, BITS, gathered)
     index = network.local_index(network.local(as_tensor(gathered)))

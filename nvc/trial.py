@@ -1,24 +1,22 @@
-"""Which mini-GOP suits a segment: the segment is coded with each, from the same state, and the cheapest stays.
-
-A segment is MINI_GOP pictures after an anchor, or what is left of the GOP.
-"""
+"""Which mini-GOP suits a segment: it is coded with those that come into question, from the same state, and the
+cheapest stays."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
-from nvc.encode import MINI_GOP, Encoder
+from nvc.encode import Encoder
+from nvc.pace import MINI_GOP, segments, suited
 from nvc.planes import crop
 from nvc.structure import Planner, Unit, schedule
 from nvc.syntax import Header, Packet
 from picture import Picture
 
-SHORTER: tuple[tuple[int, ...], ...] = ((), (8,), (8, 4))       # by effort: tried in turn, while they win
+OTHERS = {16: (8, 4), 8: (16, 4), 4: (8, 16)}   # what is tried besides the mini-GOP that suits, as many as the effort
 # A decibel of PSNR-YUV is worth this share of the rate: the slope of usual clips. D + λR with squared errors, at its
 # best λ, agrees less with BD-rate, which counts decibels and shares too.
 WORTH_OF_A_DB = 0.21
@@ -78,23 +76,23 @@ class Trial:
 
 
 def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture], header: Header,
-                  shorter: tuple[int, ...]) -> Iterator[Coded]:
-    """Code one GOP's padded pictures, each segment with the best mini-GOP: MINI_GOP, or while they win one of those
-    given, in turn."""
-    source, intra_bits = iter(pictures), 0
-    segment = list(islice(source, 1))                   # the I picture
-    while segment:
-        best = Trial(encoder.fork(), planner.copy(MINI_GOP))
+                  effort: int) -> Iterator[Coded]:
+    """Code one GOP's padded pictures, each segment with the mini-GOP that suits it, or with one of the `effort` next
+    ones where that turns out better."""
+    intra_bits = 0
+    for before, segment in segments(pictures):
+        first = suited(before, segment)
+        best = Trial(encoder.fork(), planner.copy(first))
         yield from best.run(segment, header)
         # Bits that a decibel of one picture is worth; an I picture's are spread over those that it serves.
         a_db = WORTH_OF_A_DB * (intra_bits / header.intra_period + best.bits / len(segment))
-        for mini_gop in (length for length in shorter if length < len(segment)):
+        for mini_gop in OTHERS[first][:effort]:
+            if min(first, mini_gop) >= len(segment):
+                continue                            # both leave the segment whole
             other = Trial(encoder.fork(), planner.copy(mini_gop))
             yield from other.run(segment, header)
-            if other.bits - a_db * other.db >= best.bits - a_db * best.db:
-                break
-            best = other
+            if other.bits - a_db * other.db < best.bits - a_db * best.db:
+                best = other
         yield from best.coded
         encoder.frames, encoder.tally, planner = best.encoder.frames, best.encoder.tally, best.planner
         intra_bits = intra_bits or best.bits
-        segment = list(islice(source, MINI_GOP))
