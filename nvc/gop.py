@@ -57,6 +57,7 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
     encoder.frames, encoder.tally = {}, Tally()
     writer, show, waiting = GopWriter(header), first, dict[int, Picture]()
     planner = Planner(header.structure, first, MINI_GOP)
+    coded: Iterator[Coded]
     if header.structure != "random_access":
         coded = (code_batch(encoder, batch) for batch in schedule(pictures, planner))
     elif effort := encoder.settings.effort:
