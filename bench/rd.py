@@ -78,8 +78,10 @@ def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> d
 
 
 def variants(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
-    """Weight set and effort by their name, as given."""
-    return {f"{model}, effort {effort}": (model, effort) for model in options.models for effort in options.efforts}
+    """Weight set and effort by their name: the first weight set at all efforts, the others at the first effort."""
+    first, *rest = options.models
+    pairs = [(first, effort) for effort in options.efforts] + [(model, options.efforts[0]) for model in rest]
+    return {f"{model}, effort {effort}": (model, effort) for model, effort in pairs}
 
 
 def _shown(result: dict[str, Any]) -> str:
@@ -148,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=33, help="pictures of each clip (33)")
     parser.add_argument("--intra-period", type=int, default=64)
     parser.add_argument("--efforts", type=int, nargs="+", default=[0], help="nvc's, the first leads (0)")
-    parser.add_argument("--models", nargs="+", default=[DEFAULT_MODEL], help="nvc's weight sets, the first leads")
+    parser.add_argument("--models", nargs="+", default=[DEFAULT_MODEL],
+                        help="nvc's weight sets: the first leads, the others are measured at the first effort alone")
     parser.add_argument("--qualities", type=int, nargs="+", default=[8, 20, 32, 44, 56])
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there")
     parser.add_argument("--plots", metavar="FOLDER", type=Path, help="write the plots there, as SVG")

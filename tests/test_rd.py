@@ -1,5 +1,6 @@
 """Rate and quality of clips: measured points, anchors kept by what they depend on, BD-rates, what is left out."""
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def points(cache: Path) -> list[rates.Point]:
     return rates.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
+
+
+def test_the_first_weight_set_is_measured_at_all_efforts_the_others_at_the_first() -> None:
+    options = argparse.Namespace(models=["a", "b"], efforts=[1, 2])
+    assert rd.variants(options) == {"a, effort 1": ("a", 1), "a, effort 2": ("a", 2), "b, effort 1": ("b", 1)}
 
 
 def test_an_anchor_has_six_points_of_falling_rate_and_quality(points: list[rates.Point]) -> None:
