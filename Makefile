@@ -2,9 +2,12 @@
 PYTHON ?= python3
 # More for pip, such as an index that has CPU builds of torch: they save 2 GB where there is no GPU.
 PIP_FLAGS ?=
-# Of `make train`: a folder that holds train_video/ and train_photos/, and the time to spend.
+# Of `make train`: a folder that holds train_video/ and train_photos/, the time to spend, and which weights go on.
 DATA ?= data
 MINUTES ?= 180
+MODEL ?= nvc-1
+MEASURE := $(if $(filter %-msssim,$(MODEL)),ms_ssim,psnr)
+RUN := train/run/$(MODEL)
 # Of `make soak`: how long, and the first seed.
 SOAK_MINUTES ?= 120
 SOAK_SEED ?= 100
@@ -24,7 +27,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    check style and types"
 	@echo "make bench   measure everything into bench/results/ (or one: make bench BENCHES=codec)"
-	@echo "make train   train the codec: DATA=folder MINUTES=180"
+	@echo "make train   train the codec: DATA=folder MINUTES=180 MODEL=nvc-1 (or nvc-1-msssim)"
 	@echo "make fuzz    hours of new cases for every property test: FUZZ_CASES=20000"
 	@echo "make soak    storms of broken networks and killed services, seed after seed: SOAK_MINUTES=120 SOAK_SEED=100"
 	@echo "make clean   remove the environment and everything made"
@@ -61,15 +64,15 @@ bench: $(KERNELS)
 	    mv bench/results/$$name.json.part bench/results/$$name.json; \
 	done
 
-train/run/samples/own.bin: | $(KERNELS)
+$(RUN)/samples/own.bin: | $(KERNELS)
 	@mkdir -p $(@D)
-	$(PY) -m train.samples --clips $(DATA)/train_video --out $@ --weights nvc/weights/nvc-1.safetensors --minutes 30
+	$(PY) -m train.samples --clips $(DATA)/train_video --out $@ --weights nvc/weights/$(MODEL).safetensors --minutes 30
 
 # Resumes where it was stopped; the exported weights lie in train/run/ until someone puts them in use.
-train: train/run/samples/own.bin
-	$(PY) -m train.run --out train/run --samples train/run/samples --photos $(DATA)/train_photos --minutes $(MINUTES) \
-	    --resume train/weights/nvc-1.float.safetensors
-	$(PY) -m train.export train/run/float.safetensors train/run/nvc-1.safetensors
+train: $(RUN)/samples/own.bin
+	$(PY) -m train.run --out $(RUN) --samples $(RUN)/samples --photos $(DATA)/train_photos --minutes $(MINUTES) \
+	    --measure $(MEASURE) --resume train/weights/$(MODEL).float.safetensors
+	$(PY) -m train.export $(RUN)/float.safetensors $(RUN)/$(MODEL).safetensors --fit $(DATA)/train_video
 
 fuzz: $(KERNELS)
 	HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(FUZZ_CASES) $(PY) -m pytest $$(grep -l "^from hypothesis" tests/test_*.py)

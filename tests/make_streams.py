@@ -33,6 +33,7 @@ CASES = {       # name: width, height, pictures, cut, settings
     "flat": (150, 9, 4, None, Settings(quality=16)),
     "highest": (48, 48, 5, None, Settings(quality=63)),
     "lowest": (96, 96, 5, None, Settings(quality=0)),
+    "steps-of-positions": (80, 96, 9, None, Settings(quality=30, model="nvc-1-msssim")),
 }
 
 
