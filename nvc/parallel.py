@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-SMALL = 1 << 16
+SMALL = 1 << 16             # pixels of pictures that are coded together
 T = TypeVar("T")
 R = TypeVar("R")
 _pools: dict[int, ThreadPoolExecutor] = {}
