@@ -27,16 +27,19 @@ from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
 from nvc.errors import SettingsError
 from nvc.model import Model
 from nvc.motion import MotionField, Reference, predict
-from nvc.network import FIRST, STEPS, T_MAX, Side, dct_basis
+from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis
 from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
+from nvc.refine import Smooth, refine
 from nvc.structure import STRUCTURES, Unit
 from nvc.syntax import Packet
 from picture import Picture
 
 QUALITY_MAX = 63
 JOBS_MAX = 64
-EFFORT_MAX = 2                          # how far motion is searched, see `search.search`
+EFFORT_MAX = 3
+SEARCH_MAX = 2                          # how far motion is searched at most, see `search.search`
+REFINED = 3                             # from this effort on latents are refined
 T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
 THRIFT = {"I": 0.15, "P": 0.3, "B": 0.55}    # λ of quantisation in Δ²: less in pictures that others copy
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
@@ -44,6 +47,7 @@ THRIFT = {"I": 0.15, "P": 0.3, "B": 0.55}    # λ of quantisation in Δ²: less 
 MOTION_FINER = 0.2
 CHROMA_THRIFT = 0.4                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
+_smooth: dict[str, Smooth] = {}
 
 
 def thrift_of(kind: str) -> NDArray[np.float32]:
@@ -61,8 +65,8 @@ def check(settings: Settings) -> None:
     """SettingsError names the setting that is out of its range."""
     if not 0 <= settings.quality <= QUALITY_MAX:
         raise SettingsError(f"quality is {settings.quality}, expected 0…{QUALITY_MAX}")
-    if not 0 <= settings.effort <= EFFORT_MAX:      # accepted without effect, more would claim a search nobody made
-        raise SettingsError(f"effort is {settings.effort}, expected 0…{EFFORT_MAX}: nvc has no more yet")
+    if not 0 <= settings.effort <= EFFORT_MAX:
+        raise SettingsError(f"effort is {settings.effort}, expected 0…{EFFORT_MAX}")
     if settings.structure not in STRUCTURES:
         raise SettingsError(f"structure is {settings.structure!r}, expected one of {', '.join(STRUCTURES)}")
     if settings.intra_period < 1:
@@ -91,6 +95,13 @@ def analysis_of(model: Model) -> Analysis:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         _analyses[model.sha256] = analysis.to(model.network.device).eval().requires_grad_(False)
     return _analyses[model.sha256]
+
+
+def smooth_of(model: Model) -> Smooth:
+    """The network of a model with gradients, made once."""
+    if model.sha256 not in _smooth:
+        _smooth[model.sha256] = Smooth(model.weights, model.network.device)
+    return _smooth[model.sha256]
 
 
 @dataclass(frozen=True)
@@ -152,13 +163,17 @@ class Encoder:
         self.network, self.analysis = model.network, analysis_of(model)
         self.fast = torch.bfloat16 if "bfloat16" in self.network.kernels.values() else torch.float32
         self.slot_bits = model.network.tables.bits()
+        self.smooth = smooth_of(model) if settings.effort >= REFINED else None
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
         self.observe: Callable[[Unit, Picture, tuple[Picture, Picture] | None], None] | None = None
 
-    def fork(self) -> Encoder:
-        """An encoder that goes on from here by itself, to be taken over or forgotten; both count the same seconds."""
+    def fork(self, refining: bool = True) -> Encoder:
+        """An encoder that goes on from here by itself, to be taken over or forgotten; both count the same seconds.
+
+        refining: whether it refines latents if this one does."""
         other = copy.copy(self)
+        other.smooth = self.smooth if refining else None
         other.frames, other.tally = dict(self.frames), Tally(dict(self.tally.bits), self.tally.clock)
         return other
 
@@ -179,7 +194,7 @@ class Encoder:
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * unit.step_offset / 16.0)
         found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight,
-                              self.settings.effort)
+                              min(self.settings.effort, SEARCH_MAX))
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()
@@ -229,10 +244,17 @@ class Encoder:
         tally = Tally()
         p, d = predictions([found.pair for found in moved], height, width)
         side = side_of([u.type for u in units], [self.q(u) for u in units])
-        y, z = self.analyse(np.stack([pack(picture) for picture in pictures]), p, d, side)
-        writer = SymbolWriter(self.network.tables, self.slot_bits, [self.thrift(u) for u in units], tally)
+        x, thrift = np.stack([pack(picture) for picture in pictures]), [self.thrift(u) for u in units]
+        y, z = self.analyse(x, p, d, side)
         index = hyper_index(self.network, side, height, width)
         z *= index > 0
+        if self.smooth:
+            with tally.clock.part("refine"):
+                for k, unit in enumerate(units):
+                    y[k] = refine(self.smooth, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
+                                  thrift[k])
+                    thrift[k] = np.zeros_like(thrift[k])                # they are symbols now, and stay what they are
+        writer = SymbolWriter(self.network.tables, self.slot_bits, thrift, tally)
         writer.put(z, index)
         hyper = [coder.size for coder in writer.coders]
         planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))

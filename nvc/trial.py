@@ -78,21 +78,24 @@ class Trial:
 def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture], header: Header,
                   effort: int) -> Iterator[Coded]:
     """Code one GOP's padded pictures, each segment with the mini-GOP that suits it, or with one of the `effort` next
-    ones where that turns out better."""
+    ones where that turns out better. Latents are refined, where they are, only in what stays."""
     intra_bits = 0
     for before, segment in segments(pictures):
         first = suited(before, segment)
-        best = Trial(encoder.fork(), planner.copy(first))
+        best, chosen = Trial(encoder.fork(refining=False), planner.copy(first)), first
         yield from best.run(segment, header)
         # Bits that a decibel of one picture is worth; an I picture's are spread over those that it serves.
         a_db = WORTH_OF_A_DB * (intra_bits / header.intra_period + best.bits / len(segment))
         for mini_gop in OTHERS[first][:effort]:
             if min(first, mini_gop) >= len(segment):
                 continue                            # both leave the segment whole
-            other = Trial(encoder.fork(), planner.copy(mini_gop))
+            other = Trial(encoder.fork(refining=False), planner.copy(mini_gop))
             yield from other.run(segment, header)
             if other.bits - a_db * other.db < best.bits - a_db * best.db:
-                best = other
+                best, chosen = other, mini_gop
+        if encoder.smooth:
+            best = Trial(encoder.fork(), planner.copy(chosen))
+            yield from best.run(segment, header)
         yield from best.coded
         encoder.frames, encoder.tally, planner = best.encoder.frames, best.encoder.tally, best.planner
         intra_bits = intra_bits or best.bits

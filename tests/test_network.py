@@ -8,10 +8,11 @@ import torch
 
 from metrics import ssim_and_ms_ssim
 from nvc import fixed, quantise
+from nvc.laplace import Laplace
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.network import STEPS, Conv, Network, Side, dct_basis, gather, scatter
 from train.export import frozen, laplace_tables
-from train.objective import Laplace, Objective, lagrangian
+from train.objective import Objective, lagrangian
 
 
 def test_scatter_undoes_gather_for_both_colours() -> None:

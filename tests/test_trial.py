@@ -29,16 +29,19 @@ class FormulaEncoder:
         self.frames: dict[int, FormulaEncoder] = {}
         self.tally = 0
         self.picture = GREY
+        self.smooth = False
+        self.refined: list[int] = []
 
-    def fork(self) -> FormulaEncoder:
+    def fork(self, refining: bool = True) -> FormulaEncoder:
         other = FormulaEncoder(self.size, self.off, self.asked)
-        other.frames = dict(self.frames)
+        other.frames, other.smooth, other.refined = dict(self.frames), self.smooth and refining, self.refined
         return other
 
     def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
         for unit, picture in batch:
             assert self.frames.keys() >= set(unit.references)
             self.asked.append(unit.number)
+            self.refined += [unit.number] * self.smooth
             frame = self.frames[unit.number] = FormulaEncoder(self.size, self.off, [])
             frame.picture = Picture(*(plane + np.uint8(self.off(unit)) for plane in picture))
             yield Packet(unit.number, unit.type, unit.references, 40, b"", bytes(self.size(unit)))
@@ -114,3 +117,12 @@ def test_the_decoder_follows_whatever_is_chosen(effort: int) -> None:
     pictures = moving(20)
     encoded = codec.get("nvc").encode(pictures, info_of(pictures), Settings(quality=20, effort=effort))
     assert sha_of(codec.get("nvc").decode(encoded.data)) == encoded.pictures_sha256
+
+
+def test_only_what_stays_is_refined() -> None:
+    encoder = FormulaEncoder(lambda unit: 10, lambda unit: 2, [])
+    encoder.smooth = True
+    for _ in code_by_trial(encoder, Planner("random_access", 0, 16), [GREY] * 17, HEADER, 3):  # type: ignore[arg-type]
+        pass
+    assert sorted(encoder.refined) == list(range(17))
+    assert len(encoder.asked) == 1 + 3 * 16 + 16 + 1

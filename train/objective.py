@@ -7,9 +7,6 @@ zero.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
@@ -17,9 +14,9 @@ from torch import Tensor, nn
 
 from nvc.analysis import Analysis
 from nvc.encode import thrift_of
-from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, scale_of, step_size
+from nvc.laplace import Laplace
+from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, step_size
 
-LOG2E = 1.0 / math.log(2.0)
 LAMBDA = 0.15                       # λ = 0.15 Δ² · 2^(a + b · octaves of Δ): squared error against bits, of a pixel
 # a, b of I, P and B: the slope dD/dR at which the encoder's choice of symbols really works, with its thrift and the
 # learned sizes of steps, measured by thrift 1.3 times as large. An objective with another slope would have the networks
@@ -31,40 +28,6 @@ CHROMA = 2.5
 # Squared error that one unit of 1 - MS-SSIM stands for: the geometric mean over pictures of all types that the weights
 # for PSNR make, at every step the same, so that both objectives lead to like rates.
 MS_SSIM = 950.0
-
-
-@dataclass
-class Laplace:
-    """Cost in bits of the integers under zero-mean Laplace distributions of scale b steps (sign included):
-    `zero` of 0, `base + |s|·slope` of any other. Tensors of one shape."""
-
-    zero: Tensor
-    base: Tensor
-    slope: Tensor
-
-    @staticmethod
-    def of(index: Tensor) -> Laplace:
-        """From scale indices. With e = exp(-1/2b): P(0) = 1 - e, P(±k) = ½ e^(2k-1) (1 - e²)."""
-        inverse = 1.0 / scale_of(index)
-        e = torch.exp(-0.5 * inverse)
-        zero = -torch.log(1.0 - e) * LOG2E
-        slope = inverse * LOG2E
-        return Laplace(zero, 1.0 - 0.5 * slope + zero - torch.log(1.0 + e) * LOG2E, slope)
-
-    def bits(self, k: Tensor) -> Tensor:
-        """Bits of magnitudes k ≥ 0."""
-        return torch.where(k < 0.5, self.zero, self.base + k * self.slope)
-
-    def quantise(self, e: Tensor, thrift: Tensor) -> Tensor:
-        """Symbols nearest to e, one toward zero, or zero: whichever has the least (e - s)² + thrift · bits."""
-        a = e.abs()
-        k = torch.round(a)
-        down = (k - 1).clamp_min(0)
-        cost_k = (a - k) ** 2 + thrift * self.bits(k)
-        cost_down = (a - down) ** 2 + thrift * self.bits(down)
-        best = torch.where(cost_down < cost_k, down, k)
-        best = torch.where(a * a + thrift * self.zero < torch.minimum(cost_k, cost_down), 0.0, best)
-        return best * torch.sign(e)
 
 
 class Objective(nn.Module):

@@ -1,0 +1,190 @@
+"""Latents refined by gradient: effort 3. No decoder runs this.
+
+The greedy choice of symbols weighs each symbol's own rate against its own coefficient's error. It leaves out what a
+symbol does to everything else: the lapped neighbours, the networks' correction, the rate of what is coded after it.
+That part has a gradient, so the sum of both is descended by proximal steps (Parikh and Boyd 2014, Proximal Algorithms,
+section 4.2): the gradient moves the wanted latents, and the greedy choice is the proximal operator of the rest. Every
+step starts from symbols and ends in symbols, and those of least cost are kept. Close to its end after a dozen steps,
+where annealed noise (SGA, Yang et al. 2020, arXiv:2006.04240) takes hundreds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pytorch_msssim import ms_ssim
+from torch import Tensor
+
+from nvc.fixed import CORE_BITS, GAIN_BITS, FixedNetwork, Weights
+from nvc.laplace import Laplace
+from nvc.linear import LOCAL_BITS
+from nvc.network import FIRST, GROUPS, STEPS, Network, Side, clip_, gather, round_, scatter
+
+ROUNDS = 12
+SHORTER = 0.8           # a step that makes it worse is taken again from the best, by this much shorter
+MS_SSIM_LEAST = 161     # lines and columns that MS-SSIM takes
+POSITIONS = 3           # positions across which the slope of MS-SSIM is seen
+SMOOTHING = 0.05        # of the mean squared error, where a position has none from which to tell a slope
+
+
+class Smooth(FixedNetwork):
+    """A `FixedNetwork` that gives the same numbers with gradients: formulas where that one has tables."""
+
+    def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:
+        super().__init__(weights, device)
+        self.basis = torch.from_numpy(self.core_table).to(self.device).float() / (1 << CORE_BITS)
+        self.of_chroma = self.basis[:, 4:].square().sum((1, 2, 3)) > self.basis[:, :4].square().sum((1, 2, 3))
+
+    def log_of(self, v8: Tensor) -> Tensor:
+        return Network.log_of(self, v8)
+
+    def gains(self, side: Side) -> Tensor:
+        rows = [self.gain_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
+        return torch.from_numpy(np.stack(rows)).to(self.device).float()[:, :, None, None] / (1 << GAIN_BITS)
+
+    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side, local: Tensor) -> Tensor:
+        """Decoded planes as the decoder rounds and clips them, float32."""
+        scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
+        linear = p + F.conv_transpose2d(scaled, self.basis, stride=4, padding=2)
+        base = clip_(round_(linear), 0, 255)
+        return round_(clip_(linear + self.correction(features, base, p, d, side) / 8.0, 0, 255))
+
+
+def by_position(planes: Tensor) -> Tensor:
+    """Mean over the luma of each position and its neighbours, [1, 1, H, W]."""
+    own = F.avg_pool2d(planes[:, :4].mean(1, keepdim=True), 4)
+    return F.avg_pool2d(own, POSITIONS, 1, POSITIONS // 2, count_include_pad=False)
+
+
+@dataclass
+class _Tried:
+    """Symbols of a picture: as latents [1, 96, H, W] in steps of their positions, their cost in bits, and the gradient
+    (bits for a step) of all but their own rate; decoded planes [1, 6, h, w]."""
+
+    latents: Tensor
+    cost: float
+    gradient: Tensor
+    out: Tensor
+
+
+class Refinement:
+    """One picture: `run` gives latents that stand for symbols.
+
+    x, p: planes of the picture and its prediction, d: difference of the predictions, [1, 6, h, w]; z [1, 48, ..] as
+    coded; thrift float32 [96]: λ of the greedy choice, in Δ² of each channel."""
+
+    def __init__(self, network: Smooth, side: Side, x: Tensor, p: Tensor, d: Tensor, z: Tensor,
+                 thrift: NDArray[np.float32]) -> None:
+        self.network, self.side, self.x, self.p, self.d = network, side, x, p, d
+        with torch.no_grad():
+            self.context = network.context(z, p, d, side)
+            self.local = network.local_step(self.context)
+            # Squared error that one step of the picture makes, [1, 96, 1, 1].
+            power = (8.0 * network.gains(side)) ** 2 * network.basis.square().sum((1, 2, 3))[None, :, None, None]
+            price = torch.from_numpy(thrift).to(power)[None, :, None, None]
+            luma = ~network.of_chroma
+            # Chroma's errors weigh as much more as its thrift is less.
+            weight = (price[:, luma].log().mean() - price[:, network.of_chroma].log().mean()).exp().item()
+            self.planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
+            self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that it is worth
+            # Where a position has a finer step than the picture, its errors weigh more: what the step was chosen for.
+            self.share = torch.exp2(self.local / -4.0)
+            self.power = power * torch.where(network.of_chroma, weight, 1.0)[None, :, None, None]
+            self.curvature = (2.0 * self.power / self.a_bit).expand(1, -1, *self.local.shape[2:])
+        self.of_ms_ssim: float | None = None            # squared error of one unit of 1 - MS-SSIM, where that counts
+
+    def steps(self) -> Tensor:
+        """Each position's own step in those of the picture, exactly as the decoder has it."""
+        index = self.local.to(torch.int32).cpu().numpy()
+        return torch.from_numpy(self.network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
+
+    def attempt(self, wanted: Tensor, length: float) -> _Tried:
+        """Choose symbols for latents wanted, [1, 96, H, W] in steps of their positions, and see what they cost."""
+        price = 2.0 * length / self.curvature
+        leaves: list[Tensor] = []
+        bits: list[Tensor] = []
+
+        def visit(step: int, mean: Tensor, index: Tensor) -> Tensor:
+            group, parity = STEPS[step]
+            channels = slice(FIRST[group], FIRST[group] + GROUPS[group])
+            prior, coded = Laplace.of(index), index > 0
+            with torch.no_grad():
+                error = gather(wanted[:, channels], parity) - mean / 8.0
+                v8 = 8.0 * prior.quantise(error, gather(price[:, channels], parity)) * coded + mean
+            leaf = v8.detach().requires_grad_()
+            leaves.append(leaf)
+            # Their own rate is the greedy choice's part: here only what the context before them does to it.
+            bits.append((prior.line((v8.detach() - mean).abs() / 8.0) * coded).sum())
+            return leaf
+
+        v8, features = self.network.walk(self.context, visit)
+        out = self.network.synthesis(v8, features, self.p, self.d, self.side, self.local)
+        cost = self.error(out) / self.a_bit + torch.stack(bits).sum()
+        parts = [scatter(g, parity) for g, (_, parity) in zip(torch.autograd.grad(cost, leaves), STEPS, strict=True)]
+        whole = [parts[0] + parts[1], parts[2] + parts[3], parts[4] + parts[5], parts[6]]
+        return _Tried(v8.detach() / 8.0, cost.item(), 8.0 * torch.cat(whole, 1), out.detach())
+
+    def error(self, out: Tensor) -> Tensor:
+        """Squared error of decoded planes, or what their MS-SSIM is worth of it."""
+        squared = (out - self.x) ** 2 * self.planes
+        if self.of_ms_ssim is None:
+            return (squared * F.interpolate(self.share, scale_factor=4)).sum()
+        return self.of_ms_ssim * self.lost(out) + squared[:, 4:].sum()
+
+    def lost(self, out: Tensor) -> Tensor:
+        """1 - MS-SSIM of luma."""
+        luma = [F.pixel_shuffle(v[:, :4], 2) for v in (out, self.x)]
+        return 1.0 - ms_ssim(*luma, data_range=255)
+
+    def turn_to_ms_ssim(self, tried: _Tried) -> None:
+        """From now on MS-SSIM counts, as much in all as squared errors did in `tried`. How much a position's errors
+        count is told by the slope there: it is twice the error times that, for a measure that is a square nearby."""
+        out = tried.out.requires_grad_()
+        squared = (tried.out.detach() - self.x) ** 2 * self.planes
+        lost = self.lost(out)
+        slope, = torch.autograd.grad(lost, out)
+        whole = (squared * F.interpolate(self.share, scale_factor=4))[:, :4].sum().item()
+        self.of_ms_ssim = whole / max(lost.item(), 1e-6)
+        usual = SMOOTHING * squared[:, :4].mean()
+        weight = self.of_ms_ssim * by_position(slope * (tried.out.detach() - self.x)) / 2.0
+        share = ((weight + usual).clamp_min(0) / (by_position(squared) + usual + 1e-6)).clamp(0.05, 20.0)
+        share = torch.where(self.network.of_chroma[None, :, None, None], 1.0, share)
+        self.curvature = 2.0 * self.power * torch.exp2(self.local / 4.0) * share / self.a_bit
+
+    def run(self, y: Tensor) -> Tensor:
+        """Latents that are symbols, in steps of the picture, from those that analysis gave."""
+        best = self.attempt(y / self.steps(), 1.0)
+        if not self.network.alike and min(2 * v for v in self.x.shape[2:]) >= MS_SSIM_LEAST:
+            self.turn_to_ms_ssim(best)
+            best = self.attempt(best.latents, 0.0)
+        length = 1.0
+        for _ in range(ROUNDS):
+            tried = self.attempt(best.latents - length * best.gradient / self.curvature, length)
+            if tried.cost < best.cost:
+                best = tried
+            else:
+                length *= SHORTER
+        return best.latents * self.steps()
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def refine(network: Smooth, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
+           y: NDArray[np.float32], z: NDArray[np.int32], thrift: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Latents [H, W, 96] of one picture, in steps, that are symbols already: to be coded without thrift.
+
+    x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`.
+    Weights whose positions have steps of their own (docs/decisions) are refined for MS-SSIM, others for PSNR."""
+    def tensor(a: NDArray) -> Tensor:
+        return torch.from_numpy(a).to(network.device).float()[None]
+
+    source, prediction, difference = (tensor(v).contiguous(memory_format=torch.channels_last) for v in (x, p, d))
+    wanted, hyper = (tensor(v).permute(0, 3, 1, 2) for v in (y, z))
+    side = Side.of(torch.tensor([kind]), torch.tensor([float(t)])).to(network.device)
+    latents = Refinement(network, side, source, prediction, difference, hyper, thrift).run(wanted)
+    return latents[0].permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,0 +1,137 @@
+"""Refined latents: the network with gradients gives the decoder's numbers, and what it gives is coded as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from synthetic import info_of, moving, sha_of
+from torch import Tensor
+
+import codec
+from coding import Settings
+from nvc.decode import reconstruct, side_of
+from nvc.encode import SymbolWriter, Tally, thrift_of
+from nvc.model import Model, load_model, models
+from nvc.network import CHANNELS, FIRST, HYPER, STEPS, Side, gather
+from nvc.refine import Refinement, Smooth, refine
+from nvc.swift import Integers
+
+RNG = np.random.default_rng(7)
+H, W = 8, 12                    # positions
+
+
+@pytest.fixture(scope="module", params=models())
+def model(request: pytest.FixtureRequest) -> Model:
+    return load_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def smooth(model: Model) -> Smooth:
+    return Smooth(model.weights)
+
+
+def planes(noise: float, h: int = H, w: int = W) -> Tensor:
+    """A soft wave with noise, [1, 6, 4h, 4w], whole numbers."""
+    wave = 128 + 60 * np.sin(np.arange(4 * w) / 7)[None, :] * np.cos(np.arange(4 * h) / 5)[:, None]
+    return torch.from_numpy((wave + RNG.normal(0, noise, (1, 6, 4 * h, 4 * w))).clip(0, 255).round()).float()
+
+
+def refinement_of(smooth: Smooth, h: int, w: int) -> Refinement:
+    p = planes(6.0, h, w)
+    z = torch.from_numpy(RNG.integers(-2, 3, (1, HYPER, -(-h // 8), -(-w // 8)))).float()
+    return Refinement(smooth, Side.of(torch.tensor([1]), torch.tensor([40.0])), planes(2.0, h, w), p,
+                      torch.zeros_like(p), z, thrift_of("P"))
+
+
+@pytest.fixture
+def refinement(smooth: Smooth) -> Refinement:
+    return refinement_of(smooth, H, W)
+
+
+def test_the_network_with_gradients_gives_the_decoders_numbers(model: Model, refinement: Refinement) -> None:
+    fixed, r = model.network, refinement
+    v8 = torch.from_numpy(RNG.integers(-40, 41, (1, CHANNELS, H, W))).float()
+
+    def walked(network) -> tuple[Tensor, Tensor]:
+        seen: list[Tensor] = []
+
+        def visit(step: int, mean: Tensor, index: Tensor) -> Tensor:
+            seen.append(torch.cat([mean, index], 1).detach())
+            return (8.0 * torch.full_like(mean, step - 2.0) + mean).requires_grad_(network is not fixed)
+
+        _, features = network.walk(r.context, visit)
+        made = network.synthesis(v8, features, r.p, r.d, r.side, r.local)
+        return torch.cat([s.flatten() for s in seen]), made.detach().float()
+
+    parameters, made = walked(r.network)
+    with torch.no_grad():
+        expected_parameters, expected = walked(fixed)
+    assert torch.equal(parameters, expected_parameters)
+    # Coefficients are floats here, and rounded to a 16th of a pixel there: a sum near one half may round the other way.
+    assert (made - expected).abs().max() <= 1
+    assert (made != expected).float().mean() < 0.05
+
+
+def test_a_step_against_the_gradient_costs_less(refinement: Refinement) -> None:
+    tried = refinement.attempt(torch.zeros(1, CHANNELS, H, W), 1.0)
+    again = refinement.attempt(tried.latents - tried.gradient / refinement.curvature, 1.0)
+    assert again.cost < 0.9 * tried.cost
+
+
+def test_refined_latents_cost_less_than_those_chosen_greedily(refinement: Refinement) -> None:
+    y = torch.from_numpy(RNG.normal(0, 3, (1, CHANNELS, H, W))).float()
+    refined = refinement.run(y) / refinement.steps()
+    greedy = refinement.attempt(y / refinement.steps(), 1.0)
+    same = refinement.attempt(refined, 0.0)
+    assert torch.equal(same.latents, refined)               # they are symbols: nothing is left to choose
+    assert same.cost < 0.9 * greedy.cost
+
+
+def test_weights_with_steps_of_positions_are_refined_for_ms_ssim(smooth: Smooth,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smooth, "alike", False)
+    large = refinement_of(smooth, 22, 22)               # 176×176, room for five scales
+    y = torch.from_numpy(RNG.normal(0, 1, (1, CHANNELS, 22, 22))).float()
+    greedy = large.attempt(y / large.steps(), 1.0)
+    squared = large.error(greedy.out).item()
+    refined = large.run(y) / large.steps()
+    assert large.of_ms_ssim is not None
+    assert large.error(greedy.out).item() == pytest.approx(squared, rel=1e-4)       # on the same footing
+    before, after = (large.attempt(latents, 0.0) for latents in (greedy.latents, refined))
+    assert after.cost < 0.9 * before.cost
+    assert large.lost(after.out) < large.lost(before.out)
+
+
+def test_small_pictures_have_no_ms_ssim(refinement: Refinement, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refinement.network, "alike", False)
+    refinement.run(torch.zeros(1, CHANNELS, H, W))
+    assert refinement.of_ms_ssim is None
+
+
+def test_refined_latents_are_coded_as_they_are(model: Model, smooth: Smooth) -> None:
+    p, d = np.full((6, 4 * H, 4 * W), 128, np.uint8), np.zeros((6, 4 * H, 4 * W), np.int16)
+    x = planes(3.0)[0].numpy().astype(np.uint8)
+    y, z = RNG.normal(0, 2, (H, W, CHANNELS)).astype(np.float32), np.zeros((1, 2, HYPER), np.int32)
+    refined = refine(smooth, 0, 20, x, p, d, y, z, thrift_of("I"))
+    writer = SymbolWriter(model.network.tables, model.network.tables.bits(), [np.zeros(CHANNELS, np.float32)], Tally())
+    far: list[float] = []
+
+    def visit(step: int, mean: Integers, index: Integers, local: Integers) -> Integers:
+        symbols = writer.code(refined[None], step, mean, index, local)
+        group, parity = STEPS[step]
+        own = torch.from_numpy(refined * 1024 / local[0][..., None]).permute(2, 0, 1)[None]
+        wanted = gather(own[:, FIRST[group]:FIRST[group + 1]], parity).permute(0, 2, 3, 1).numpy()
+        far.append(np.abs(symbols + mean / 8 - wanted).max())
+        return symbols
+
+    reconstruct(model.network, side_of(["I"], [20]), p[None], d[None], z[None], visit)
+    assert len(far) == len(STEPS)
+    assert max(far) < 1e-3
+
+
+def test_effort_3_decodes_to_the_pictures_that_were_measured() -> None:
+    clip = moving(6)
+    coded = codec.Nvc().encode(clip, info_of(clip), Settings(quality=30, effort=3))
+    assert sha_of(codec.Nvc().decode(coded.data)) == coded.pictures_sha256
+    assert coded.details["seconds"]["refine"] > 0
