@@ -1,9 +1,10 @@
 """Measure the learned codec.
 
-    python -m bench.codec [--clips DIR] [--only speed,memory,network] > bench/results/codec.json
+    python -m bench.codec [--clips DIR] [--only speed,efforts,memory,network] > bench/results/codec.json
 
-Speed by part at three sizes, kMAC/pixel, the share of the machine's matrix-product rate that the networks reach, and
-peak memory against clip length. Rate-distortion is bench/rd.py's. Timings are the median of three runs, all listed.
+Speed by part at three sizes, speed of each effort at one, kMAC/pixel, the share of the machine's matrix-product rate
+that the networks reach, and peak memory against clip length. Rate-distortion is bench/rd.py's. Timings are the median
+of three runs, all listed; those of efforts, which take long, of one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ import torch.nn.functional as F
 import clips
 import codec
 from coding import Settings
+from metrics import frame_psnr
 from nvc import swift
 from nvc.cost import kmac_per_pixel
+from nvc.encode import EFFORT_MAX
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.network import Conv, Side
 from video import open_clip
@@ -71,6 +74,22 @@ def speed(folder: Path) -> dict[str, Any]:
         out[size] = {"clip": name, "frames": len(pictures), "runs": runs} | {
             key: statistics.median(run[key] for run in runs) for key in ("encode_fps", "decode_fps")}
     return out
+
+
+def efforts(folder: Path, size: str = "352x288") -> dict[str, Any]:
+    """Frames/s of encoding at each effort, and bytes and PSNR of what it makes."""
+    nvc = codec.get("nvc")
+    with open_clip(path_of(SIZES[size], folder)) as clip:
+        info, pictures = clip.info, list(islice(clip, FRAMES))
+    rows = []
+    for effort in range(EFFORT_MAX + 1):
+        nvc.encode(pictures[:2], info, Settings(effort=effort))         # what is made once is made
+        began = time.perf_counter()
+        encoded = nvc.encode(pictures, info, Settings(effort=effort))
+        rows.append({"effort": effort, "encode_fps": round(len(pictures) / (time.perf_counter() - began), 2),
+                     "bytes": len(encoded.data),
+                     "psnr": round(statistics.mean(map(frame_psnr, pictures, nvc.decode(encoded.data))), 3)})
+    return {"clip": SIZES[size], "frames": len(pictures), "size": size, "rows": rows}
 
 
 def network_share(height: int = 352, width: int = 640) -> dict[str, Any]:
@@ -131,7 +150,7 @@ def peak(folder: Path, frames: int) -> dict[str, Any]:
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--clips", type=Path, default=Path("../shared/data/test"), help="folder of the test clips")
-    a.add_argument("--only", default="speed,memory,network")
+    a.add_argument("--only", default="speed,efforts,memory,network")
     a.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     o = a.parse_args()
     if o.peak:
@@ -147,6 +166,8 @@ def main() -> None:
                                    if isinstance(m, Conv))
     if "speed" in parts:
         result["speed"] = speed(o.clips)
+    if "efforts" in parts:
+        result["efforts"] = efforts(o.clips)
     if "memory" in parts:
         result["memory"] = memory(o.clips)
     print(json.dumps(result, indent=1))

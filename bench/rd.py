@@ -4,7 +4,8 @@
 
 video     each clip (default: the test clips) by nvc, with each effort and weight set, and by x264, x265, SVT-AV1 and
           VP9, as their users run them (bench/rates/points.py), at the same intra period
-stills    each picture of a folder by nvc, JPEG, WebP, x264 and x265 (bench/rates/stills.py)
+stills    each picture of a folder by nvc, at the first and the last effort, JPEG, WebP, x264 and x265
+          (bench/rates/stills.py)
 
 A codec that is missing here is left out, and ``left_out`` says why. ``--markdown FILE`` and ``--plots FOLDER`` make
 tables and plots of the result; ``--result FILE`` makes them of one that is there already, and measures nothing.
@@ -16,6 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from bench.rates.points import (
     rd_points,
     sha256_of,
 )
+from bench.rates.processes import each
 from bench.rates.stills import pictures_of, stills
 from coding import CodecError, Settings
 from nvc.model import DEFAULT_MODEL, load_model
@@ -61,7 +64,7 @@ def ours(clip: Path, options: argparse.Namespace, model: str, effort: int) -> li
     return rd_points(codec.get("nvc"), clip, options.frames, runs)
 
 
-def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> dict[str, Any]:
+def report(clip: Path, anchors: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
     """Points of nvc and the anchors on one clip, and nvc's BD-rate against each by each metric.
 
     ``nvc`` and ``bd_rate`` are of the first weight set and effort, ``others`` has the rest by their names.
@@ -91,7 +94,7 @@ def _shown(result: dict[str, Any]) -> str:
 def video(paths: Iterable[Path], options: argparse.Namespace) -> dict[str, Any]:
     """The clips' part of the result."""
     here, left_out = at_hand([codec.get(name) for name in ANCHOR_CRF])
-    rows = [report(path, here, options) for path in paths]
+    rows = each(partial(report, anchors=list(here), options=options), paths, options.processes)
     mean, counts = means_of([row["bd_rate"] for row in rows])
     first, *rest = variants(options)
     return {
@@ -122,7 +125,9 @@ def measured(options: argparse.Namespace, command: str) -> dict[str, Any]:
         result |= video(paths_of(options.clips or ([TEST_CLIPS] if TEST_CLIPS.is_dir() else own)), options)
     if "stills" in parts:
         if pictures := pictures_of(options.stills):
-            result["stills"] = stills(pictures, options.models, options.efforts[0])
+            ends = {name: (model, effort) for name, (model, effort) in variants(options).items()
+                    if effort in (options.efforts[0], options.efforts[-1])}
+            result["stills"] = stills(pictures, ends, options.processes)
         else:
             result["stills"] = {"left_out": {"all": f"{options.stills}: no pictures there (--stills)"}}
     return result
@@ -133,7 +138,7 @@ def command_of(arguments: Sequence[str]) -> str:
     words = ["python -m bench.rd"]
     given = iter(arguments)
     for word in given:
-        if word in ("--cache", "--markdown", "--plots"):
+        if word in ("--cache", "--markdown", "--plots", "--processes"):
             next(given, None)
         else:
             words.append(word)
@@ -152,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--efforts", type=int, nargs="+", default=[0], help="nvc's, the first leads (0)")
     parser.add_argument("--models", nargs="+", default=[DEFAULT_MODEL],
                         help="nvc's weight sets: the first leads, the others are measured at the first effort alone")
+    parser.add_argument("--processes", type=int, default=1, help="clips and pictures measured at a time (1)")
     parser.add_argument("--qualities", type=int, nargs="+", default=[8, 20, 32, 44, 56])
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there")
     parser.add_argument("--plots", metavar="FOLDER", type=Path, help="write the plots there, as SVG")

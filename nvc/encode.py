@@ -41,10 +41,10 @@ EFFORT_MAX = 3
 SEARCH_MAX = 2                          # how far motion is searched at most, see `search.search`
 REFINED = 3                             # from this effort on latents are refined
 T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
-THRIFT = {"I": 0.15, "P": 0.3, "B": 0.55}    # λ of quantisation in Δ²: less in pictures that others copy
+THRIFT = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less in pictures that others copy
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
-# seldom corrected there. Against 0 it saves 5 % of the rate on four clips.
-MOTION_FINER = 0.2
+# seldom corrected there.
+MOTION_FINER = 0.1
 CHROMA_THRIFT = 0.4                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}

@@ -51,7 +51,7 @@ def result() -> dict[str, Any]:
             "others": {},
             "left_out": {},
             "encoders": {"jpeg": {}},
-            "model": "nvc-1",
+            "variant": "nvc-1, effort 0",
             "pictures": [still],
         },
     }

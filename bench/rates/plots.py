@@ -55,7 +55,7 @@ def write(result: dict[str, Any], folder: Path) -> list[Path]:
         stills = result["stills"]
         rows = [curves_of(row, stills["encoders"]) for row in stills["pictures"]]
         mean = f"mean of {len(rows)} pictures"
-        names = {**STILL_NAMES, "nvc": stills["model"]}
+        names = {**STILL_NAMES, "nvc": stills["variant"]}
         made.append(_drawn(folder / "stills-mean.svg", mean_curves(rows, "bpp"), mean, "bpp", names))
     return made
 

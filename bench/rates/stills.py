@@ -28,6 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ from PIL import Image, features
 
 import codec
 from bench.rates.points import ANCHOR_CRF, METRICS, Point, against_each, at_hand, means_of, point_of, sha256_of
+from bench.rates.processes import each
 from coding import (
     BitstreamError,
     Codec,
@@ -158,39 +160,43 @@ def pictures_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def stills(paths: Sequence[Path], models: Sequence[str], effort: int) -> dict[str, Any]:
-    """Points of all codecs on each picture, and nvc's BD-rates; with each of the weight sets.
+def stills(paths: Sequence[Path], variants: dict[str, tuple[str, int]], processes: int = 1) -> dict[str, Any]:
+    """Points of all codecs on each picture, and nvc's BD-rates; with each of the weight sets and efforts named.
 
-    ``nvc``, ``bd_rate`` and ``mean_bd_rate`` are of the first, ``others`` has the rest.
+    ``nvc``, ``bd_rate`` and ``mean_bd_rate`` are of the first, ``others`` has the rest by their names.
     """
-    here, left_out = at_hand([Jpeg(), WebP(), codec.get("x264"), codec.get("x265")])
-    rows = [_row(path, here, models, effort) for path in paths]
+    here, left_out = at_hand([coder_of(name) for name in SETTINGS])
+    rows = each(partial(_row, anchors=list(here), variants=variants), paths, processes)
     mean, counts = means_of([row["bd_rate"] for row in rows])
-    others = {model: means_of([row["others"][model]["bd_rate"] for row in rows])[0] for model in models[1:]}
+    first, *rest = variants
     return {
         "mean_bd_rate": mean,
         "mean_bd_rate_clips": counts,
-        "others": others,
+        "others": {name: means_of([row["others"][name]["bd_rate"] for row in rows])[0] for name in rest},
         "left_out": left_out,
         "encoders": {name: coder.describe() for name, coder in here.items()},
-        "model": models[0],
-        "effort": effort,
+        "variant": first,
         "pictures": rows,
     }
 
 
-def _row(path: Path, anchors: dict[str, Codec], models: Sequence[str], effort: int) -> dict[str, Any]:
+def coder_of(name: str) -> Codec:
+    """One of `SETTINGS` by its name."""
+    return {"jpeg": Jpeg, "webp": WebP}.get(name, partial(codec.get, name))()
+
+
+def _row(path: Path, anchors: Sequence[str], variants: dict[str, tuple[str, int]]) -> dict[str, Any]:
     picture, info = planes_of(path)
 
     def points(coder: Codec, runs: Iterable[Settings]) -> list[Point]:
         return [_brief(point_of(coder, lambda: iter([picture]), info, settings)) for settings in runs]
 
-    theirs = {name: points(coder, SETTINGS[name]) for name, coder in anchors.items()}
+    theirs = {name: points(coder_of(name), SETTINGS[name]) for name in anchors}
     made: dict[str, dict[str, Any]] = {}
-    for model in models:
+    for name, (model, effort) in variants.items():
         ours = points(codec.get("nvc"), [Settings(q, "intra", effort=effort, model=model) for q in QUALITIES])
-        made[model] = {"nvc": ours, "bd_rate": against_each(ours, theirs, "bpp")}
-    first = made.pop(models[0])
+        made[name] = {"nvc": ours, "bd_rate": against_each(ours, theirs, "bpp")}
+    first = made.pop(next(iter(made)))
     about = {"clip": path.stem, "clip_sha256": sha256_of(path), "size": f"{info.width}x{info.height}"}
     return {**about, **first, **theirs, "others": made}
 

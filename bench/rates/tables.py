@@ -64,7 +64,7 @@ def _stills(stills: dict[str, Any], images: dict[str, str]) -> list[str]:
     if "pictures" not in stills:
         return ["## Stills", *_left_out(stills["left_out"], STILL_NAMES)]
     rows, names = stills["pictures"], list(stills["encoders"])
-    means = {stills["model"]: stills["mean_bd_rate"], **stills["others"]}
+    means = {stills["variant"]: stills["mean_bd_rate"], **stills["others"]}
     return [
         "## Stills",
         f"{len(rows)} pictures, each coded alone. All codecs are handed the same full-range BT.601 4:2:0 planes, and "
