@@ -13,6 +13,7 @@ import clips
 import codec
 from bench import rd
 from bench.rates import points as rates
+from bench.rates.processes import each
 from coding import CodecError
 from picture import VideoError
 
@@ -30,6 +31,10 @@ def points(cache: Path) -> list[rates.Point]:
 def test_the_first_weight_set_is_measured_at_all_efforts_the_others_at_the_first() -> None:
     options = argparse.Namespace(models=["a", "b"], efforts=[1, 2])
     assert rd.variants(options) == {"a, effort 1": ("a", 1), "a, effort 2": ("a", 2), "b, effort 1": ("b", 1)}
+
+
+def test_several_processes_give_what_one_gives_in_its_order() -> None:
+    assert each(abs, [-3, 1, -2], processes=2) == each(abs, [-3, 1, -2], processes=1) == [3, 1, 2]
 
 
 def test_an_anchor_has_six_points_of_falling_rate_and_quality(points: list[rates.Point]) -> None:

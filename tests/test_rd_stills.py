@@ -96,7 +96,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         waves = np.stack([128 + 90 * np.sin((xx + k * yy) / (step + k)) for k in range(3)], -1)
         Image.fromarray((waves + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
     (folder / "SOURCES.md").write_text("no picture")
-    return bench.stills(bench.pictures_of(folder), {"nvc-1, effort 0": ("nvc-1", 0)}, processes=2)
+    return bench.stills(bench.pictures_of(folder), {"nvc-1, effort 0": ("nvc-1", 0)})
 
 
 def test_each_picture_has_six_points_of_each_codec(result: dict[str, Any]) -> None:
