@@ -12,6 +12,7 @@ import heapq
 import itertools
 import selectors
 import socket
+import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ class Doorman:
         self._serial = itertools.count()
         self._accept_again = 0.0
         self._stopping = False
+        self.left = threading.Event()  # nothing is accepted any more
         self._closed = False
 
     def open_door(self, sockets: Sequence[socket.socket], inherited: bool) -> None:
@@ -204,6 +206,7 @@ class Doorman:
                 with contextlib.suppress(KeyError):
                     self._selector.unregister(sock)
                 sock.close()
+        self.left.set()
         now = self.clock()
         for connection in [c for c in self.spare if c.idle]:
             if connection.served or connection.deadline <= now:

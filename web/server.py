@@ -147,6 +147,8 @@ class Server:
         self.draining.set()
         self._stopping = True
         self.doorman.close_door()
+        if self._threads:  # a connection accepted in this moment must be among those that are waited for
+            self.doorman.left.wait(grace_s)
         with self._changed:
             finished = self._changed.wait_for(lambda: not self._open, timeout=grace_s) if self._threads else True
             left = list(self._open)
