@@ -64,7 +64,7 @@ def ours(clip: Path, options: argparse.Namespace, model: str, effort: int) -> li
     return rd_points(codec.get("nvc"), clip, options.frames, runs)
 
 
-def report(clip: Path, anchors: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> dict[str, Any]:
     """Points of nvc and the anchors on one clip, and nvc's BD-rate against each by each metric.
 
     ``nvc`` and ``bd_rate`` are of the first weight set and effort, ``others`` has the rest by their names.

@@ -23,7 +23,7 @@ from torch import Tensor
 from nvc.fixed import CORE_BITS, GAIN_BITS, FixedNetwork, Weights
 from nvc.laplace import Laplace
 from nvc.linear import LOCAL_BITS
-from nvc.network import FIRST, GROUPS, STEPS, Network, Side, clip_, gather, round_, scatter
+from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, round_, scatter
 
 ROUNDS = 12
 SHORTER = 0.8           # a step that makes it worse is taken again from the best, by this much shorter
@@ -90,18 +90,17 @@ class Refinement:
             luma = ~network.of_chroma
             # Chroma's errors weigh as much more as its thrift is less.
             weight = (price[:, luma].log().mean() - price[:, network.of_chroma].log().mean()).exp().item()
-            self.planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
+            planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
             self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that it is worth
             # Where a position has a finer step than the picture, its errors weigh more: what the step was chosen for.
-            self.share = torch.exp2(self.local / -4.0)
+            self.weights = planes * F.interpolate(torch.exp2(self.local / -4.0), scale_factor=4)
             self.power = power * torch.where(network.of_chroma, weight, 1.0)[None, :, None, None]
             self.curvature = (2.0 * self.power / self.a_bit).expand(1, -1, *self.local.shape[2:])
+            self.chroma = planes[:, 4:]
+            # Each position's own step in those of the picture, exactly as the decoder has it.
+            index = self.local.to(torch.int32).cpu().numpy()
+            self.steps = torch.from_numpy(network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
         self.of_ms_ssim: float | None = None            # squared error of one unit of 1 - MS-SSIM, where that counts
-
-    def steps(self) -> Tensor:
-        """Each position's own step in those of the picture, exactly as the decoder has it."""
-        index = self.local.to(torch.int32).cpu().numpy()
-        return torch.from_numpy(self.network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
 
     def attempt(self, wanted: Tensor, length: float) -> _Tried:
         """Choose symbols for latents wanted, [1, 96, H, W] in steps of their positions, and see what they cost."""
@@ -111,7 +110,7 @@ class Refinement:
 
         def visit(step: int, mean: Tensor, index: Tensor) -> Tensor:
             group, parity = STEPS[step]
-            channels = slice(FIRST[group], FIRST[group] + GROUPS[group])
+            channels = slice(FIRST[group], FIRST[group + 1])
             prior, coded = Laplace.of(index), index > 0
             with torch.no_grad():
                 error = gather(wanted[:, channels], parity) - mean / 8.0
@@ -131,10 +130,10 @@ class Refinement:
 
     def error(self, out: Tensor) -> Tensor:
         """Squared error of decoded planes, or what their MS-SSIM is worth of it."""
-        squared = (out - self.x) ** 2 * self.planes
+        squared = (out - self.x) ** 2
         if self.of_ms_ssim is None:
-            return (squared * F.interpolate(self.share, scale_factor=4)).sum()
-        return self.of_ms_ssim * self.lost(out) + squared[:, 4:].sum()
+            return (squared * self.weights).sum()
+        return self.of_ms_ssim * self.lost(out) + (squared[:, 4:] * self.chroma).sum()
 
     def lost(self, out: Tensor) -> Tensor:
         """1 - MS-SSIM of luma."""
@@ -144,21 +143,22 @@ class Refinement:
     def turn_to_ms_ssim(self, tried: _Tried) -> None:
         """From now on MS-SSIM counts, as much in all as squared errors did in `tried`. How much a position's errors
         count is told by the slope there: it is twice the error times that, for a measure that is a square nearby."""
-        out = tried.out.requires_grad_()
-        squared = (tried.out.detach() - self.x) ** 2 * self.planes
+        error = tried.out - self.x
+        squared = error**2
+        out = tried.out.clone().requires_grad_()
         lost = self.lost(out)
         slope, = torch.autograd.grad(lost, out)
-        whole = (squared * F.interpolate(self.share, scale_factor=4))[:, :4].sum().item()
+        whole = (squared * self.weights)[:, :4].sum().item()
         self.of_ms_ssim = whole / max(lost.item(), 1e-6)
         usual = SMOOTHING * squared[:, :4].mean()
-        weight = self.of_ms_ssim * by_position(slope * (tried.out.detach() - self.x)) / 2.0
+        weight = self.of_ms_ssim * by_position(slope * error) / 2.0
         share = ((weight + usual).clamp_min(0) / (by_position(squared) + usual + 1e-6)).clamp(0.05, 20.0)
         share = torch.where(self.network.of_chroma[None, :, None, None], 1.0, share)
         self.curvature = 2.0 * self.power * torch.exp2(self.local / 4.0) * share / self.a_bit
 
     def run(self, y: Tensor) -> Tensor:
         """Latents that are symbols, in steps of the picture, from those that analysis gave."""
-        best = self.attempt(y / self.steps(), 1.0)
+        best = self.attempt(y / self.steps, 1.0)
         if not self.network.alike and min(2 * v for v in self.x.shape[2:]) >= MS_SSIM_LEAST:
             self.turn_to_ms_ssim(best)
             best = self.attempt(best.latents, 0.0)
@@ -169,7 +169,7 @@ class Refinement:
                 best = tried
             else:
                 length *= SHORTER
-        return best.latents * self.steps()
+        return best.latents * self.steps
 
 
 @torch.inference_mode(False)

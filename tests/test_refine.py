@@ -80,8 +80,8 @@ def test_the_network_with_gradients_gives_the_decoders_numbers(model: Model, ref
 
 def test_refined_latents_cost_less_than_those_chosen_greedily(refinement: Refinement) -> None:
     y = torch.from_numpy(RNG.normal(0, 3, (1, CHANNELS, H, W))).float()
-    refined = refinement.run(y) / refinement.steps()
-    greedy = refinement.attempt(y / refinement.steps(), 1.0)
+    refined = refinement.run(y) / refinement.steps
+    greedy = refinement.attempt(y / refinement.steps, 1.0)
     same = refinement.attempt(refined, 0.0)
     assert torch.equal(same.latents, refined)               # they are symbols: nothing is left to choose
     assert same.cost < 0.9 * greedy.cost
@@ -92,8 +92,8 @@ def test_weights_with_steps_of_positions_are_refined_for_ms_ssim(smooth: Smooth,
     monkeypatch.setattr(smooth, "alike", False)
     large = refinement_of(smooth, 22, 22)               # 176×176, room for five scales
     y = torch.from_numpy(RNG.normal(0, 1, (1, CHANNELS, 22, 22))).float()
-    greedy = large.attempt(y / large.steps(), 1.0)
-    refined = large.run(y) / large.steps()
+    greedy = large.attempt(y / large.steps, 1.0)
+    refined = large.run(y) / large.steps
     assert large.of_ms_ssim is not None
     before, after = (large.attempt(latents, 0.0) for latents in (greedy.latents, refined))
     assert after.cost < before.cost

@@ -182,7 +182,8 @@ def stills(paths: Sequence[Path], variants: dict[str, tuple[str, int]], processe
 
 def coder_of(name: str) -> Codec:
     """One of `SETTINGS` by its name."""
-    return {"jpeg": Jpeg, "webp": WebP}.get(name, partial(codec.get, name))()
+    own: dict[str, type[StillCodec]] = {"jpeg": Jpeg, "webp": WebP}
+    return own[name]() if name in own else codec.get(name)
 
 
 def _row(path: Path, anchors: Sequence[str], variants: dict[str, tuple[str, int]]) -> dict[str, Any]:
