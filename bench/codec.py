@@ -31,7 +31,7 @@ from coding import Settings
 from metrics import frame_psnr
 from nvc import swift
 from nvc.cost import kmac_per_pixel
-from nvc.encode import EFFORT_MAX
+from nvc.effort import EFFORT_MAX
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.network import Conv, Side
 from video import open_clip

@@ -24,6 +24,7 @@ from coding import Settings
 from nvc import quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
 from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
+from nvc.effort import EFFORT_MAX, EFFORTS
 from nvc.errors import SettingsError
 from nvc.model import Model
 from nvc.motion import MotionField, Reference, predict
@@ -33,13 +34,11 @@ from nvc.planes import pack, predictions
 from nvc.refine import Smooth, refine
 from nvc.structure import STRUCTURES, Unit
 from nvc.syntax import Packet
+from nvc.worth import Grid
 from picture import Picture
 
 QUALITY_MAX = 63
 JOBS_MAX = 64
-EFFORT_MAX = 3
-SEARCH_MAX = 2                          # how far motion is searched at most, see `search.search`
-REFINED = 3                             # from this effort on latents are refined
 T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
 THRIFT = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less in pictures that others copy
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
@@ -154,26 +153,31 @@ class SymbolWriter:
 
 
 class Encoder:
-    """Codes the batches of one clip; `frames` holds the decoded pictures that may still be referred to.
+    """Codes the batches of one clip; `frames` holds the decoded pictures that may still be referred to, `worth` what
+    errors of pictures count in refinement, by number (see `nvc.worth`; all alike where nothing is said).
 
-    observe(unit, padded picture, its two predictions): called for each picture where set; training learns from it."""
+    observe(unit, padded picture, its two predictions): called for each coded picture where set; trials and training
+    learn from it."""
 
     def __init__(self, model: Model, settings: Settings, t: float) -> None:
         self.model, self.settings, self.t = model, settings, t
         self.network, self.analysis = model.network, analysis_of(model)
         self.fast = torch.bfloat16 if "bfloat16" in self.network.kernels.values() else torch.float32
         self.slot_bits = model.network.tables.bits()
-        self.smooth = smooth_of(model) if settings.effort >= REFINED else None
+        self.effort = EFFORTS[settings.effort]
+        self.search = self.effort.searches[-1]
+        self.smooth = smooth_of(model) if self.effort.passes else None
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
+        self.worth: dict[int, Grid] = {}
         self.observe: Callable[[Unit, Picture, tuple[Picture, Picture] | None], None] | None = None
 
-    def fork(self, refining: bool = True) -> Encoder:
-        """An encoder that goes on from here by itself, to be taken over or forgotten; both count the same seconds.
+    def fork(self, search: int) -> Encoder:
+        """An encoder that goes on from here by itself and does not refine latents; both count the same seconds.
 
-        refining: whether it refines latents if this one does."""
+        search: how far it searches motion."""
         other = copy.copy(self)
-        other.smooth = self.smooth if refining else None
+        other.search, other.smooth = search, None
         other.frames, other.tally = dict(self.frames), Tally(dict(self.tally.bits), self.tally.clock)
         return other
 
@@ -193,8 +197,7 @@ class Encoder:
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * unit.step_offset / 16.0)
-        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight,
-                              min(self.settings.effort, SEARCH_MAX))
+        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()
@@ -225,9 +228,9 @@ class Encoder:
         for part, (packets, frames, tally) in zip(parts, made, strict=True):
             self.tally.add(tally)
             for (unit, picture, found), packet, frame in zip(part, packets, frames, strict=True):
+                self.frames[unit.number] = frame
                 if self.observe:
                     self.observe(unit, picture, found.pair)
-                self.frames[unit.number] = frame
                 yield packet
 
     def _predict(self, item: tuple[Unit, Picture]) -> Moved:
@@ -252,7 +255,7 @@ class Encoder:
             with tally.clock.part("refine"):
                 for k, unit in enumerate(units):
                     y[k] = refine(self.smooth, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
-                                  thrift[k])
+                                  thrift[k], self.effort.passes, self.worth.get(unit.number))
                     thrift[k] = np.zeros_like(thrift[k])                # they are symbols now, and stay what they are
         writer = SymbolWriter(self.network.tables, self.slot_bits, thrift, tally)
         writer.put(z, index)

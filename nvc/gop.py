@@ -60,8 +60,8 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
     coded: Iterator[Coded]
     if header.structure != "random_access":
         coded = (code_batch(encoder, batch) for batch in schedule(pictures, planner))
-    elif effort := encoder.settings.effort:
-        coded = code_by_trial(encoder, planner, pictures, header, effort)
+    elif encoder.effort.tries:
+        coded = code_by_trial(encoder, planner, pictures, header)
     else:
         coded = _once(encoder, planner, pictures)
     for batch in coded:

@@ -1,11 +1,12 @@
-"""Latents refined by gradient: effort 3. No decoder runs this.
+"""Latents refined by gradient. No decoder runs this.
 
 The greedy choice of symbols weighs each symbol's own rate against its own coefficient's error. It leaves out what a
 symbol does to everything else: the lapped neighbours, the networks' correction, the rate of what is coded after it.
 That part has a gradient, so the sum of both is descended by proximal steps (Parikh and Boyd 2014, Proximal Algorithms,
-section 4.2): the gradient moves the wanted latents, and the greedy choice is the proximal operator of the rest. Every
-step starts from symbols and ends in symbols, and those of least cost are kept. Close to its end after a dozen steps,
-where annealed noise (SGA, Yang et al. 2020, arXiv:2006.04240) takes hundreds.
+section 4.2): the gradient moves the wanted latents, and the greedy choice is the proximal operator of the rest. The
+wanted latents go only a share of the way (relaxation: small moves add up until a symbol changes), the
+symbols chosen are whole at every pass, and those of least cost are kept. Two passes bring more than half of what a
+dozen do, where annealed noise (SGA, Yang et al. 2020, arXiv:2006.04240) takes hundreds.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from nvc.laplace import Laplace
 from nvc.linear import LOCAL_BITS
 from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, round_, scatter
 
-ROUNDS = 12
-SHORTER = 0.8           # a step that makes it worse is taken again from the best, by this much shorter
+SHARE = 0.5             # of the way to where a pass points
+SHORTER = 0.5           # where that makes it worse, it is gone from the best again, by this much shorter
+FARTHEST = 0.4          # steps of which a share is moved at most: some gradients hold only nearby
 MS_SSIM_LEAST = 161     # lines and columns that MS-SSIM takes
 POSITIONS = 3           # positions across which the slope of MS-SSIM is seen
 SMOOTHING = 0.05        # of the mean squared error, where a position has none from which to tell a slope
@@ -76,10 +78,10 @@ class Refinement:
     """One picture: `run` gives latents that stand for symbols.
 
     x, p: planes of the picture and its prediction, d: difference of the predictions, [1, 6, h, w]; z [1, 48, ..] as
-    coded; thrift float32 [96]: λ of the greedy choice, in Δ² of each channel."""
+    coded; thrift float32 [96]: λ of the greedy choice, in Δ² of each channel; worth: see `refine`."""
 
     def __init__(self, network: Smooth, side: Side, x: Tensor, p: Tensor, d: Tensor, z: Tensor,
-                 thrift: NDArray[np.float32]) -> None:
+                 thrift: NDArray[np.float32], worth: NDArray[np.float32] | None = None) -> None:
         self.network, self.side, self.x, self.p, self.d = network, side, x, p, d
         with torch.no_grad():
             self.context = network.context(z, p, d, side)
@@ -92,19 +94,22 @@ class Refinement:
             weight = (price[:, luma].log().mean() - price[:, network.of_chroma].log().mean()).exp().item()
             planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
             self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that it is worth
+            count = torch.ones_like(self.local) if worth is None else torch.from_numpy(worth).to(power)[None, None]
             # Where a position has a finer step than the picture, its errors weigh more: what the step was chosen for.
-            self.weights = planes * F.interpolate(torch.exp2(self.local / -4.0), scale_factor=4)
+            self.weights = planes * F.interpolate(count * torch.exp2(self.local / -4.0), scale_factor=4)
             self.power = power * torch.where(network.of_chroma, weight, 1.0)[None, :, None, None]
-            self.curvature = (2.0 * self.power / self.a_bit).expand(1, -1, *self.local.shape[2:])
+            self.curvature = 2.0 * self.power * count / self.a_bit
             self.chroma = planes[:, 4:]
             # Each position's own step in those of the picture, exactly as the decoder has it.
             index = self.local.to(torch.int32).cpu().numpy()
             self.steps = torch.from_numpy(network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
         self.of_ms_ssim: float | None = None            # squared error of one unit of 1 - MS-SSIM, where that counts
 
-    def attempt(self, wanted: Tensor, length: float) -> _Tried:
-        """Choose symbols for latents wanted, [1, 96, H, W] in steps of their positions, and see what they cost."""
-        price = 2.0 * length / self.curvature
+    def attempt(self, wanted: Tensor, share: float = 1.0) -> _Tried:
+        """Choose symbols for latents wanted, [1, 96, H, W] in steps of their positions, and see what they cost.
+
+        share: of the price of their own rate, at which they are chosen."""
+        price = 2.0 * share / self.curvature
         leaves: list[Tensor] = []
         bits: list[Tensor] = []
 
@@ -156,29 +161,34 @@ class Refinement:
         share = torch.where(self.network.of_chroma[None, :, None, None], 1.0, share)
         self.curvature = 2.0 * self.power * torch.exp2(self.local / 4.0) * share / self.a_bit
 
-    def run(self, y: Tensor) -> Tensor:
+    def run(self, y: Tensor, passes: int) -> Tensor:
         """Latents that are symbols, in steps of the picture, from those that analysis gave."""
-        best = self.attempt(y / self.steps, 1.0)
+        wanted = y / self.steps
+        best = self.attempt(wanted)
         if not self.network.alike and min(2 * v for v in self.x.shape[2:]) >= MS_SSIM_LEAST:
             self.turn_to_ms_ssim(best)
             best = self.attempt(best.latents, 0.0)
-        length = 1.0
-        for _ in range(ROUNDS):
-            tried = self.attempt(best.latents - length * best.gradient / self.curvature, length)
+        share = SHARE
+        for _ in range(passes):
+            move = best.latents - best.gradient / self.curvature - wanted
+            moved = wanted + share * move.clamp(-FARTHEST, FARTHEST)
+            tried = self.attempt(moved)
             if tried.cost < best.cost:
-                best = tried
+                best, wanted = tried, moved
             else:
-                length *= SHORTER
+                share *= SHORTER
         return best.latents * self.steps
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def refine(network: Smooth, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
-           y: NDArray[np.float32], z: NDArray[np.int32], thrift: NDArray[np.float32]) -> NDArray[np.float32]:
+           y: NDArray[np.float32], z: NDArray[np.int32], thrift: NDArray[np.float32],
+           passes: int, worth: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Latents [H, W, 96] of one picture, in steps, that are symbols already: to be coded without thrift.
 
-    x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`.
+    x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`;
+    passes: through the networks and back, after the first; worth [H, W]: what errors of positions count (all alike).
     Weights whose positions have steps of their own (docs/decisions) are refined for MS-SSIM, others for PSNR."""
     def tensor(a: NDArray) -> Tensor:
         return torch.from_numpy(a).to(network.device).float()[None]
@@ -186,5 +196,5 @@ def refine(network: Smooth, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[
     source, prediction, difference = (tensor(v).contiguous(memory_format=torch.channels_last) for v in (x, p, d))
     wanted, hyper = (tensor(v).permute(0, 3, 1, 2) for v in (y, z))
     side = Side.of(torch.tensor([kind]), torch.tensor([float(t)])).to(network.device)
-    latents = Refinement(network, side, source, prediction, difference, hyper, thrift).run(wanted)
+    latents = Refinement(network, side, source, prediction, difference, hyper, thrift, worth).run(wanted, passes)
     return latents[0].permute(1, 2, 0).contiguous().cpu().numpy()

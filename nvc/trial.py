@@ -1,10 +1,10 @@
-"""Which mini-GOP suits a segment: it is coded with those that come into question, from the same state, and the
-cheapest stays."""
+"""Which mini-GOP and which search of motion suit a segment: it is coded with those that come into question, from the
+same state, and the cheapest stays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +14,10 @@ from nvc.pace import MINI_GOP, segments, suited
 from nvc.planes import crop
 from nvc.structure import Planner, Unit, schedule
 from nvc.syntax import Header, Packet
+from nvc.worth import Copied, worth
 from picture import Picture
 
-OTHERS = {16: (8, 4), 8: (16, 4), 4: (8, 16)}   # what is tried besides the mini-GOP that suits, as many as the effort
+OTHERS = {16: (8, 4), 8: (16, 4), 4: (8, 16)}   # what is tried besides the mini-GOP that suits, the first ones first
 # A decibel of PSNR-YUV is worth this share of the rate: the slope of usual clips. D + λR with squared errors, at its
 # best λ, agrees less with BD-rate, which counts decibels and shares too.
 WORTH_OF_A_DB = 0.21
@@ -54,20 +55,24 @@ def psnr(decoded: Picture, source: Picture) -> float:
 
 
 class Trial:
-    """A segment coded in one way: its batches and bits, the sum of its PSNRs (dB, the last more than once); encoder and
-    planner as they are then."""
+    """A segment coded in one way, unrefined: its bits, the sum of its PSNRs (dB, the last more than once) and what was
+    copied from where; encoder and planner as they are then."""
 
-    def __init__(self, encoder: Encoder, planner: Planner) -> None:
-        self.encoder, self.planner = encoder, planner
-        self.coded: list[Coded] = []
+    def __init__(self, encoder: Encoder, planner: Planner, segment: list[Picture]) -> None:
+        self.encoder, self.planner, self.segment = encoder, planner, segment
         self.bits, self.db = 0, 0.0
+        self.copied: list[Copied] = []
+        encoder.observe = self.note
 
-    def run(self, segment: list[Picture], header: Header) -> Iterator[Coded]:
+    def note(self, unit: Unit, picture: Picture, pair: tuple[Picture, Picture] | None) -> None:
+        frame = self.encoder.frames[unit.number]
+        self.copied.append(Copied.of(unit, picture, pair, frame.picture, frame.reference.field))
+
+    def run(self, header: Header) -> Iterator[Coded]:
         """Code the segment's padded pictures; gives an empty batch after each."""
-        sources = dict(enumerate(segment, self.planner.number))
-        for batch in schedule(segment, self.planner):
+        sources = dict(enumerate(self.segment, self.planner.number))
+        for batch in schedule(self.segment, self.planner):
             coded = code_batch(self.encoder, batch)
-            self.coded.append(coded)
             self.bits += sum(8 * (len(packet.motion) + len(packet.latents)) for packet in coded.packets)
             for number, picture in coded.pictures.items():
                 db = psnr(*(crop(p, header.width, header.height) for p in (picture, sources[number])))
@@ -75,27 +80,49 @@ class Trial:
             yield Coded()
 
 
-def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture], header: Header,
-                  effort: int) -> Iterator[Coded]:
-    """Code one GOP's padded pictures, each segment with the mini-GOP that suits it, or with one of the `effort` next
-    ones where that turns out better. Latents are refined, where they are, only in what stays."""
+def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture], header: Header) -> Iterator[Coded]:
+    """Code one GOP's padded pictures, each segment in the best of its effort's ways: the mini-GOP that suits it or one
+    of the next ones, and one of the searches of motion.
+
+    Trials go ahead by a segment, unrefined and from their own decoded pictures. So it is known what the following
+    segment copies of one that is coded in earnest."""
+    scout, ahead = encoder, planner.copy(planner.mini_gop)
+    chosen: Trial | None = None
     intra_bits = 0
     for before, segment in segments(pictures):
-        first = suited(before, segment)
-        best, chosen = Trial(encoder.fork(refining=False), planner.copy(first)), first
-        yield from best.run(segment, header)
-        # Bits that a decibel of one picture is worth; an I picture's are spread over those that it serves.
-        a_db = WORTH_OF_A_DB * (intra_bits / header.intra_period + best.bits / len(segment))
-        for mini_gop in OTHERS[first][:effort]:
-            if min(first, mini_gop) >= len(segment):
-                continue                            # both leave the segment whole
-            other = Trial(encoder.fork(refining=False), planner.copy(mini_gop))
-            yield from other.run(segment, header)
-            if other.bits - a_db * other.db < best.bits - a_db * best.db:
-                best, chosen = other, mini_gop
-        if encoder.smooth:
-            best = Trial(encoder.fork(), planner.copy(chosen))
-            yield from best.run(segment, header)
-        yield from best.coded
-        encoder.frames, encoder.tally, planner = best.encoder.frames, best.encoder.tally, best.planner
+        best = yield from _best(scout, ahead, before, segment, header, intra_bits)
+        if chosen:
+            yield from _in_earnest(encoder, planner, chosen, best.copied)
+        scout, ahead, chosen = best.encoder, best.planner, best
         intra_bits = intra_bits or best.bits
+    if chosen:
+        yield from _in_earnest(encoder, planner, chosen, [])
+
+
+def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: list[Picture], header: Header,
+          intra_bits: int) -> Generator[Coded, None, Trial]:
+    """The best trial of a segment, from encoder and planner as they are. intra_bits: of the GOP's I picture."""
+    fastest, *searches = encoder.effort.searches
+    first = suited(before, segment)
+    best = Trial(encoder.fork(fastest), planner.copy(first), segment)
+    yield from best.run(header)
+    # Bits that a decibel of one picture is worth; an I picture's are spread over those that it serves.
+    a_db = WORTH_OF_A_DB * (intra_bits / header.intra_period + best.bits / len(segment))
+    # Where both mini-GOPs leave the segment whole, there is nothing to try.
+    others = [n for n in OTHERS[first][:encoder.effort.mini_gops] if min(first, n) < len(segment)]
+    ways = [(first, search) for search in searches if before] + [(mini_gop, None) for mini_gop in others]
+    for mini_gop, search in ways:
+        other = encoder.fork(best.encoder.search if search is None else search)
+        trial = Trial(other, planner.copy(mini_gop), segment)
+        yield from trial.run(header)
+        if trial.bits - a_db * trial.db < best.bits - a_db * best.db:
+            best = trial
+    return best
+
+
+def _in_earnest(encoder: Encoder, planner: Planner, chosen: Trial, later: list[Copied]) -> Iterator[Coded]:
+    """Code a segment as was chosen, with all that the effort allows; later: what the next segment copies."""
+    encoder.search, planner.mini_gop = chosen.encoder.search, chosen.planner.mini_gop
+    encoder.worth = worth(chosen.copied + later)
+    for batch in schedule(chosen.segment, planner):
+        yield code_batch(encoder, batch)

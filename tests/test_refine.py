@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from synthetic import info_of, moving, sha_of
 from torch import Tensor
 
 import codec
 from coding import Settings
 from nvc.decode import reconstruct, side_of
-from nvc.encode import SymbolWriter, Tally, thrift_of
+from nvc.encode import SymbolWriter, Tally, analysis_of, thrift_of
 from nvc.model import Model, load_model, models
 from nvc.network import CHANNELS, FIRST, HYPER, STEPS, Side, gather
 from nvc.refine import Refinement, Smooth, refine
@@ -42,11 +43,11 @@ def planes(noise: float, h: int = H, w: int = W) -> Tensor:
     return torch.from_numpy((wave + RNG.normal(0, noise, (1, 6, 4 * h, 4 * w))).clip(0, 255).round()).float()
 
 
-def refinement_of(smooth: Smooth, h: int, w: int) -> Refinement:
+def refinement_of(smooth: Smooth, h: int, w: int, worth: NDArray[np.float32] | None = None) -> Refinement:
     p = planes(6.0, h, w)
     z = torch.from_numpy(RNG.integers(-2, 3, (1, HYPER, -(-h // 8), -(-w // 8)))).float()
     return Refinement(smooth, Side.of(torch.tensor([1]), torch.tensor([40.0])), planes(2.0, h, w), p,
-                      torch.zeros_like(p), z, thrift_of("P"))
+                      torch.zeros_like(p), z, thrift_of("P"), worth)
 
 
 @pytest.fixture
@@ -80,11 +81,24 @@ def test_the_network_with_gradients_gives_the_decoders_numbers(model: Model, ref
 
 def test_refined_latents_cost_less_than_those_chosen_greedily(refinement: Refinement) -> None:
     y = torch.from_numpy(RNG.normal(0, 3, (1, CHANNELS, H, W))).float()
-    refined = refinement.run(y) / refinement.steps
-    greedy = refinement.attempt(y / refinement.steps, 1.0)
+    refined = refinement.run(y, 12) / refinement.steps
+    greedy = refinement.attempt(y / refinement.steps)
     same = refinement.attempt(refined, 0.0)
     assert torch.equal(same.latents, refined)               # they are symbols: nothing is left to choose
     assert same.cost < 0.9 * greedy.cost
+
+
+def test_errors_are_less_where_they_count_more(model: Model, smooth: Smooth) -> None:
+    left = np.full((H, W), 0.5, np.float32)
+    left[:, :W // 2] = 2.0
+    off = []
+    for worth in (left, 1 / left):
+        RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
+        r = refinement_of(smooth, H, W, worth)
+        y = analysis_of(model).latents(r.x, r.p, r.d, r.side)
+        squared = (r.attempt(r.run(y, 4) / r.steps, 0.0).out - r.x) ** 2
+        off.append(squared[..., :2 * W].mean().item())
+    assert off[0] < 0.9 * off[1]
 
 
 def test_weights_with_steps_of_positions_are_refined_for_ms_ssim(smooth: Smooth,
@@ -92,8 +106,8 @@ def test_weights_with_steps_of_positions_are_refined_for_ms_ssim(smooth: Smooth,
     monkeypatch.setattr(smooth, "alike", False)
     large = refinement_of(smooth, 22, 22)               # 176×176, room for five scales
     y = torch.from_numpy(RNG.normal(0, 1, (1, CHANNELS, 22, 22))).float()
-    greedy = large.attempt(y / large.steps, 1.0)
-    refined = large.run(y) / large.steps
+    greedy = large.attempt(y / large.steps)
+    refined = large.run(y, 12) / large.steps
     assert large.of_ms_ssim is not None
     before, after = (large.attempt(latents, 0.0) for latents in (greedy.latents, refined))
     assert after.cost < before.cost
@@ -101,7 +115,7 @@ def test_weights_with_steps_of_positions_are_refined_for_ms_ssim(smooth: Smooth,
 
 def test_small_pictures_have_no_ms_ssim(refinement: Refinement, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refinement.network, "alike", False)
-    refinement.run(torch.zeros(1, CHANNELS, H, W))
+    refinement.run(torch.zeros(1, CHANNELS, H, W), 2)
     assert refinement.of_ms_ssim is None
 
 
@@ -109,7 +123,7 @@ def test_refined_latents_are_coded_as_they_are(model: Model, smooth: Smooth) -> 
     p, d = np.full((6, 4 * H, 4 * W), 128, np.uint8), np.zeros((6, 4 * H, 4 * W), np.int16)
     x = planes(3.0)[0].numpy().astype(np.uint8)
     y, z = RNG.normal(0, 2, (H, W, CHANNELS)).astype(np.float32), np.zeros((1, 2, HYPER), np.int32)
-    refined = refine(smooth, 0, 20, x, p, d, y, z, thrift_of("I"))
+    refined = refine(smooth, 0, 20, x, p, d, y, z, thrift_of("I"), 3)
     writer = SymbolWriter(model.network.tables, model.network.tables.bits(), [np.zeros(CHANNELS, np.float32)], Tally())
     far: list[float] = []
 

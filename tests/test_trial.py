@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,9 @@ from synthetic import info_of, moving, sha_of
 
 import codec
 from coding import Settings
+from nvc.effort import Effort
+from nvc.encode import Encoder
+from nvc.model import DEFAULT_MODEL, load_model
 from nvc.structure import Planner, Unit
 from nvc.syntax import Header, Packet
 from nvc.trial import code_by_trial, psnr
@@ -19,45 +25,46 @@ from picture import Picture
 HEADER = Header(b"\x01" * 8, 32, 32, Fraction(25))
 GREY = Picture(*(np.full((n, n), 128, np.uint8) for n in (32, 16, 16)))
 Formula = Callable[[Unit], int]
+ALL = Effort(mini_gops=2)
 
 
 class FormulaEncoder:
-    """Stands for nvc.encode.Encoder: a picture takes as many bytes, and is as many grey levels off, as formulas say."""
+    """Stands for nvc.encode.Encoder: a picture takes as many bytes, and is as many grey levels off, as formulas say.
 
-    def __init__(self, size: Formula, off: Formula, asked: list[int]) -> None:
-        self.size, self.off, self.asked = size, off, asked
-        self.frames: dict[int, FormulaEncoder] = {}
-        self.tally = 0
-        self.picture = GREY
-        self.smooth = False
-        self.refined: list[int] = []
+    tried: (number, search) of each picture that forks coded; coded: the same in earnest."""
 
-    def fork(self, refining: bool = True) -> FormulaEncoder:
-        other = FormulaEncoder(self.size, self.off, self.asked)
-        other.frames, other.smooth, other.refined = dict(self.frames), self.smooth and refining, self.refined
+    def __init__(self, size: Formula, off: Formula, effort: Effort = ALL) -> None:
+        self.size, self.off, self.effort, self.search = size, off, effort, effort.searches[-1]
+        self.frames: dict[int, SimpleNamespace] = {}
+        self.tried: list[tuple[int, int]] = []
+        self.coded: list[tuple[int, int]] = []
+
+    def fork(self, search: int) -> FormulaEncoder:
+        other = copy.copy(self)
+        other.frames, other.coded, other.search = dict(self.frames), self.tried, search
         return other
 
     def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
         for unit, picture in batch:
             assert self.frames.keys() >= set(unit.references)
-            self.asked.append(unit.number)
-            self.refined += [unit.number] * self.smooth
-            frame = self.frames[unit.number] = FormulaEncoder(self.size, self.off, [])
-            frame.picture = Picture(*(plane + np.uint8(self.off(unit)) for plane in picture))
-            yield Packet(unit.number, unit.type, unit.references, 40, b"", bytes(self.size(unit)))
+            self.coded.append((unit.number, self.search))
+            decoded = Picture(*(plane + np.uint8(self.off(unit)) for plane in picture))
+            self.frames[unit.number] = SimpleNamespace(picture=decoded)
+            size = self.size(unit) - (self.search > 0)
+            yield Packet(unit.number, unit.type, unit.references, 40, b"", bytes(size))
 
 
 def types(frames: int, size: Formula, off: Formula = lambda unit: 2, first: int = 0) -> tuple[str, int]:
     """The types chosen, in display order, and how many pictures were coded for that."""
-    encoder = FormulaEncoder(size, off, [])
+    encoder = FormulaEncoder(size, off)
     chosen: dict[int, str] = {}
     planner = Planner("random_access", first, 16)
-    for coded in code_by_trial(encoder, planner, [GREY] * frames, HEADER, 2):  # type: ignore[arg-type]
+    for coded in code_by_trial(encoder, planner, [GREY] * frames, HEADER):  # type: ignore[arg-type]
         chosen |= {packet.number: packet.type for packet in coded.packets}
         assert list(coded.pictures) == [packet.number for packet in coded.packets]
     assert sorted(chosen) == list(range(first, first + frames))
     assert list(encoder.frames) == [max(chosen)]        # nothing refers to the others any more
-    return "".join(chosen[number] for number in sorted(chosen)), len(encoder.asked)
+    return "".join(chosen[number] for number in sorted(chosen)), len(encoder.tried)
 
 
 def far(unit: Unit) -> int:
@@ -112,17 +119,37 @@ def test_psnr_weighs_luma_six_times_and_stops_where_rounding_rules() -> None:
     assert psnr(GREY._replace(y=GREY.y + np.uint8(127)), GREY) == pytest.approx((6 * 6.05 + 2 * 58.92) / 8, abs=0.01)
 
 
-@pytest.mark.parametrize("effort", [1, 2])
+@pytest.mark.parametrize("effort", [1, 2, 3])
 def test_the_decoder_follows_whatever_is_chosen(effort: int) -> None:
     pictures = moving(20)
     encoded = codec.get("nvc").encode(pictures, info_of(pictures), Settings(quality=20, effort=effort))
     assert sha_of(codec.get("nvc").decode(encoded.data)) == encoded.pictures_sha256
 
 
-def test_only_what_stays_is_refined() -> None:
-    encoder = FormulaEncoder(lambda unit: 10, lambda unit: 2, [])
-    encoder.smooth = True
-    for _ in code_by_trial(encoder, Planner("random_access", 0, 16), [GREY] * 17, HEADER, 3):  # type: ignore[arg-type]
+def test_a_search_that_saves_is_kept_for_all_that_follows() -> None:
+    encoder = FormulaEncoder(lambda unit: 10, lambda unit: 2, Effort((0, 2), mini_gops=1))
+    for _ in code_by_trial(encoder, Planner("random_access", 0, 16), [GREY] * 17, HEADER):  # type: ignore[arg-type]
         pass
-    assert sorted(encoder.refined) == list(range(17))
-    assert len(encoder.asked) == 1 + 3 * 16 + 16 + 1
+    assert Counter(search for _, search in encoder.tried) == {0: 17, 2: 32}     # an I picture has no motion
+    assert sorted(encoder.coded) == [(0, 0), *((number, 2) for number in range(1, 17))]
+
+
+def test_in_earnest_each_picture_is_coded_once_a_segment_after_its_trial() -> None:
+    encoder = FormulaEncoder(lambda unit: 10, lambda unit: 2)
+    began = []
+    for coded in code_by_trial(encoder, Planner("random_access", 0, 16), [GREY] * 49, HEADER):  # type: ignore[arg-type]
+        began += [max(number for number, _ in encoder.tried)] * len(coded.packets)
+    assert sorted(number for number, _ in encoder.coded) == list(range(49))
+    assert began == [16] + [32] * 16 + [48] * 32
+
+
+def test_refinement_is_told_what_the_next_segment_copies() -> None:
+    """Where nothing moves, the errors of an anchor are copied for a segment more than those of the last."""
+    still = [moving(1)[0]] * 33
+    encoder = Encoder(load_model(DEFAULT_MODEL), Settings(effort=2), 40.0)
+    header = Header(b"\x01" * 8, still[0].y.shape[1], still[0].y.shape[0], Fraction(25))
+    means = {}
+    for coded in code_by_trial(encoder, Planner("random_access", 0, 16), still, header):
+        means |= {packet.number: float(encoder.worth[packet.number].mean()) for packet in coded.packets}
+    assert means[0] > 1
+    assert means[16] > 1.3 * means[32]      # nothing is known of what comes after 32
