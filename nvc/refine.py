@@ -26,9 +26,8 @@ from nvc.laplace import Laplace
 from nvc.linear import LOCAL_BITS
 from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, round_, scatter
 
-SHARE = 0.5             # of the way to where a pass points
+SHARE = 0.4             # of the way to where a pass points
 SHORTER = 0.5           # where that makes it worse, it is gone from the best again, by this much shorter
-FARTHEST = 0.4          # steps of which a share is moved at most: some gradients hold only nearby
 MS_SSIM_LEAST = 161     # lines and columns that MS-SSIM takes
 POSITIONS = 3           # positions across which the slope of MS-SSIM is seen
 SMOOTHING = 0.05        # of the mean squared error, where a position has none from which to tell a slope
@@ -170,8 +169,7 @@ class Refinement:
             best = self.attempt(best.latents, 0.0)
         share = SHARE
         for _ in range(passes):
-            move = best.latents - best.gradient / self.curvature - wanted
-            moved = wanted + share * move.clamp(-FARTHEST, FARTHEST)
+            moved = wanted.lerp(best.latents - best.gradient / self.curvature, share)
             tried = self.attempt(moved)
             if tried.cost < best.cost:
                 best, wanted = tried, moved
