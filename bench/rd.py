@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> d
 
 
 def variants(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
-    """Weight set and effort by their name: the first weight set at all efforts, the others at the first effort."""
+    """Weight set and effort by their name: the first weight set at all efforts, the others at the first and last."""
     first, *rest = options.models
-    pairs = [(first, effort) for effort in options.efforts] + [(model, options.efforts[0]) for model in rest]
+    ends = dict.fromkeys((options.efforts[0], options.efforts[-1]))
+    pairs = [*product([first], options.efforts), *product(rest, ends)]
     return {f"{model}, effort {effort}": (model, effort) for model, effort in pairs}
 
 
@@ -156,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--intra-period", type=int, default=64)
     parser.add_argument("--efforts", type=int, nargs="+", default=[0], help="nvc's, the first leads (0)")
     parser.add_argument("--models", nargs="+", default=[DEFAULT_MODEL],
-                        help="nvc's weight sets: the first leads, the others are measured at the first effort alone")
+                        help="nvc's weight sets: the first leads, the others take the first and the last effort")
     parser.add_argument("--processes", type=int, default=1, help="clips and pictures measured at a time (1)")
     parser.add_argument("--qualities", type=int, nargs="+", default=[8, 20, 32, 44, 56])
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there")

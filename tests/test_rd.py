@@ -28,9 +28,11 @@ def points(cache: Path) -> list[rates.Point]:
     return rates.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
 
 
-def test_the_first_weight_set_is_measured_at_all_efforts_the_others_at_the_first() -> None:
-    options = argparse.Namespace(models=["a", "b"], efforts=[1, 2])
-    assert rd.variants(options) == {"a, effort 1": ("a", 1), "a, effort 2": ("a", 2), "b, effort 1": ("b", 1)}
+def test_the_first_weight_set_is_measured_at_all_efforts_the_others_at_both_ends() -> None:
+    options = argparse.Namespace(models=["a", "b"], efforts=[1, 2, 3])
+    assert list(rd.variants(options).values()) == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 3)]
+    options.efforts = [0]
+    assert rd.variants(options) == {"a, effort 0": ("a", 0), "b, effort 0": ("b", 0)}
 
 
 def test_several_processes_give_what_one_gives_in_its_order() -> None:
