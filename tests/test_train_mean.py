@@ -20,5 +20,5 @@ def test_each_number_is_the_mean_of_those_in_its_place(tmp_path: Path) -> None:
 def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "a")
     save_file({"w": torch.zeros(3)}, tmp_path / "b")
-    with pytest.raises(ValueError, match="b: other tensors than in .*a"):
+    with pytest.raises(ValueError, match="b: other tensors"):
         mean([tmp_path / "a", tmp_path / "b"])
