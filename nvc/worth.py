@@ -41,7 +41,7 @@ class Copied:
            field: MotionField | None) -> Copied:
         """pair: the predictions of a P or B picture."""
         if pair is None:
-            return Copied(unit, None, np.zeros_like(error_of(source.y, source.y)))
+            return Copied(unit, None, np.zeros([n // 8 for n in source.y.shape], np.float32))
         prediction = (pair[0].y.astype(np.float32) + pair[1].y) / 2
         kept = (error_of(decoded.y, source.y) + ROUNDING) / (error_of(prediction, source.y) + ROUNDING)
         return Copied(unit, field, np.minimum(kept, 1.0))
