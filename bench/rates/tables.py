@@ -27,7 +27,7 @@ def page(result: dict[str, Any], file: Path, plots: Sequence[Path] = ()) -> str:
     images = {path.stem: os.path.relpath(path, file.parent) for path in plots}
     parts = [
         "# Rate and distortion",
-        f"Made by `{result['command']}` → bench/results/rd.json. How it is measured stands in `bench/rd.py`, "
+        f"Made by `{result['command']}`, its result in bench/results. How it is measured stands in `bench/rd.py`, "
         "`bench/rates/points.py` and `bench/rates/stills.py`, what is measured in `metrics.py`.",
         "BD-rate: how much more (+) or less (-) rate nvc needs for the same quality, averaged over the qualities that "
         "both reach; less is better.",
