@@ -81,11 +81,15 @@ def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> d
     return {"clip": clip.stem, "clip_sha256": sha256_of(clip), **first, **theirs, "others": made}
 
 
+def ends(options: argparse.Namespace) -> list[int]:
+    """The first and the last effort, which may be the same."""
+    return sorted({options.efforts[0], options.efforts[-1]}, key=options.efforts.index)
+
+
 def variants(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
     """Weight set and effort by their name: the first weight set at all efforts, the others at the first and last."""
     first, *rest = options.models
-    ends = dict.fromkeys((options.efforts[0], options.efforts[-1]))
-    pairs = [*product([first], options.efforts), *product(rest, ends)]
+    pairs = [*product([first], options.efforts), *product(rest, ends(options))]
     return {f"{model}, effort {effort}": (model, effort) for model, effort in pairs}
 
 
@@ -127,9 +131,8 @@ def measured(options: argparse.Namespace, command: str) -> dict[str, Any]:
         result |= video(paths_of(options.clips or ([TEST_CLIPS] if TEST_CLIPS.is_dir() else own)), options)
     if "stills" in parts:
         if pictures := pictures_of(options.stills):
-            ends = {name: (model, effort) for name, (model, effort) in variants(options).items()
-                    if effort in (options.efforts[0], options.efforts[-1])}
-            result["stills"] = stills(pictures, ends, options.processes)
+            extremes = {name: way for name, way in variants(options).items() if way[1] in ends(options)}
+            result["stills"] = stills(pictures, extremes, options.processes)
         else:
             result["stills"] = {"left_out": {"all": f"{options.stills}: no pictures there (--stills)"}}
     return result

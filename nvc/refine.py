@@ -4,9 +4,9 @@ The greedy choice of symbols weighs each symbol's own rate against its own coeff
 symbol does to everything else: the lapped neighbours, the networks' correction, the rate of what is coded after it.
 That part has a gradient, so the sum of both is descended by proximal steps (Parikh and Boyd 2014, Proximal Algorithms,
 section 4.2): the gradient moves the wanted latents, and the greedy choice is the proximal operator of the rest. The
-wanted latents go only a share of the way (relaxation: small moves add up until a symbol changes), the
-symbols chosen are whole at every pass, and those of least cost are kept. Two passes bring more than half of what a
-dozen do, where annealed noise (SGA, Yang et al. 2020, arXiv:2006.04240) takes hundreds.
+wanted latents go only a share of the way (relaxation: small moves add up until a symbol changes), the symbols chosen
+are whole at every pass, and those of least cost are kept. Two passes bring more than half of what a dozen do, where
+annealed noise (SGA, Yang et al. 2020, arXiv:2006.04240) takes hundreds.
 """
 
 from __future__ import annotations

@@ -107,10 +107,13 @@ def test_weights_with_steps_of_positions_are_refined_for_ms_ssim(smooth: Smooth,
     large = refinement_of(smooth, 22, 22)               # 176×176, room for five scales
     y = torch.from_numpy(RNG.normal(0, 1, (1, CHANNELS, 22, 22))).float()
     greedy = large.attempt(y / large.steps)
+    squared = ((greedy.out - large.x) ** 2 * large.weights)[:, :4].sum().item()
     refined = large.run(y, 12) / large.steps
     assert large.of_ms_ssim is not None
+    assert large.of_ms_ssim * large.lost(greedy.out).item() == pytest.approx(squared, rel=1e-4)   # on the same footing
     before, after = (large.attempt(latents, 0.0) for latents in (greedy.latents, refined))
-    assert after.cost < before.cost
+    assert after.cost < 0.9 * before.cost
+    assert large.lost(after.out) < large.lost(before.out)
 
 
 def test_small_pictures_have_no_ms_ssim(refinement: Refinement, monkeypatch: pytest.MonkeyPatch) -> None:
