@@ -34,7 +34,7 @@ from nvc.planes import pack, predictions
 from nvc.refine import Smooth, refine
 from nvc.structure import STRUCTURES, Unit
 from nvc.syntax import Packet
-from nvc.worth import Grid
+from nvc.worth import Worth
 from picture import Picture
 
 QUALITY_MAX = 63
@@ -154,7 +154,7 @@ class SymbolWriter:
 
 class Encoder:
     """Codes the batches of one clip; `frames` holds the decoded pictures that may still be referred to, `worth` what
-    errors of pictures count in refinement, by number (see `nvc.worth`; all alike where nothing is said).
+    errors of pictures are worth, by number (see `nvc.worth`; as is usual, and all alike, where nothing is said).
 
     observe(unit, padded picture, its two predictions): called for each coded picture where set; trials and training
     learn from it."""
@@ -169,34 +169,40 @@ class Encoder:
         self.smooth = smooth_of(model) if self.effort.passes else None
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
-        self.worth: dict[int, Grid] = {}
+        self.worth: dict[int, Worth] = {}
         self.observe: Callable[[Unit, Picture, tuple[Picture, Picture] | None], None] | None = None
 
     def fork(self, search: int) -> Encoder:
-        """An encoder that goes on from here by itself and does not refine latents; both count the same seconds.
+        """An encoder that goes on from here by itself, at the usual steps of levels, and does not refine latents; both
+        count the same seconds.
 
         search: how far it searches motion."""
         other = copy.copy(self)
-        other.search, other.smooth = search, None
+        other.search, other.smooth, other.worth = search, None, {}
         other.frames, other.tally = dict(self.frames), Tally(dict(self.tally.bits), self.tally.clock)
         return other
 
     def q(self, unit: Unit) -> int:
         """Step index of a unit. A fraction of t is spread over the pictures by the golden ratio's multiples."""
         dither = (unit.number * 0.6180339887498949) % 1.0
-        return min(max(math.floor(self.t + dither) + unit.step_offset, 0), T_MAX)
+        return min(max(math.floor(self.t + self.offset(unit) + dither), 0), T_MAX)
+
+    def offset(self, unit: Unit) -> float:
+        """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
+        worth = self.worth.get(unit.number)
+        return unit.step_offset + (worth.offset if worth else 0.0)
 
     def thrift(self, unit: Unit) -> NDArray[np.float32]:
         """`thrift_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then
         follow t without the jumps that an I picture's next step would make. The exponent makes up for one in PSNR."""
-        wanted = min(max(self.t + unit.step_offset, 0), T_MAX)
+        wanted = min(max(self.t + self.offset(unit), 0), T_MAX)
         return thrift_of(unit.type) * np.float32(2.0 ** (5 * (wanted - self.q(unit)) / 16.0))
 
     def motion(self, unit: Unit, picture: Picture) -> tuple[MotionField, bytes]:
         """Search and code the motion of a P or B picture."""
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
-        weight = 2.0 ** (-2 * MOTION_FINER * unit.step_offset / 16.0)
+        weight = 2.0 ** (-2 * MOTION_FINER * self.offset(unit) / 16.0)
         found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
@@ -254,8 +260,9 @@ class Encoder:
         if self.smooth:
             with tally.clock.part("refine"):
                 for k, unit in enumerate(units):
+                    worth = self.worth.get(unit.number)
                     y[k] = refine(self.smooth, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
-                                  thrift[k], self.effort.passes, self.worth.get(unit.number))
+                                  thrift[k], self.effort.passes, worth.grid if worth else None)
                     thrift[k] = np.zeros_like(thrift[k])                # they are symbols now, and stay what they are
         writer = SymbolWriter(self.network.tables, self.slot_bits, thrift, tally)
         writer.put(z, index)

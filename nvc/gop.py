@@ -60,7 +60,7 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
     coded: Iterator[Coded]
     if header.structure != "random_access":
         coded = (code_batch(encoder, batch) for batch in schedule(pictures, planner))
-    elif encoder.effort.tries:
+    elif encoder.effort.passes:
         coded = code_by_trial(encoder, planner, pictures, header)
     else:
         coded = _once(encoder, planner, pictures)
@@ -75,7 +75,7 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
 
 
 def _once(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) -> Iterator[Coded]:
-    for before, segment in segments(pictures):
+    for before, segment, _ in segments(pictures):
         planner.mini_gop = suited(before, segment)
         for batch in schedule(segment, planner):
             yield code_batch(encoder, batch)

@@ -1,5 +1,5 @@
-"""Which mini-GOP and which search of motion suit a segment: it is coded with those that come into question, from the
-same state, and the cheapest stays."""
+"""Which mini-GOP, search of motion and steps suit a segment: it is coded with the ways that come into question, from
+the same state, and the cheapest stays; steps follow what was copied from where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nvc.pace import MINI_GOP, segments, suited
 from nvc.planes import crop
 from nvc.structure import Planner, Unit, schedule
 from nvc.syntax import Header, Packet
-from nvc.worth import Copied, worth
+from nvc.worth import Copied, Worth, worth
 from picture import Picture
 
 OTHERS = {16: (8, 4), 8: (16, 4), 4: (8, 16)}   # what is tried besides the mini-GOP that suits, the first ones first
@@ -89,14 +89,14 @@ def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture
     scout, ahead = encoder, planner.copy(planner.mini_gop)
     chosen: Trial | None = None
     intra_bits = 0
-    for before, segment in segments(pictures):
+    for before, segment, goes_on in segments(pictures):
         best = yield from _best(scout, ahead, before, segment, header, intra_bits)
         if chosen:
-            yield from _in_earnest(encoder, planner, chosen, best.copied)
+            yield from _in_earnest(encoder, planner, chosen, worth(chosen.copied + best.copied, goes_on))
         scout, ahead, chosen = best.encoder, best.planner, best
         intra_bits = intra_bits or best.bits
     if chosen:
-        yield from _in_earnest(encoder, planner, chosen, [])
+        yield from _in_earnest(encoder, planner, chosen, worth(chosen.copied, False))
 
 
 def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: list[Picture], header: Header,
@@ -120,9 +120,8 @@ def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: l
     return best
 
 
-def _in_earnest(encoder: Encoder, planner: Planner, chosen: Trial, later: list[Copied]) -> Iterator[Coded]:
-    """Code a segment as was chosen, with all that the effort allows; later: what the next segment copies."""
-    encoder.search, planner.mini_gop = chosen.encoder.search, chosen.planner.mini_gop
-    encoder.worth = worth(chosen.copied + later)
+def _in_earnest(encoder: Encoder, planner: Planner, chosen: Trial, worths: dict[int, Worth]) -> Iterator[Coded]:
+    """Code a segment as was chosen, with all that the effort allows."""
+    encoder.search, planner.mini_gop, encoder.worth = chosen.encoder.search, chosen.planner.mini_gop, worths
     for batch in schedule(chosen.segment, planner):
         yield code_batch(encoder, batch)

@@ -3,12 +3,12 @@
 x264's macroblock tree (Garrett-Glaser 2009) for pictures that were really coded: going through them backwards, each
 position hands what it is worth on to those that it was predicted from, as far as its decoded samples kept the
 prediction's error. The steps of levels (`structure.LEVEL_OFFSETS`) hold what is usual of this already, so what counts
-is how much more or less a position is copied than is usual at its level. Refinement weighs errors by it; steps stay.
+is how much more or less a picture is copied than is usual at its level: its step follows. Refinement weighs errors
+within the picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,10 @@ from picture import Picture
 Grid = NDArray[np.float32]      # [H/8, W/8], one entry for 8×8 luma samples
 
 USUAL = (8.0, 4.2, 3.0, 1.75, 1.35, 1.0)   # of levels: geometric mean over 12 training clips of 17 pictures
-POWER = 0.5                 # of what a position is worth; 0.8 gives less
-MOST = 2.5                  # and the inverse is the least
+STEP = 8.0                  # sixteenths of an octave of Δ for an octave of worth: it goes with λ, so with Δ²
+FARTHEST = 16.0             # that a step is moved
+POWER = 0.85                # of what positions of a picture are worth beside each other
+MOST = 5.0                  # of that, and the inverse is the least
 SHARED = 0.4                # handed on to each of two references: errors that differ cancel in part
 ROUNDING = 1.0              # squared error added to both: below that nothing is told apart
 
@@ -54,20 +56,42 @@ def error_of(a: NDArray, b: NDArray) -> Grid:
     return squared.reshape(height // 8, 8, width // 8, 8).mean((1, 3))
 
 
-def worth(pictures: Iterable[Copied]) -> dict[int, Grid]:
-    """By picture number: what its positions' errors count, 1 where a position is copied as much as is usual.
+@dataclass(frozen=True)
+class Worth:
+    """Of a picture. offset: what to add to its step index; grid: what its positions' errors count beside each other."""
 
-    pictures: in coding order; what the last ones are copied by later is not known."""
-    sums: dict[int, Grid] = {}
-    result: dict[int, Grid] = {}
-    for copied in reversed(list(pictures)):
-        own = 1.0 + sums.pop(copied.unit.number, np.zeros_like(copied.kept))
-        result[copied.unit.number] = np.clip((own / USUAL[copied.unit.level]) ** POWER, 1 / MOST, MOST)
+    offset: float
+    grid: Grid
+
+
+def worth(pictures: list[Copied], goes_on: bool) -> dict[int, Worth]:
+    """By picture number. pictures: in coding order; goes_on: whether more follow. What those copy of the last anchor is
+    not known: it is taken for what these copy of the anchor before."""
+    sums = handed(pictures, {})
+    anchors = [copied.unit.number for copied in pictures if copied.unit.level <= 1]
+    if goes_on and len(anchors) > 1:
+        usual = np.exp(np.log1p(sums[anchors[-2]]).mean()) - 1
+        sums = handed(pictures, {anchors[-1]: np.full_like(sums[anchors[-2]], usual)})
+    result: dict[int, Worth] = {}
+    for copied in pictures:
+        own = 1.0 + sums.get(copied.unit.number, np.zeros_like(copied.kept))
+        octaves = np.log2(own / USUAL[copied.unit.level])
+        mean = float(octaves.mean())
+        grid = np.clip(np.exp2(POWER * (octaves - mean)), 1 / MOST, MOST)
+        result[copied.unit.number] = Worth(min(max(-STEP * mean, -FARTHEST), FARTHEST), grid)
+    return result
+
+
+def handed(pictures: list[Copied], beyond: dict[int, Grid]) -> dict[int, Grid]:
+    """What positions of pictures, by number, get from those that copy them; beyond: from some that are not here."""
+    sums = dict(beyond)
+    for copied in reversed(pictures):
         if copied.field is not None:
+            own = 1.0 + sums.get(copied.unit.number, np.zeros_like(copied.kept))
             for k, number in enumerate(copied.unit.references):
                 there = sums.setdefault(number, np.zeros_like(own))
                 hand_on(there, own * copied.kept * uses(copied.field.mode, k), copied.field.vectors[:, :, k])
-    return result
+    return sums
 
 
 def uses(mode: NDArray[np.uint8], k: int) -> Grid:

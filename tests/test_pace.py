@@ -35,9 +35,14 @@ def test_the_faster_the_shorter(speed: float, mini_gop: int) -> None:
 def test_an_i_picture_is_a_segment_and_then_every_sixteen_pictures_are() -> None:
     pictures = clip(1, 36)
     found = list(segments(pictures))
-    assert [len(segment) for _, segment in found] == [1, 16, 16, 3]
-    assert [before for before, _ in found] == [None, pictures[0], pictures[16], pictures[32]]
-    assert [picture for _, segment in found for picture in segment] == pictures
+    assert [len(segment) for _, segment, _ in found] == [1, 16, 16, 3]
+    assert [before for before, _, _ in found] == [None, pictures[0], pictures[16], pictures[32]]
+    assert [picture for _, segment, _ in found for picture in segment] == pictures
+
+
+@pytest.mark.parametrize(("frames", "more"), [(33, [True, True, False]), (34, [True, True, True, False])])
+def test_a_segment_tells_whether_more_follow(frames: int, more: list[bool]) -> None:
+    assert [goes_on for _, _, goes_on in segments(clip(1, frames))] == more
 
 
 def test_each_segment_of_a_coded_clip_takes_what_suits_it() -> None:

@@ -8,7 +8,7 @@ import pytest
 from nvc.compensation import BOTH, FORWARD, INTRA
 from nvc.motion import MotionField
 from nvc.structure import Unit
-from nvc.worth import MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
+from nvc.worth import FARTHEST, MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
 from picture import Picture
 
 I = Unit(0, "I", (), 0, ())
@@ -28,24 +28,54 @@ def copied(unit: Unit, mode: int, kept: float = 1.0) -> Copied:
 START = Copied(I, None, np.zeros((4, 4), np.float32))
 
 
+def chain(length: int) -> list[Copied]:
+    """An I picture and P pictures, each copied whole by the next."""
+    return [START, *(copied(Unit(n, "P", (n - 1,), 1, ()), FORWARD) for n in range(1, length))]
+
+
 @pytest.mark.parametrize(("mode", "kept", "own"), [
     (FORWARD, 1.0, 2.0), (FORWARD, 0.5, 1.5), (BOTH, 1.0, 1 + SHARED), (INTRA, 1.0, 1.0)])
 def test_what_is_copied_counts_again_as_far_as_it_is_kept(mode: int, kept: float, own: float) -> None:
-    counts = worth([START, copied(P, mode, kept)])
-    assert counts[0] == pytest.approx(np.full((4, 4), max((own / USUAL[0]) ** POWER, 1 / MOST)))
-    assert counts[1] == pytest.approx(np.full((4, 4), (1 / USUAL[1]) ** POWER))
+    """Half an octave of the step for an octave of worth: the step's square goes with λ."""
+    worths = worth([START, copied(P, mode, kept)], False)
+    assert worths[0].offset == pytest.approx(min(-8 * np.log2(own / USUAL[0]), FARTHEST))
+    assert worths[1].offset == pytest.approx(min(8 * np.log2(USUAL[1]), FARTHEST))
 
 
 def test_it_is_handed_on_through_all_that_copy_it() -> None:
-    chain = [Unit(n, "P", (n - 1,), 1, ()) for n in range(1, 30)]
-    counts = worth([START, *(copied(unit, FORWARD) for unit in chain)])
-    assert counts[9] == pytest.approx(np.full((4, 4), (21 / USUAL[1]) ** POWER))
-    assert counts[0].max() == counts[0].min() == pytest.approx((30 / USUAL[0]) ** POWER)
+    worths = worth(chain(12), False)
+    assert worths[9].offset == pytest.approx(-8 * np.log2(3 / USUAL[1]))
+    assert worths[0].offset == pytest.approx(-8 * np.log2(12 / USUAL[0]))
+
+
+def test_where_pictures_follow_they_copy_as_much_of_the_last_anchor_as_these_of_the_one_before() -> None:
+    """Number 10 is copied once, by 11. So what follows is taken to copy 11 once, and all before count one more."""
+    worths = worth(chain(12), True)
+    assert worths[11].offset == pytest.approx(-8 * np.log2(2 / USUAL[1]))
+    assert worths[9].offset == pytest.approx(-8 * np.log2(4 / USUAL[1]), abs=1e-4)
+
+
+def test_no_step_moves_farther_than_the_farthest() -> None:
+    worths = worth(chain(600), False)
+    assert worths[0].offset == -FARTHEST
+    assert worth([START], False)[0].offset == FARTHEST
+
+
+def test_positions_of_a_picture_count_by_how_much_each_is_copied() -> None:
+    """The upper half is copied by one picture, the lower by none; their geometric mean counts 1."""
+    mode = field(FORWARD).mode.copy()
+    mode[2:] = INTRA
+    half = Copied(P, field(FORWARD)._replace(mode=mode), np.ones((4, 4), np.float32))
+    grid = worth([START, half], False)[0].grid
+    assert grid[:2] == pytest.approx(np.full((2, 4), 2 ** (POWER / 2)))
+    assert grid[2:] == pytest.approx(np.full((2, 4), 2 ** (-POWER / 2)))
 
 
 def test_no_position_counts_more_than_the_most() -> None:
-    chain = [Unit(n, "P", (n - 1,), 1, ()) for n in range(1, 60)]
-    assert worth([START, *(copied(unit, FORWARD) for unit in chain)])[0].max() == MOST
+    corner = np.zeros((4, 4), np.float32)
+    corner[0, 0] = 1
+    pictures = [Copied(c.unit, c.field, corner) for c in chain(60)]
+    assert worth(pictures, False)[0].grid.max() == MOST
 
 
 def test_amounts_go_where_vectors_point_and_stay_inside() -> None:
