@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 from nvc.fixed import CORE_BITS, GAIN_BITS, FixedNetwork, Weights
@@ -28,9 +27,9 @@ from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, round_, scat
 
 SHARE = 0.4             # of the way to where a pass points
 SHORTER = 0.5           # where that makes it worse, it is gone from the best again, by this much shorter
-MS_SSIM_LEAST = 161     # lines and columns that MS-SSIM takes
-POSITIONS = 3           # positions across which the slope of MS-SSIM is seen
-SMOOTHING = 0.05        # of the mean squared error, where a position has none from which to tell a slope
+# Weights whose positions have steps of their own (docs/decisions, 6) were trained for another measure: more passes by
+# squared errors, weighed as those steps are, gain there no more.
+PASSES_UNALIKE = 2
 
 
 class Smooth(FixedNetwork):
@@ -54,12 +53,6 @@ class Smooth(FixedNetwork):
         linear = p + F.conv_transpose2d(scaled, self.basis, stride=4, padding=2)
         base = clip_(round_(linear), 0, 255)
         return round_(clip_(linear + self.correction(features, base, p, d, side) / 8.0, 0, 255))
-
-
-def by_position(planes: Tensor) -> Tensor:
-    """Mean over the luma of each position and its neighbours, [1, 1, H, W]."""
-    own = F.avg_pool2d(planes[:, :4].mean(1, keepdim=True), 4)
-    return F.avg_pool2d(own, POSITIONS, 1, POSITIONS // 2, count_include_pad=False)
 
 
 @dataclass
@@ -98,11 +91,9 @@ class Refinement:
             self.weights = planes * F.interpolate(count * torch.exp2(self.local / -4.0), scale_factor=4)
             self.power = power * torch.where(network.of_chroma, weight, 1.0)[None, :, None, None]
             self.curvature = 2.0 * self.power * count / self.a_bit
-            self.chroma = planes[:, 4:]
             # Each position's own step in those of the picture, exactly as the decoder has it.
             index = self.local.to(torch.int32).cpu().numpy()
             self.steps = torch.from_numpy(network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
-        self.of_ms_ssim: float | None = None            # squared error of one unit of 1 - MS-SSIM, where that counts
 
     def attempt(self, wanted: Tensor, share: float = 1.0) -> _Tried:
         """Choose symbols for latents wanted, [1, 96, H, W] in steps of their positions, and see what they cost.
@@ -127,48 +118,17 @@ class Refinement:
 
         v8, features = self.network.walk(self.context, visit)
         out = self.network.synthesis(v8, features, self.p, self.d, self.side, self.local)
-        cost = self.error(out) / self.a_bit + torch.stack(bits).sum()
+        cost = ((out - self.x) ** 2 * self.weights).sum() / self.a_bit + torch.stack(bits).sum()
         parts = [scatter(g, parity) for g, (_, parity) in zip(torch.autograd.grad(cost, leaves), STEPS, strict=True)]
         whole = [parts[0] + parts[1], parts[2] + parts[3], parts[4] + parts[5], parts[6]]
         return _Tried(v8.detach() / 8.0, cost.item(), 8.0 * torch.cat(whole, 1), out.detach())
-
-    def error(self, out: Tensor) -> Tensor:
-        """Squared error of decoded planes, or what their MS-SSIM is worth of it."""
-        squared = (out - self.x) ** 2
-        if self.of_ms_ssim is None:
-            return (squared * self.weights).sum()
-        return self.of_ms_ssim * self.lost(out) + (squared[:, 4:] * self.chroma).sum()
-
-    def lost(self, out: Tensor) -> Tensor:
-        """1 - MS-SSIM of luma."""
-        luma = [F.pixel_shuffle(v[:, :4], 2) for v in (out, self.x)]
-        return 1.0 - ms_ssim(*luma, data_range=255)
-
-    def turn_to_ms_ssim(self, tried: _Tried) -> None:
-        """From now on MS-SSIM counts, as much in all as squared errors did in `tried`. How much a position's errors
-        count is told by the slope there: it is twice the error times that, for a measure that is a square nearby."""
-        error = tried.out - self.x
-        squared = error**2
-        out = tried.out.clone().requires_grad_()
-        lost = self.lost(out)
-        slope, = torch.autograd.grad(lost, out)
-        whole = (squared * self.weights)[:, :4].sum().item()
-        self.of_ms_ssim = whole / max(lost.item(), 1e-6)
-        usual = SMOOTHING * squared[:, :4].mean()
-        weight = self.of_ms_ssim * by_position(slope * error) / 2.0
-        share = ((weight + usual).clamp_min(0) / (by_position(squared) + usual + 1e-6)).clamp(0.05, 20.0)
-        share = torch.where(self.network.of_chroma[None, :, None, None], 1.0, share)
-        self.curvature = 2.0 * self.power * torch.exp2(self.local / 4.0) * share / self.a_bit
 
     def run(self, y: Tensor, passes: int) -> Tensor:
         """Latents that are symbols, in steps of the picture, from those that analysis gave."""
         wanted = y / self.steps
         best = self.attempt(wanted)
-        if not self.network.alike and min(2 * v for v in self.x.shape[2:]) >= MS_SSIM_LEAST:
-            self.turn_to_ms_ssim(best)
-            best = self.attempt(best.latents, 0.0)
         share = SHARE
-        for _ in range(passes):
+        for _ in range(passes if self.network.alike else min(passes, PASSES_UNALIKE)):
             moved = wanted.lerp(best.latents - best.gradient / self.curvature, share)
             tried = self.attempt(moved)
             if tried.cost < best.cost:
@@ -186,8 +146,7 @@ def refine(network: Smooth, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[
     """Latents [H, W, 96] of one picture, in steps, that are symbols already: to be coded without thrift.
 
     x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`;
-    passes: through the networks and back, after the first; worth [H, W]: what errors of positions count (all alike).
-    Weights whose positions have steps of their own (docs/decisions) are refined for MS-SSIM, others for PSNR."""
+    passes: through the networks and back, after the first; worth [H, W]: what errors of positions count (all alike)."""
     def tensor(a: NDArray) -> Tensor:
         return torch.from_numpy(a).to(network.device).float()[None]
 
