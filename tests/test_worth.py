@@ -37,9 +37,10 @@ def chain(length: int) -> list[Copied]:
     (FORWARD, 1.0, 2.0), (FORWARD, 0.5, 1.5), (BOTH, 1.0, 1 + SHARED), (INTRA, 1.0, 1.0)])
 def test_what_is_copied_counts_again_as_far_as_it_is_kept(mode: int, kept: float, own: float) -> None:
     """Half an octave of the step for an octave of worth: the step's square goes with λ."""
-    worths = worth([START, copied(P, mode, kept)], False)
-    assert worths[0].offset == pytest.approx(min(-8 * np.log2(own / USUAL[0]), FARTHEST))
-    assert worths[1].offset == pytest.approx(min(8 * np.log2(USUAL[1]), FARTHEST))
+    middle, leaf = Unit(8, "B", (0, 16), 3, ()), Unit(9, "B", (8,), 5, ())
+    worths = worth([Copied(middle, None, START.kept), copied(leaf, mode, kept)], False)
+    assert worths[8].offset == pytest.approx(-8 * np.log2(own / USUAL[3]))
+    assert worths[9].offset == pytest.approx(-8 * np.log2(1 / USUAL[5]))
 
 
 def test_it_is_handed_on_through_all_that_copy_it() -> None:
