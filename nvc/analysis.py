@@ -38,7 +38,8 @@ class Analysis(nn.Module):
         """[B, CHANNELS, H, W] in steps (real-valued): what `walk` quantises."""
         r = x - p
         with torch.autocast(x.device.type, enabled=False):      # high rates need more than bfloat16's eight bits
-            linear = F.conv2d(F.pad(r, (2, 2, 2, 2), mode="reflect"), self.core, stride=4)
+            border = (self.core.shape[-1] // 2 - 2,) * 4
+            linear = F.conv2d(F.pad(r, border, mode="reflect"), self.core, stride=4)
         plane = (side.planes / 32.0).expand(x.shape[0], 3, *x.shape[2:])
         extra = self.ga(torch.cat([r / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)).float() * 16.0
         octave = (side.t / 16.0 - 3.5)[:, None]

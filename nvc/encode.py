@@ -130,8 +130,8 @@ class SymbolWriter:
     """Chooses and writes the symbols of a batch of pictures, each into its own bytes."""
 
     def __init__(self, tables: rangecoder.Tables, bits: NDArray[np.float32], thrift: list[NDArray[np.float32]],
-                 tally: Tally) -> None:
-        self.tables, self.bits, self.thrift, self.tally = tables, bits, thrift, tally
+                 worth: list[NDArray[np.float32]], tally: Tally) -> None:
+        self.tables, self.bits, self.thrift, self.worth, self.tally = tables, bits, thrift, worth, tally
         self.coders = [rangecoder.Encoder() for _ in thrift]
 
     def put(self, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
@@ -145,9 +145,9 @@ class SymbolWriter:
         group, parity = STEPS[step]
         symbols = np.empty(mean.shape, np.int32)
         with self.tally.clock.part("quantise"):
-            for k, thrift in enumerate(self.thrift):
+            for k, (thrift, worth) in enumerate(zip(self.thrift, self.worth, strict=True)):
                 quantise.choose(y[k], local[k], FIRST[group], 2 if parity is None else parity, mean[k], index[k],
-                                thrift, self.bits, self.tables.radius, symbols[k])
+                                thrift, worth, self.bits, self.tables.radius, symbols[k])
         self.put(symbols, index)
         return symbols
 
@@ -255,16 +255,17 @@ class Encoder:
         side = side_of([u.type for u in units], [self.q(u) for u in units])
         x, thrift = np.stack([pack(picture) for picture in pictures]), [self.thrift(u) for u in units]
         y, z = self.analyse(x, p, d, side)
+        alike = np.ones(y.shape[1:3], np.float32)
+        worth = [self.worth[u.number].grid if u.number in self.worth else alike for u in units]
         index = hyper_index(self.network, side, height, width)
         z *= index > 0
         if self.smooth:
             with tally.clock.part("refine"):
                 for k, unit in enumerate(units):
-                    worth = self.worth.get(unit.number)
                     y[k] = refine(self.smooth, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
-                                  thrift[k], self.effort.passes, worth.grid if worth else None)
+                                  thrift[k], worth[k], self.effort.passes)
                     thrift[k] = np.zeros_like(thrift[k])                # they are symbols now, and stay what they are
-        writer = SymbolWriter(self.network.tables, self.slot_bits, thrift, tally)
+        writer = SymbolWriter(self.network.tables, self.slot_bits, thrift, worth, tally)
         writer.put(z, index)
         hyper = [coder.size for coder in writer.coders]
         planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))

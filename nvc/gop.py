@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coding import FrameReport, Settings
+from nvc.batches import Coded, code_batch
 from nvc.encode import Encoder, Tally
+from nvc.lookahead import code_ahead
 from nvc.model import load_model
-from nvc.pace import MINI_GOP, segments, suited
+from nvc.pace import MINI_GOP
 from nvc.planes import crop
 from nvc.structure import Planner, schedule
 from nvc.syntax import GopWriter, Header
-from nvc.trial import Coded, code_batch, code_by_trial
+from nvc.trial import code_by_trial
 from picture import Picture
 
 
@@ -54,16 +56,16 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
     """Code one GOP, batch by batch; its bytes depend on nothing before it but `first`, its place in the clip.
 
     pictures: in display order, padded; taken only as they are needed. header: of the stream."""
-    encoder.frames, encoder.tally = {}, Tally()
+    encoder.frames, encoder.worth, encoder.tally = {}, {}, Tally()
     writer, show, waiting = GopWriter(header), first, dict[int, Picture]()
     planner = Planner(header.structure, first, MINI_GOP)
     coded: Iterator[Coded]
     if header.structure != "random_access":
         coded = (code_batch(encoder, batch) for batch in schedule(pictures, planner))
-    elif encoder.effort.passes:
+    elif encoder.effort.mini_gops:
         coded = code_by_trial(encoder, planner, pictures, header)
     else:
-        coded = _once(encoder, planner, pictures)
+        coded = code_ahead(encoder, planner, pictures)
     for batch in coded:
         waiting |= batch.pictures
         step = Step([FrameReport(packet.number, packet.type, writer.add(packet)) for packet in batch.packets])
@@ -72,10 +74,3 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
             show += 1
         yield step
     yield Step(gop=CodedGop(first, writer.pictures, writer.finish(), encoder.tally))
-
-
-def _once(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) -> Iterator[Coded]:
-    for before, segment, _ in segments(pictures):
-        planner.mini_gop = suited(before, segment)
-        for batch in schedule(segment, planner):
-            yield code_batch(encoder, batch)

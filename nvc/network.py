@@ -366,7 +366,7 @@ class Network(nn.Module):
         """Linear reconstruction: prediction plus lapped inverse transform, real-valued planes."""
         with torch.autocast(v8.device.type, enabled=False):
             scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
-            return p + F.conv_transpose2d(scaled, self.core, stride=4, padding=2)
+            return p + F.conv_transpose2d(scaled, self.core, stride=4, padding=self.core.shape[-1] // 2 - 2)
 
     def correction(self, features: Tensor, base: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
         """In-loop filter and non-linear synthesis: what to add to `base`, in eighths of a pixel, integer planes.

@@ -10,14 +10,15 @@ from nvc.linear import LOCAL_BITS
 
 
 @njit(cache=True, nogil=True)
-def choose(y, local, first, parity, mean, index, thrift, bits, radius, symbols):
+def choose(y, local, first, parity, mean, index, thrift, worth, bits, radius, symbols):
     """Symbols of one step of one picture; -> estimated bits.
 
-    Each is the nearest integer to e = y / local - mean/8, one toward zero, or zero: least (e - s)² + thrift · bits.
+    Each is the nearest integer to e = y / local - mean/8, one toward zero, or zero, with the least
+    worth · (e - s)² + thrift · bits.
     y float32 [H, W, 96], latents in steps of the picture; local int32 [H, W], a position's own step in 2^-10 of that;
     first: the step's first channel; parity: checkerboard colour, 2 for all; mean, index int32 [R, C, n] (index 0:
-    nothing is coded, the symbol is 0); thrift float32 [96], λ/Δ² by channel; bits float32 [T, L], cost of each slot;
-    radius int32 [T]; symbols int32 [R, C, n], written.
+    nothing is coded, the symbol is 0); thrift float32 [96], λ/Δ² by channel; worth float32 [H, W], of a position's
+    errors; bits float32 [T, L], cost of each slot; radius int32 [T]; symbols int32 [R, C, n], written.
     """
     total = 0.0
     rows, columns, n = symbols.shape
@@ -26,6 +27,7 @@ def choose(y, local, first, parity, mean, index, thrift, bits, radius, symbols):
         for j in range(columns):
             x = column(i, j, parity)
             own = np.float32(1 << LOCAL_BITS) / np.float32(local[i, x])
+            rate = np.float32(1) / worth[i, x]
             for c in range(n):
                 t = index[k, j, c]
                 symbols[k, j, c] = 0
@@ -35,7 +37,7 @@ def choose(y, local, first, parity, mean, index, thrift, bits, radius, symbols):
                 a = abs(e)
                 costs = bits[t]
                 reach = radius[t]
-                price = thrift[first + c]
+                price = thrift[first + c] * rate
                 zero_bits = costs[reach]
                 if a < 0.5:
                     total += zero_bits
@@ -59,4 +61,4 @@ def warm() -> None:
     """Compile the kernel into numba's cache."""
     n = np.ones((2, 1, 4), np.int32)
     choose(np.ones((2, 2, 96), np.float32), np.ones((2, 2), np.int32), 0, 0, n, n, np.full(96, 0.1, np.float32),
-           np.ones((2, 4), np.float32), np.ones(2, np.int32), n.copy())
+           np.ones((2, 2), np.float32), np.ones((2, 4), np.float32), np.ones(2, np.int32), n.copy())

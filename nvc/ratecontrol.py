@@ -16,6 +16,8 @@ from coding import Encoded, Report, Settings
 from nvc.clip import encode_clip
 from nvc.encode import T_COARSEST, T_FINEST
 from nvc.errors import SettingsError
+from nvc.structure import LEVEL_OFFSETS
+from nvc.worth import CENTRE, FARTHEST
 from picture import ClipInfo, Picture
 
 PROBES = 7
@@ -23,6 +25,9 @@ RATE_TOLERANCE = 0.01           # of the target rate, where 0.02 is promised
 PSNR_TOLERANCE_DB = 0.03        # where 0.05 is promised
 LOG2_RATE_PER_T = -0.045        # slopes of a usual clip, for the first guess
 PSNR_PER_T = -0.26
+STEEPER = 4.0                   # than that, a clip is taken to be at most; and the inverse, flatter
+
+SPREAD = LEVEL_OFFSETS[-1] + CENTRE + FARTHEST      # the most that a picture's step index lies beyond t
 
 Psnr = Callable[[Picture, Picture], float]
 
@@ -41,7 +46,8 @@ def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, 
     if wanted is None or not (math.isfinite(wanted) and wanted > 0):
         raise SettingsError(f"{name} is {wanted}, expected a number above 0")
     rate = name == "bitrate_mbps"
-    target, slope = (math.log2(wanted), LOG2_RATE_PER_T) if rate else (wanted, PSNR_PER_T)
+    target, usual = (math.log2(wanted), LOG2_RATE_PER_T) if rate else (wanted, PSNR_PER_T)
+    slope = usual
     tolerance = math.log2(1 + RATE_TOLERANCE) if rate else PSNR_TOLERANCE_DB
     plain = replace(settings, bitrate_mbps=None, psnr_db=None)
     tries: list[tuple[float, float, Encoded]] = []          # t, log2 rate or PSNR, result
@@ -67,8 +73,11 @@ def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, 
         if above and below and above[1] > below[1]:
             t = below[0] + (target - below[1]) * (above[0] - below[0]) / (above[1] - below[1])
         else:
+            if len(tries) > 1:          # both on one side: further along the line through the last two
+                (t0, v0, _), (t1, v1, _) = tries[-2:]
+                slope = usual * min(max((v1 - v0) / (t1 - t0) / usual, 1 / STEEPER), STEEPER)
             t += (target - value) / slope
-        t = min(max(t, T_FINEST - 8.0), T_COARSEST + 10.0)
+        t = min(max(t, T_FINEST - SPREAD), T_COARSEST + SPREAD)
         if any(abs(t - x[0]) < 1e-3 for x in tries):
             break
     _, value, best = min(tries, key=lambda x: abs(x[1] - target))

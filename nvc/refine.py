@@ -73,7 +73,7 @@ class Refinement:
     coded; thrift float32 [96]: λ of the greedy choice, in Δ² of each channel; worth: see `refine`."""
 
     def __init__(self, network: Smooth, side: Side, x: Tensor, p: Tensor, d: Tensor, z: Tensor,
-                 thrift: NDArray[np.float32], worth: NDArray[np.float32] | None = None) -> None:
+                 thrift: NDArray[np.float32], worth: NDArray[np.float32]) -> None:
         self.network, self.side, self.x, self.p, self.d = network, side, x, p, d
         with torch.no_grad():
             self.context = network.context(z, p, d, side)
@@ -86,7 +86,7 @@ class Refinement:
             weight = (price[:, luma].log().mean() - price[:, network.of_chroma].log().mean()).exp().item()
             planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
             self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that it is worth
-            count = torch.ones_like(self.local) if worth is None else torch.from_numpy(worth).to(power)[None, None]
+            count = torch.from_numpy(worth).to(power)[None, None]
             # Where a position has a finer step than the picture, its errors weigh more: what the step was chosen for.
             self.weights = planes * F.interpolate(count * torch.exp2(self.local / -4.0), scale_factor=4)
             self.power = power * torch.where(network.of_chroma, weight, 1.0)[None, :, None, None]
@@ -141,12 +141,12 @@ class Refinement:
 @torch.inference_mode(False)
 @torch.enable_grad()
 def refine(network: Smooth, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
-           y: NDArray[np.float32], z: NDArray[np.int32], thrift: NDArray[np.float32],
-           passes: int, worth: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+           y: NDArray[np.float32], z: NDArray[np.int32], thrift: NDArray[np.float32], worth: NDArray[np.float32],
+           passes: int) -> NDArray[np.float32]:
     """Latents [H, W, 96] of one picture, in steps, that are symbols already: to be coded without thrift.
 
     x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`;
-    passes: through the networks and back, after the first; worth [H, W]: what errors of positions count (all alike)."""
+    passes: through the networks and back, after the first; worth [H, W]: what errors of positions count."""
     def tensor(a: NDArray) -> Tensor:
         return torch.from_numpy(a).to(network.device).float()[None]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from nvc.batches import Coded, code_batch, code_segment
 from nvc.encode import Encoder
 from nvc.pace import MINI_GOP, segments, suited
 from nvc.planes import crop
 from nvc.structure import Planner, Unit, schedule
-from nvc.syntax import Header, Packet
+from nvc.syntax import Header
 from nvc.worth import Copied, Worth, worth
 from picture import Picture
 
@@ -25,24 +25,6 @@ WORTH_OF_A_DB = 0.21
 # leave it 0.2 dB worse on average.
 ANCHOR = 0.5
 ROUNDING = 1 / 12           # least squared error that counts: that of rounding
-
-
-@dataclass
-class Coded:
-    """A batch: its packets, and its decoded pictures by number (padded). An empty one says that a trial goes on."""
-
-    packets: list[Packet] = field(default_factory=list)
-    pictures: dict[int, Picture] = field(default_factory=dict)
-
-
-def code_batch(encoder: Encoder, batch: list[tuple[Unit, Picture]]) -> Coded:
-    """Code a batch, and let go of references that are needed no more."""
-    packets = list(encoder.encode(batch))
-    pictures = {packet.number: encoder.frames[packet.number].picture for packet in packets}
-    for unit, _ in batch:
-        for number in unit.drop:
-            encoder.frames.pop(number, None)
-    return Coded(packets, pictures)
 
 
 def psnr(decoded: Picture, source: Picture) -> float:
@@ -92,11 +74,11 @@ def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture
     for before, segment, goes_on in segments(pictures):
         best = yield from _best(scout, ahead, before, segment, header, intra_bits)
         if chosen:
-            yield from _in_earnest(encoder, planner, chosen, worth(chosen.copied + best.copied, goes_on))
+            yield from _as_chosen(encoder, planner, chosen, worth(chosen.copied + best.copied, goes_on))
         scout, ahead, chosen = best.encoder, best.planner, best
         intra_bits = intra_bits or best.bits
     if chosen:
-        yield from _in_earnest(encoder, planner, chosen, worth(chosen.copied, False))
+        yield from _as_chosen(encoder, planner, chosen, worth(chosen.copied, False))
 
 
 def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: list[Picture], header: Header,
@@ -120,8 +102,7 @@ def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: l
     return best
 
 
-def _in_earnest(encoder: Encoder, planner: Planner, chosen: Trial, worths: dict[int, Worth]) -> Iterator[Coded]:
-    """Code a segment as was chosen, with all that the effort allows."""
-    encoder.search, planner.mini_gop, encoder.worth = chosen.encoder.search, chosen.planner.mini_gop, worths
-    for batch in schedule(chosen.segment, planner):
-        yield code_batch(encoder, batch)
+def _as_chosen(encoder: Encoder, planner: Planner, chosen: Trial, worths: dict[int, Worth]) -> Iterator[Coded]:
+    """Code a segment in earnest, with all that the effort allows."""
+    encoder.search = chosen.encoder.search
+    yield from code_segment(encoder, planner, chosen.segment, chosen.planner.mini_gop, worths)

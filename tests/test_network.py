@@ -146,6 +146,18 @@ def test_a_position_with_half_the_step_takes_twice_the_symbol() -> None:
     local = np.array([[1024, 512], [2048, 1024]], np.int32)
     parameters = np.zeros((2, 2, 4), np.int32)
     free = np.zeros((2, 32), np.float32)            # no symbol costs anything
-    quantise.choose(y, local, 0, 2, parameters, parameters + 1, np.zeros(96, np.float32), free,
-                    np.full(2, 15, np.int32), symbols)
+    quantise.choose(y, local, 0, 2, parameters, parameters + 1, np.zeros(96, np.float32), np.ones((2, 2), np.float32),
+                    free, np.full(2, 15, np.int32), symbols)
     assert symbols[..., 0].tolist() == [[3, 6], [1, 3]]
+
+
+def test_where_errors_are_worth_more_a_symbol_may_cost_more() -> None:
+    """Without its symbol of 8 bits a position is wrong by 1: at λ = 0.2 that pays from a worth of 1.6 on."""
+    y, symbols = np.ones((2, 2, 96), np.float32), np.zeros((2, 2, 4), np.int32)
+    parameters = np.zeros((2, 2, 4), np.int32)
+    bits = np.full((2, 32), 8.0, np.float32)
+    bits[:, 15] = 0                                 # slot of the zero
+    worth = np.array([[1.0, 1.5], [1.7, 5.0]], np.float32)
+    quantise.choose(y, parameters[..., 0] + 1024, 0, 2, parameters, parameters + 1, np.full(96, 0.2, np.float32), worth,
+                    bits, np.full(2, 15, np.int32), symbols)
+    assert symbols[..., 0].tolist() == [[0, 0], [1, 1]]

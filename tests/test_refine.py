@@ -47,7 +47,7 @@ def refinement_of(smooth: Smooth, h: int, w: int, worth: NDArray[np.float32] | N
     p = planes(6.0, h, w)
     z = torch.from_numpy(RNG.integers(-2, 3, (1, HYPER, -(-h // 8), -(-w // 8)))).float()
     return Refinement(smooth, Side.of(torch.tensor([1]), torch.tensor([40.0])), planes(2.0, h, w), p,
-                      torch.zeros_like(p), z, thrift_of("P"), worth)
+                      torch.zeros_like(p), z, thrift_of("P"), np.ones((h, w), np.float32) if worth is None else worth)
 
 
 @pytest.fixture
@@ -115,8 +115,10 @@ def test_refined_latents_are_coded_as_they_are(model: Model, smooth: Smooth) -> 
     p, d = np.full((6, 4 * H, 4 * W), 128, np.uint8), np.zeros((6, 4 * H, 4 * W), np.int16)
     x = planes(3.0)[0].numpy().astype(np.uint8)
     y, z = RNG.normal(0, 2, (H, W, CHANNELS)).astype(np.float32), np.zeros((1, 2, HYPER), np.int32)
-    refined = refine(smooth, 0, 20, x, p, d, y, z, thrift_of("I"), 3)
-    writer = SymbolWriter(model.network.tables, model.network.tables.bits(), [np.zeros(CHANNELS, np.float32)], Tally())
+    alike = np.ones((H, W), np.float32)
+    refined = refine(smooth, 0, 20, x, p, d, y, z, thrift_of("I"), alike, 3)
+    nothing = np.zeros(CHANNELS, np.float32)
+    writer = SymbolWriter(model.network.tables, model.network.tables.bits(), [nothing], [alike], Tally())
     far: list[float] = []
 
     def visit(step: int, mean: Integers, index: Integers, local: Integers) -> Integers:

@@ -119,7 +119,7 @@ def test_psnr_weighs_luma_six_times_and_stops_where_rounding_rules() -> None:
     assert psnr(GREY._replace(y=GREY.y + np.uint8(127)), GREY) == pytest.approx((6 * 6.05 + 2 * 58.92) / 8, abs=0.01)
 
 
-@pytest.mark.parametrize("effort", [1, 2, 3])
+@pytest.mark.parametrize("effort", [0, 1, 2, 3])
 def test_the_decoder_follows_whatever_is_chosen(effort: int) -> None:
     pictures = moving(20)
     encoded = codec.get("nvc").encode(pictures, info_of(pictures), Settings(quality=20, effort=effort))
@@ -146,7 +146,7 @@ def test_in_earnest_each_picture_is_coded_once_a_segment_after_its_trial() -> No
 def test_what_the_next_segments_copy_is_coded_with_finer_steps() -> None:
     """Where nothing moves, an anchor in the middle of the clip is copied more than the last."""
     still = [moving(1)[0]] * 49
-    encoder = Encoder(load_model(DEFAULT_MODEL), Settings(effort=1), 40.0)
+    encoder = Encoder(load_model(DEFAULT_MODEL), Settings(effort=2), 40.0)
     header = Header(b"\x01" * 8, still[0].y.shape[1], still[0].y.shape[0], Fraction(25))
     steps: dict[int, int] = {}
     for coded in code_by_trial(encoder, Planner("random_access", 0, 16), still, header):

@@ -8,7 +8,7 @@ import pytest
 from nvc.compensation import BOTH, FORWARD, INTRA
 from nvc.motion import MotionField
 from nvc.structure import Unit
-from nvc.worth import FARTHEST, MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
+from nvc.worth import CENTRE, FARTHEST, MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
 from picture import Picture
 
 I = Unit(0, "I", (), 0, ())
@@ -39,27 +39,31 @@ def test_what_is_copied_counts_again_as_far_as_it_is_kept(mode: int, kept: float
     """Half an octave of the step for an octave of worth: the step's square goes with λ."""
     middle, leaf = Unit(8, "B", (0, 16), 3, ()), Unit(9, "B", (8,), 5, ())
     worths = worth([Copied(middle, None, START.kept), copied(leaf, mode, kept)], False)
-    assert worths[8].offset == pytest.approx(-8 * np.log2(own / USUAL[3]))
-    assert worths[9].offset == pytest.approx(-8 * np.log2(1 / USUAL[5]))
+    assert worths[8].offset == pytest.approx(CENTRE - 8 * np.log2(own / USUAL[3]))
+    assert worths[9].offset == pytest.approx(CENTRE - 8 * np.log2(1 / USUAL[5]))
 
 
 def test_it_is_handed_on_through_all_that_copy_it() -> None:
     worths = worth(chain(12), False)
-    assert worths[9].offset == pytest.approx(-8 * np.log2(3 / USUAL[1]))
-    assert worths[0].offset == pytest.approx(-8 * np.log2(12 / USUAL[0]))
+    assert worths[9].offset == pytest.approx(CENTRE - 8 * np.log2(3 / USUAL[1]))
+    assert worths[0].offset == pytest.approx(CENTRE - 8 * np.log2(12 / USUAL[0]))
 
 
 def test_where_pictures_follow_they_copy_as_much_of_the_last_anchor_as_these_of_the_one_before() -> None:
     """Number 10 is copied once, by 11. So what follows is taken to copy 11 once, and all before count one more."""
     worths = worth(chain(12), True)
-    assert worths[11].offset == pytest.approx(-8 * np.log2(2 / USUAL[1]))
-    assert worths[9].offset == pytest.approx(-8 * np.log2(4 / USUAL[1]), abs=1e-4)
+    assert worths[11].offset == pytest.approx(CENTRE - 8 * np.log2(2 / USUAL[1]))
+    assert worths[9].offset == pytest.approx(CENTRE - 8 * np.log2(4 / USUAL[1]), abs=1e-4)
 
 
 def test_no_step_moves_farther_than_the_farthest() -> None:
     worths = worth(chain(600), False)
-    assert worths[0].offset == -FARTHEST
-    assert worth([START], False)[0].offset == FARTHEST
+    assert worths[0].offset == CENTRE - FARTHEST
+    assert worth([START, copied(P, INTRA)], False)[0].offset == CENTRE + FARTHEST
+
+
+def test_nothing_is_said_of_a_still() -> None:
+    assert worth([START], False) == {}
 
 
 def test_positions_of_a_picture_count_by_how_much_each_is_copied() -> None:

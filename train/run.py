@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from train.data import Samples
+from train.data import Batch, Samples
 from train.objective import Objective, lagrangian
 
 
@@ -33,6 +35,24 @@ def groups(model: Objective, rate: float) -> list[dict]:
     return [{"params": rest, "base": rate},
             {"params": [model.network.core, model.analysis.core], "base": rate * 0.05},
             {"params": [model.network.z_scale, model.network.z_slope], "base": rate * 20}]
+
+
+def costs(model: Callable[..., tuple[Tensor, Tensor, Tensor]], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each picture of a batch: Lagrangian J, bits of latents and of hyper-latents, [B]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        y_bits, z_bits, distortion = model(batch.x, batch.p0, batch.p1, batch.kind, batch.t)
+    return lagrangian(y_bits + z_bits, distortion, batch.kind, batch.t, 256 * 256), y_bits, z_bits
+
+
+def balanced(j: Tensor, t: Tensor, mean_j: Tensor) -> Tensor:
+    """J [B] of pictures at steps t, weighed so that all rates count alike: by the geometric mean of its own and its
+    octave's. mean_j [8]: of octaves, moved on."""
+    octave = (t / 16).long()
+    with torch.no_grad():
+        for k, v in zip(octave.tolist(), j.tolist(), strict=True):
+            mean_j[k] += 0.01 * (v - mean_j[k])
+        weight = (mean_j[octave] * (j + 0.02)).rsqrt()
+    return j * weight
 
 
 class Peer:
@@ -115,16 +135,9 @@ def main() -> None:
             g["lr"] = g["base"] * factor
         model.network.measure()
         batch, following = following.result(), ahead.submit(samples.batch, o.intra, o.inter)
-        with torch.autocast("cpu", torch.bfloat16):
-            y_bits, z_bits, distortion = step_of(batch.x, batch.p0, batch.p1, batch.kind, batch.t)
-        j = lagrangian(y_bits + z_bits, distortion, batch.kind, batch.t, 256 * 256)
-        # All rates count alike: a picture's Lagrangian is weighed by the geometric mean of its own and its octave's.
-        octave = (batch.t / 16).long()
-        with torch.no_grad():
-            for k, v in zip(octave.tolist(), j.tolist(), strict=True):
-                mean_j[k] += 0.01 * (v - mean_j[k])
-            weight = (mean_j[octave] * (j + 0.02)).rsqrt()
-        loss = (j * weight).mean()
+        j, y_bits, z_bits = costs(step_of, batch)
+        weighed = balanced(j, batch.t, mean_j)
+        loss = weighed.mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -135,7 +148,7 @@ def main() -> None:
             keep = min(0.999, (step + 1) / (step + 20))
             for k, v in model.state_dict().items():
                 average[k].lerp_(v, 1 - keep)
-        window.append(torch.stack([j.detach() * weight, (y_bits + z_bits).detach() / 65536, z_bits.detach() / 65536,
+        window.append(torch.stack([weighed.detach(), (y_bits + z_bits).detach() / 65536, z_bits.detach() / 65536,
                                    batch.kind.float(), j.detach()]))
         if step % 200 == 0:
             w = torch.cat(window, 1)

@@ -1,0 +1,38 @@
+"""Codes batches, the pictures of a level, and lets go of what no later one refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from nvc.encode import Encoder
+from nvc.structure import Planner, Unit, schedule
+from nvc.syntax import Packet
+from nvc.worth import Worth
+from picture import Picture
+
+
+@dataclass
+class Coded:
+    """A batch: its packets, and its decoded pictures by number (padded). An empty one says that a trial goes on."""
+
+    packets: list[Packet] = field(default_factory=list)
+    pictures: dict[int, Picture] = field(default_factory=dict)
+
+
+def code_batch(encoder: Encoder, batch: list[tuple[Unit, Picture]]) -> Coded:
+    """Code a batch, and let go of references that are needed no more."""
+    packets = list(encoder.encode(batch))
+    pictures = {packet.number: encoder.frames[packet.number].picture for packet in packets}
+    for unit, _ in batch:
+        for number in unit.drop:
+            encoder.frames.pop(number, None)
+    return Coded(packets, pictures)
+
+
+def code_segment(encoder: Encoder, planner: Planner, segment: list[Picture], mini_gop: int,
+                 worths: dict[int, Worth]) -> Iterator[Coded]:
+    """Code a segment's padded pictures by mini-GOPs of that size, as far as it reaches. worths: by picture number."""
+    planner.mini_gop, encoder.worth = mini_gop, worths
+    for batch in schedule(segment, planner):
+        yield code_batch(encoder, batch)
