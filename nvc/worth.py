@@ -23,7 +23,7 @@ Grid = NDArray[np.float32]      # [H/8, W/8], one entry for 8×8 luma samples
 
 USUAL = (8.0, 4.2, 3.0, 1.75, 1.35, 1.0)   # of levels: geometric mean over 12 training clips of 17 pictures
 # Added to every step: in longer GOPs pictures are copied more than was usual there. A quality then gives about the PSNR
-# of effort 0.
+# that steps by level alone would give.
 CENTRE = 8.0
 STEP = 8.0                  # sixteenths of an octave of Δ for an octave of worth: it goes with λ, so with Δ²
 FARTHEST = 16.0             # that a step is moved besides
@@ -35,7 +35,7 @@ ROUNDING = 1.0              # squared error added to both: below that nothing is
 
 @dataclass(frozen=True)
 class Copied:
-    """A picture as it was coded: its motion, and which share of the prediction's error its samples kept."""
+    """A picture as it was coded, or will be: its motion, and which share of the prediction's error its samples kept."""
 
     unit: Unit
     field: MotionField | None
@@ -70,7 +70,7 @@ class Worth:
 def worth(pictures: list[Copied], goes_on: bool) -> dict[int, Worth]:
     """By picture number; nothing for a GOP of one picture, a still. pictures: in coding order; goes_on: whether more
     follow. What those copy of the last anchor is not known: it is taken for what these copy of the anchor before."""
-    if len(pictures) < 2:
+    if not any(copied.unit.references for copied in pictures):
         return {}
     owns = counted(pictures, {})
     anchors = [copied.unit.number for copied in pictures if copied.unit.level <= 1]

@@ -66,6 +66,11 @@ def test_nothing_is_said_of_a_still() -> None:
     assert worth([START], False) == {}
 
 
+def test_a_last_picture_that_nothing_copies_is_no_still() -> None:
+    last = copied(Unit(17, "P", (16,), 1, ()), FORWARD)
+    assert worth([last], False)[17].offset == CENTRE + FARTHEST
+
+
 def test_positions_of_a_picture_count_by_how_much_each_is_copied() -> None:
     """The upper half is copied by one picture, the lower by none; their geometric mean counts 1."""
     mode = field(FORWARD).mode.copy()
