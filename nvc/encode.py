@@ -44,6 +44,8 @@ THRIFT = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less 
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
 # seldom corrected there.
 MOTION_FINER = 0.1
+# Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart.
+SPREAD_UNALIKE = 1.2
 CHROMA_THRIFT = 0.4                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}
@@ -190,7 +192,8 @@ class Encoder:
     def offset(self, unit: Unit) -> float:
         """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
         worth = self.worth.get(unit.number)
-        return unit.step_offset + (worth.offset if worth else 0.0)
+        by_level = unit.step_offset * (1.0 if self.network.alike else SPREAD_UNALIKE)
+        return by_level + (worth.offset if worth else 0.0)
 
     def thrift(self, unit: Unit) -> NDArray[np.float32]:
         """`thrift_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then

@@ -37,7 +37,8 @@ def code_ahead(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) 
     copied: list[Copied] = []
     for before, segment, goes_on in segments(pictures):
         mini_gop, guessing.mini_gop = guessing.mini_gop, suited(before, segment)
-        following = look.copied(segment, guessing, encoder.t)
+        with encoder.tally.clock.part("motion"):
+            following = look.copied(segment, guessing, encoder.t)
         yield from code_segment(encoder, planner, waiting, mini_gop, worth(copied + following, goes_on))
         waiting, copied = segment, following
     yield from code_segment(encoder, planner, waiting, guessing.mini_gop, worth(copied, False))

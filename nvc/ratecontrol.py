@@ -14,7 +14,7 @@ from typing import Any
 
 from coding import Encoded, Report, Settings
 from nvc.clip import encode_clip
-from nvc.encode import T_COARSEST, T_FINEST
+from nvc.encode import SPREAD_UNALIKE, T_COARSEST, T_FINEST
 from nvc.errors import SettingsError
 from nvc.structure import LEVEL_OFFSETS
 from nvc.worth import CENTRE, FARTHEST
@@ -27,7 +27,7 @@ LOG2_RATE_PER_T = -0.045        # slopes of a usual clip, for the first guess
 PSNR_PER_T = -0.26
 STEEPER = 4.0                   # than that, a clip is taken to be at most; and the inverse, flatter
 
-SPREAD = LEVEL_OFFSETS[-1] + CENTRE + FARTHEST      # the most that a picture's step index lies beyond t
+SPREAD = SPREAD_UNALIKE * LEVEL_OFFSETS[-1] + CENTRE + FARTHEST     # the most that a picture's step index lies beyond t
 
 Psnr = Callable[[Picture, Picture], float]
 

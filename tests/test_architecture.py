@@ -50,7 +50,8 @@ NEVER: dict[str, str] = {
     "control.conductor": "torch numba codec coding nvc train measure worker work",
     "nvc.decode": (
         "nvc.clip nvc.gop nvc.processes nvc.encode nvc.analysis nvc.search nvc.block_search nvc.coarse nvc.quantise"
-        " nvc.ratecontrol nvc.scenes nvc.structure train codec"
+        " nvc.ratecontrol nvc.scenes nvc.structure nvc.pace nvc.batches nvc.lookahead nvc.trial nvc.worth nvc.refine"
+        " train codec"
     ),
     "nvc.encode": "train codec",
     "service": "torch numpy jobs store codec nvc",
