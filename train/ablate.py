@@ -1,0 +1,215 @@
+"""What each part of the codec is worth: trained from the start without it, the same steps and batches.
+
+    python -m train.ablate VARIANT --samples DIR --photos DIR --out FILE.jsonl [--steps 1500] [--threads 1]
+    python -m train.ablate --table FILE.jsonl
+
+Appends a row with the Lagrangian J of each picture of a fixed set whose clips are not trained on. The table compares
+with "whole": the mean over pictures of the relative change of J, in percent, by type. So few steps tell what learns
+fast, not what is best in the end; differences under half a percent say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import nvc.network
+import train.objective
+from train.data import Samples
+from train.objective import Objective
+from train.run import balanced, costs, groups
+
+HELD_OUT = 8            # one clip of so many is for measuring
+RATE = 1e-3             # of learning
+BALANCED = True         # all rates count alike
+AVERAGE = 0.99          # of the weights, a step
+
+
+class Split(Samples):
+    """Samples of clips and photographs that are trained on, or of those that are not."""
+
+    def __init__(self, files: list[Path], photos: Path, seed: int) -> None:
+        super().__init__(files, photos, seed)
+        names = [line.split()[3] for f in files for line in f.with_suffix(".txt").read_text().splitlines()]
+        held = set(sorted(set(names))[::HELD_OUT])
+        self.held = {True: [row for row, name in zip(self.rows, names, strict=False) if name in held],
+                     False: [row for row, name in zip(self.rows, names, strict=False) if name not in held]}
+        self.all_photos = self.photos
+
+    def choose(self, measured: bool, seed: int) -> Split:
+        """Draw from those that are measured on, or from those that are trained on."""
+        self.random.seed(seed)
+        self.rows = self.held[measured]
+        self.photos = [p for k, p in enumerate(self.all_photos) if (k % HELD_OUT == 0) == measured]
+        return self
+
+
+def structure(**constants: object) -> None:
+    """Other constants of nvc/network.py, before networks are made."""
+    for module in (nvc.network, train.objective):
+        for name, value in constants.items():
+            if hasattr(module, name):
+                setattr(module, name, value)
+
+
+def trainer(**constants: object) -> None:
+    """Other constants of this file."""
+    globals().update(constants)
+
+
+def order(sizes: tuple[int, ...], steps: tuple[tuple[int, int | None], ...]) -> None:
+    structure(GROUPS=sizes, FIRST=tuple(sum(sizes[:k]) for k in range(len(sizes) + 1)), STEPS=steps)
+
+
+def support(side: int) -> Callable[[Objective], None]:
+    """Blocks of side × side luma samples, 8 apart, for the linear cores: 8 (DCT), 16 (lapped) or 24."""
+    def change(model: Objective) -> None:
+        margin = side // 4 - 2
+        for part in (model.network, model.analysis):
+            part.core = nn.Parameter(F.pad(part.core.data[:, :, 2:6, 2:6], (margin,) * 4))
+    return change
+
+
+def nothing(*_: object) -> None:
+    """Leave all as it is."""
+
+
+def no_core(model: Objective) -> None:
+    for core in (model.network.core, model.analysis.core):
+        core.requires_grad_(False).zero_()
+
+
+def no_hyper(model: Objective) -> None:
+    hyper = model.analysis.hyper
+    model.analysis.hyper = lambda y, side: hyper(y, side) * 0.0
+
+
+def no_prediction(model: Objective) -> None:
+    last = model.network.prior[1]
+    last.weight.requires_grad_(False).zero_()
+
+
+def no_correction(model: Objective) -> None:
+    model.network.correction = lambda features, base, p, d, side: torch.zeros_like(p)
+
+
+def no_analysis(model: Objective) -> None:
+    *_, weight, bias = model.analysis.ga.parameters()
+    weight.requires_grad_(False).zero_()
+    bias.requires_grad_(False)
+
+
+WHOLE = (4, 12, 32, 48)
+# Name: what is set before the networks are made, what is changed in them.
+VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
+    "whole": (nothing, nothing),
+    "support 8x8": (nothing, support(8)),
+    "support 24x24": (nothing, support(24)),
+    "no linear core": (nothing, no_core),
+    "no analysis network": (nothing, no_analysis),
+    "no correction": (nothing, no_correction),
+    "no hyperprior": (nothing, no_hyper),
+    "no prediction context": (nothing, no_prediction),
+    "no checkerboard": (lambda: order(WHOLE, tuple((k, None) for k in range(4))), nothing),
+    "last group in two steps": (
+        lambda: order(WHOLE, tuple((k, parity) for k in range(4) for parity in (0, 1))), nothing),
+    "one group": (lambda: order((96,), ((0, 0), (0, 1))), nothing),
+    "groups 24, 24, 24, 24": (
+        lambda: order((24,) * 4, ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, None))), nothing),
+    "context of 48": (lambda: structure(CONTEXT=48), nothing),
+    "context of 160": (lambda: structure(CONTEXT=160), nothing),
+    "learning rate doubled": (lambda: trainer(RATE=2e-3), nothing),
+    "learning rate halved": (lambda: trainer(RATE=5e-4), nothing),
+    "rates count as their J": (lambda: trainer(BALANCED=False), nothing),
+    "weights not averaged": (lambda: trainer(AVERAGE=0.0), nothing),
+}
+
+
+def trained(variant: str, samples: Samples, steps: int, compiled: bool) -> Objective:
+    """A variant's networks after so many steps, as the average that would be exported."""
+    before, change = VARIANTS[variant]
+    before()
+    torch.manual_seed(0)
+    model = Objective()
+    change(model)
+    model.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(groups(model, RATE), lr=RATE, betas=(0.9, 0.98))
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    step_of, mean_j = torch.compile(model) if compiled else model, torch.ones(8)
+    for step in range(steps):
+        for g in optimiser.param_groups:
+            g["lr"] = g["base"] * min(1.0, (step + 1) / 100, max(0.02, (steps - step) / (0.4 * steps)))
+        model.network.measure()
+        batch = samples.batch(1, 3)
+        j = costs(step_of, batch)[0]
+        loss = balanced(j, batch.t, mean_j).mean() if BALANCED else j.mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0)):
+            optimiser.step()
+        with torch.no_grad():
+            for k, v in model.state_dict().items():
+                average[k].lerp_(v, 1 - min(AVERAGE, (step + 1) / (step + 20)))
+    model.load_state_dict(average)
+    model.network.measure()
+    return model
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("variant", nargs="?", choices=VARIANTS)
+    a.add_argument("--samples", type=Path)
+    a.add_argument("--photos", type=Path)
+    a.add_argument("--out", type=Path)
+    a.add_argument("--steps", type=int, default=1500)
+    a.add_argument("--batches", type=int, default=48, help="measured on, of 2 I pictures and 6 P or B pictures")
+    a.add_argument("--threads", type=int, default=1)
+    a.add_argument("--no-compile", action="store_true")
+    a.add_argument("--table", type=Path)
+    o = a.parse_args()
+    if o.table:
+        print(table([json.loads(line) for line in o.table.read_text().splitlines()]))
+        return
+    torch.set_num_threads(o.threads)
+    files = sorted(o.samples.glob("*.bin"))
+    samples = Split(files, o.photos, 1)
+    began = time.process_time()
+    model = trained(o.variant, samples.choose(False, 1), o.steps, not o.no_compile)
+    kinds: list[int] = []
+    js: list[float] = []
+    with torch.no_grad():
+        samples.choose(True, 2)
+        for _ in range(o.batches):
+            batch = samples.batch(2, 6)
+            kinds += batch.kind.tolist()
+            js += costs(model, batch)[0].tolist()
+    row = {"variant": o.variant, "steps": o.steps, "cpu_seconds": round(time.process_time() - began),
+           "parameters": sum(p.numel() for p in model.network.parameters()), "kind": kinds,
+           "J": [round(j, 4) for j in js]}
+    with o.out.open("a") as out:
+        out.write(json.dumps(row) + "\n")
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: each variant beside "whole"."""
+    whole = next(row for row in rows if row["variant"] == "whole")
+    lines = ["| variant | parameters of the decoder | I | P | B |", "|---|--:|--:|--:|--:|"]
+    for row in rows:
+        cells = []
+        for kind in range(3):
+            logs = [math.log(a / b) for a, b, k in zip(row["J"], whole["J"], row["kind"], strict=True) if k == kind]
+            cells.append(f"{100 * math.expm1(sum(logs) / len(logs)):+.1f} %")
+        lines.append(f"| {row['variant']} | {row['parameters'] / 1e6:.2f} million | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
