@@ -44,8 +44,9 @@ THRIFT = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less 
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
 # seldom corrected there.
 MOTION_FINER = 0.1
-# Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart.
-SPREAD_UNALIKE = 1.2
+# Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
+# that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
+SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
 CHROMA_THRIFT = 0.4                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}
@@ -192,7 +193,8 @@ class Encoder:
     def offset(self, unit: Unit) -> float:
         """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
         worth = self.worth.get(unit.number)
-        by_level = unit.step_offset * (1.0 if self.network.alike else SPREAD_UNALIKE)
+        alike = self.network.alike
+        by_level = float(unit.step_offset) if alike else SPREAD_UNALIKE * unit.step_offset - FINER_UNALIKE
         return by_level + (worth.offset if worth else 0.0)
 
     def thrift(self, unit: Unit) -> NDArray[np.float32]:

@@ -27,7 +27,8 @@ LOG2_RATE_PER_T = -0.045        # slopes of a usual clip, for the first guess
 PSNR_PER_T = -0.26
 STEEPER = 4.0                   # than that, a clip is taken to be at most; and the inverse, flatter
 
-SPREAD = SPREAD_UNALIKE * LEVEL_OFFSETS[-1] + CENTRE + FARTHEST     # the most that a picture's step index lies beyond t
+# The most that a picture's step index lies beyond t.
+SPREAD = SPREAD_UNALIKE * LEVEL_OFFSETS[-1] + CENTRE + FARTHEST
 
 Psnr = Callable[[Picture, Picture], float]
 
