@@ -43,10 +43,11 @@ def planes(noise: float, h: int = H, w: int = W) -> Tensor:
     return torch.from_numpy((wave + RNG.normal(0, noise, (1, 6, 4 * h, 4 * w))).clip(0, 255).round()).float()
 
 
-def refinement_of(smooth: Smooth, h: int, w: int, worth: NDArray[np.float32] | None = None) -> Refinement:
+def refinement_of(smooth: Smooth, h: int, w: int, worth: NDArray[np.float32] | None = None, t: float = 40.0
+                  ) -> Refinement:
     p = planes(6.0, h, w)
     z = torch.from_numpy(RNG.integers(-2, 3, (1, HYPER, -(-h // 8), -(-w // 8)))).float()
-    return Refinement(smooth, Side.of(torch.tensor([1]), torch.tensor([40.0])), planes(2.0, h, w), p,
+    return Refinement(smooth, Side.of(torch.tensor([1]), torch.tensor([t])), planes(2.0, h, w), p,
                       torch.zeros_like(p), z, thrift_of("P"), np.ones((h, w), np.float32) if worth is None else worth)
 
 
@@ -94,7 +95,7 @@ def test_errors_are_less_where_they_count_more(model: Model, smooth: Smooth) -> 
     off = []
     for worth in (left, 1 / left):
         RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
-        r = refinement_of(smooth, H, W, worth)
+        r = refinement_of(smooth, H, W, worth, 20.0)
         y = analysis_of(model).latents(r.x, r.p, r.d, r.side)
         squared = (r.attempt(r.run(y, 4) / r.steps, 0.0).out - r.x) ** 2
         off.append(squared[..., :2 * W].mean().item())
