@@ -123,7 +123,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.setattr(svtav1, "kind", replace(kept, library="libnone"))
         patch.setattr("builtins.print", lambda *words, file=None, **_: None if file else said.append(words[0]))
         said: list[str] = []
-        arguments = ["--only", "video", "--frames", "3", "--efforts", "0", "1", "--qualities", "12", "24", "36", "48"]
+        arguments = ["--only", "video", "--frames", "3", "--efforts", "0", "1", "--qualities", "24", "36", "48", "60"]
         files = ["--markdown", str(out / "page.md"), "--plots", str(out / "plots")]
         assert rd.main([str(clips.find("carphone")), *arguments, *files]) == 0
     return {**json.loads(said[0]), "out": out}
@@ -138,7 +138,7 @@ def test_the_result_has_the_mean_against_each_codec_that_is_there(result: dict[s
 def test_the_first_effort_leads_and_the_others_follow_by_name(result: dict[str, Any]) -> None:
     assert (result["variant"], list(result["others"])) == ("nvc-1, effort 0", ["nvc-1, effort 1"])
     (row,) = result["clips"]
-    assert [point["settings"]["quality"] for point in row["nvc"]] == [12, 24, 36, 48]
+    assert [point["settings"]["quality"] for point in row["nvc"]] == [24, 36, 48, 60]
     assert {point["settings"]["effort"] for point in row["nvc"]} == {0}
     assert {point["settings"]["effort"] for point in row["others"]["nvc-1, effort 1"]["nvc"]} == {1}
     assert [point["settings"]["options"]["crf"] for point in row["vp9"]] == [20, 29, 38, 47, 55, 63]
