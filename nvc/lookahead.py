@@ -25,8 +25,6 @@ from picture import Picture
 
 # Squared error at half size of a decoded sample whose prediction is worse than that, in Δ² of its step.
 CODED = 0.3
-REACH = 16              # of vectors, in samples of quarter size
-NEARER, BY_DISTANCE = 6, 2      # less where references are near: so many, and so many for each picture between
 
 
 def code_ahead(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) -> Iterator[Coded]:
@@ -70,8 +68,7 @@ class Lookahead:
             return Copied(unit, None, np.zeros((2 * rows, 2 * columns), np.float32))
         vectors, made = [], []
         for number in unit.references:
-            reach = min(REACH, NEARER + BY_DISTANCE * abs(unit.number - number))
-            vectors.append(coarse.guess(current, self.small[number], reach, step))
+            vectors.append(coarse.guess(current, self.small[number], coarse.reach_of(unit.number - number), step))
             made.append(_blocks(self.small[number][0], vectors[-1]))
         errors = {FORWARD: _error(source, made[0])}
         if len(made) == 2:

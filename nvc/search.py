@@ -18,7 +18,6 @@ from nvc.vector_contexts import CANDIDATES, start_contexts
 from nvc.vectors import LEFT, MEASURE, MODE, NONE, TOP
 from picture import Picture
 
-_FARTHEST = 16                # of the coarse guess: 64 luma samples
 ENOUGH = (2.0, 0.0, 0.0)      # by effort: bits of residual at which an 8x8 block is merged without a search
 EFFORTS = len(ENOUGH)
 
@@ -103,7 +102,7 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
     current = coarse.pyramid(padded(x, MARGIN))
     hints = np.zeros((2, height // 16, width // 16, 2), np.int64)
     for k, reference in enumerate(references):
-        reach = _FARTHEST if effort else min(_FARTHEST, 6 + 2 * abs(spans[k]))
+        reach = coarse.FARTHEST if effort else coarse.reach_of(spans[k])
         hints[k] = coarse.guess(current, reference.pyramid, reach, step)
     temporal = vectors.temporal_motion(references, distances)
     pitch = width + 2 * REACH

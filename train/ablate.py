@@ -25,7 +25,7 @@ import nvc.network
 import train.objective
 from train.data import Samples
 from train.objective import Objective
-from train.run import balanced, costs, groups
+from train.run import balanced, costs, follow, groups
 
 HELD_OUT = 8            # one clip of so many is for measuring
 RATE = 1e-3             # of learning
@@ -155,9 +155,7 @@ def trained(variant: str, samples: Samples, steps: int, compiled: bool) -> Objec
         loss.backward()
         if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0)):
             optimiser.step()
-        with torch.no_grad():
-            for k, v in model.state_dict().items():
-                average[k].lerp_(v, 1 - min(AVERAGE, (step + 1) / (step + 20)))
+        follow(average, model, min(AVERAGE, (step + 1) / (step + 20)))
     model.load_state_dict(average)
     model.network.measure()
     return model

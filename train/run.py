@@ -55,6 +55,13 @@ def balanced(j: Tensor, t: Tensor, mean_j: Tensor) -> Tensor:
     return j * weight
 
 
+@torch.no_grad()
+def follow(average: dict[str, Tensor], model: Objective, keep: float) -> None:
+    """Move the average of weights towards the model's, by all but that share."""
+    for k, v in model.state_dict().items():
+        average[k].lerp_(v, 1 - keep)
+
+
 class Peer:
     """Two runs on a core each, kept together: every so often each moves towards the other's latest weights, by half
     of the other's share of the steps that were made since (elastic averaging, Zhang et al. 2015, arXiv:1412.6651).
@@ -144,10 +151,7 @@ def main() -> None:
         if torch.isfinite(norm):
             optimiser.step()
         step += 1
-        with torch.no_grad():
-            keep = min(0.999, (step + 1) / (step + 20))
-            for k, v in model.state_dict().items():
-                average[k].lerp_(v, 1 - keep)
+        follow(average, model, min(0.999, (step + 1) / (step + 20)))
         window.append(torch.stack([weighed.detach(), (y_bits + z_bits).detach() / 65536, z_bits.detach() / 65536,
                                    batch.kind.float(), j.detach()]))
         if step % 200 == 0:
