@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -69,3 +70,11 @@ def test_every_figure_names_its_command_and_its_result_file() -> None:
 def test_every_program_in_a_command_of_the_readme_exists() -> None:
     named = set(re.findall(r"python (\w+\.py)", README))
     assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_default_experiment_that_the_readme_quotes_is_the_one_measured() -> None:
+    """To the digits quoted."""
+    quoted = json.loads(re.findall(r'^"metrics": (\{.*\})$', README, re.MULTILINE)[0])
+    measured = json.loads((ROOT / "bench/results/headline.json").read_text())["default_experiment"]["metrics"]
+    digits = {"bitrate_mbps": 5, "bpp": 5, "compression_ratio": 1, "psnr_db": 2, "ssim": 4}
+    assert quoted == {name: value and round(value, digits[name]) for name, value in measured.items()}
