@@ -31,7 +31,8 @@ from nvc.motion import MotionField, Reference, predict
 from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis
 from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
-from nvc.refine import Smooth, refine
+from nvc.refine import refine
+from nvc.smooth import Smooth
 from nvc.structure import STRUCTURES, Unit
 from nvc.syntax import Packet
 from nvc.worth import Worth

@@ -11,48 +11,21 @@ annealed noise (SGA, Yang et al. 2020, arXiv:2006.04240) takes hundreds.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nvc.fixed import CORE_BITS, GAIN_BITS, FixedNetwork, Weights
+from nvc.distortion import Distortion, Squared, Structural
 from nvc.laplace import Laplace
 from nvc.linear import LOCAL_BITS
-from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, round_, scatter
+from nvc.network import FIRST, STEPS, Side, gather, scatter
+from nvc.smooth import Smooth
 
 SHARE = 0.4             # of the way to where a pass points
 SHORTER = 0.5           # where that makes it worse, it is gone from the best again, by this much shorter
-# Weights whose positions have steps of their own (docs/decisions, 6) were trained for another measure: more passes by
-# squared errors, weighed as those steps are, gain there no more.
-PASSES_UNALIKE = 2
-
-
-class Smooth(FixedNetwork):
-    """A `FixedNetwork` that gives the same numbers with gradients: formulas where that one has tables."""
-
-    def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:
-        super().__init__(weights, device)
-        self.basis = torch.from_numpy(self.core_table).to(self.device).float() / (1 << CORE_BITS)
-        self.of_chroma = self.basis[:, 4:].square().sum((1, 2, 3)) > self.basis[:, :4].square().sum((1, 2, 3))
-
-    def log_of(self, v8: Tensor) -> Tensor:
-        return Network.log_of(self, v8)
-
-    def gains(self, side: Side) -> Tensor:
-        rows = [self.gain_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
-        return torch.from_numpy(np.stack(rows)).to(self.device).float()[:, :, None, None] / (1 << GAIN_BITS)
-
-    def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side, local: Tensor) -> Tensor:
-        """Decoded planes as the decoder rounds and clips them, float32."""
-        scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
-        linear = p + F.conv_transpose2d(scaled, self.basis, stride=4, padding=2)
-        base = clip_(round_(linear), 0, 255)
-        return round_(clip_(linear + self.correction(features, base, p, d, side) / 8.0, 0, 255))
 
 
 @dataclass
@@ -78,19 +51,9 @@ class Refinement:
         with torch.no_grad():
             self.context = network.context(z, p, d, side)
             self.local = network.local_step(self.context)
-            # Squared error that one step of the picture makes, [1, 96, 1, 1].
-            power = (8.0 * network.gains(side)) ** 2 * network.basis.square().sum((1, 2, 3))[None, :, None, None]
-            price = torch.from_numpy(thrift).to(power)[None, :, None, None]
-            luma = ~network.of_chroma
-            # Chroma's errors weigh as much more as its thrift is less.
-            weight = (price[:, luma].log().mean() - price[:, network.of_chroma].log().mean()).exp().item()
-            planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
-            self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that it is worth
-            count = torch.from_numpy(worth).to(power)[None, None]
-            # Where a position has a finer step than the picture, its errors weigh more: what the step was chosen for.
-            self.weights = planes * F.interpolate(count * torch.exp2(self.local / -4.0), scale_factor=4)
-            self.power = power * torch.where(network.of_chroma, weight, 1.0)[None, :, None, None]
-            self.curvature = 2.0 * self.power * count / self.a_bit
+            # Weights whose positions have steps of their own (docs/decisions, 6) are for MS-SSIM.
+            measure = Squared if network.alike else Structural
+            self.distortion: Distortion = measure(network, side, x, self.local, thrift, worth)
             # Each position's own step in those of the picture, exactly as the decoder has it.
             index = self.local.to(torch.int32).cpu().numpy()
             self.steps = torch.from_numpy(network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
@@ -99,7 +62,7 @@ class Refinement:
         """Choose symbols for latents wanted, [1, 96, H, W] in steps of their positions, and see what they cost.
 
         share: of the price of their own rate, at which they are chosen."""
-        price = 2.0 * share / self.curvature
+        price = 2.0 * share / self.distortion.curvature
         leaves: list[Tensor] = []
         bits: list[Tensor] = []
 
@@ -118,7 +81,7 @@ class Refinement:
 
         v8, features = self.network.walk(self.context, visit)
         out = self.network.synthesis(v8, features, self.p, self.d, self.side, self.local)
-        cost = ((out - self.x) ** 2 * self.weights).sum() / self.a_bit + torch.stack(bits).sum()
+        cost = self.distortion.bits(out) + torch.stack(bits).sum()
         parts = [scatter(g, parity) for g, (_, parity) in zip(torch.autograd.grad(cost, leaves), STEPS, strict=True)]
         whole = [parts[0] + parts[1], parts[2] + parts[3], parts[4] + parts[5], parts[6]]
         return _Tried(v8.detach() / 8.0, cost.item(), 8.0 * torch.cat(whole, 1), out.detach())
@@ -128,8 +91,8 @@ class Refinement:
         wanted = y / self.steps
         best = self.attempt(wanted)
         share = SHARE
-        for _ in range(passes if self.network.alike else min(passes, PASSES_UNALIKE)):
-            moved = wanted.lerp(best.latents - best.gradient / self.curvature, share)
+        for _ in range(passes):
+            moved = wanted.lerp(best.latents - best.gradient / self.distortion.curvature, share)
             tried = self.attempt(moved)
             if tried.cost < best.cost:
                 best, wanted = tried, moved

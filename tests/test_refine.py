@@ -15,7 +15,8 @@ from nvc.decode import reconstruct, side_of
 from nvc.encode import SymbolWriter, Tally, analysis_of, thrift_of
 from nvc.model import Model, load_model, models
 from nvc.network import CHANNELS, FIRST, HYPER, STEPS, Side, gather
-from nvc.refine import Refinement, Smooth, refine
+from nvc.refine import Refinement, refine
+from nvc.smooth import Smooth
 from nvc.swift import Integers
 
 RNG = np.random.default_rng(7)
@@ -100,16 +101,6 @@ def test_errors_are_less_where_they_count_more(model: Model, smooth: Smooth) -> 
         squared = (r.attempt(r.run(y, 4) / r.steps, 0.0).out - r.x) ** 2
         off.append(squared[..., :2 * W].mean().item())
     assert off[0] < 0.9 * off[1]
-
-
-def test_weights_with_steps_of_positions_take_two_passes_at_most(refinement: Refinement,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    y = torch.from_numpy(RNG.normal(0, 3, (1, CHANNELS, H, W))).float()
-    monkeypatch.setattr(refinement.network, "alike", True)
-    twice = refinement.run(y, 2)
-    assert not torch.equal(refinement.run(y, 12), twice)
-    monkeypatch.setattr(refinement.network, "alike", False)
-    assert torch.equal(refinement.run(y, 12), twice)
 
 
 def test_refined_latents_are_coded_as_they_are(model: Model, smooth: Smooth) -> None:
