@@ -2,10 +2,10 @@
 
     python -m train.channels OUT.safetensors IN.safetensors --photos DIR [--pictures 24]
 
-An error of one size costs MS-SSIM five times as much in a channel of low frequency as in one of high. Where every step
-is to cost alike, a channel's goes with the inverse root of that. Training moves steps too slowly for it, and toward ever
-finer ones (docs/training.md), so they are set at once: what the synthesis makes of a latent in pixels stays, means and
-scales of the entropy model follow, and the rest is learned anew.
+An error of one size costs MS-SSIM five times as much in a channel of low frequency as in one of high. Where every
+step is to cost alike, a channel's goes with the inverse root of that. Training moves steps too slowly for it, and
+ever to the finer (docs/training.md), so they are set at once: what the synthesis makes of a latent in pixels stays,
+means and scales of the entropy model follow, and the rest is learned anew.
 """
 
 from __future__ import annotations
