@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,14 +78,19 @@ def prove(name: str, weight: Tensor, bias: Tensor, act_max: int = ACT_MAX) -> in
     return bound
 
 
+def context_of(tensors: Mapping[str, Tensor], prefix: str = "") -> int:
+    """Channels of the running context that weights are for, those of a `Network` under that prefix."""
+    return tensors[f"{prefix}prior.1.weight"].shape[0]
+
+
 class FixedNetwork(Network):
     """`Network` with the exported integers, on one device, in kernels that were checked to be exact there."""
 
     def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:
-        super().__init__()
+        t = weights.tensors
+        super().__init__(context_of(t))
         self.requires_grad_(False)
         self.device = torch.device(device)
-        t = weights.tensors
         self.model_sha256 = weights.model_sha256
         self.tables = Tables(t["cdf"].numpy(), t["radius"].numpy())
         self.z_table = t["z_index"].numpy()

@@ -34,7 +34,7 @@ CHANNELS = 96           # linear core: 64 luma + 32 chroma coefficients of an 8�
 GROUPS = (4, 12, 32, 48)
 FIRST = tuple(sum(GROUPS[:k]) for k in range(len(GROUPS) + 1))        # first channel of each group, and the end
 STEPS = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, None))   # (group, checkerboard parity or both)
-CONTEXT = 96            # channels of the running context
+CONTEXT = 96            # channels of the running context, where weights do not have others
 HYPER = 48              # channels of the hyper-latent, one position for 64×64 luma pixels
 TYPES = {"I": 0, "P": 1, "B": 2}
 T_MAX = 127             # step index: Δ = 2^(t/16)
@@ -230,8 +230,10 @@ class Network(nn.Module):
 
     dct: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, context: int | None = None) -> None:
+        """context: channels of the running context; CONTEXT if None."""
         super().__init__()
+        context = context or CONTEXT
         basis = dct_basis()
         lapped = torch.zeros(CHANNELS, 6, 8, 8)
         lapped[:, :, 2:6, 2:6] = basis
@@ -242,15 +244,15 @@ class Network(nn.Module):
         self.z_scale = nn.Parameter(torch.full((3, HYPER), 20.0))       # scale index of the hyper-latent, by type
         self.z_slope = nn.Parameter(torch.zeros(3, HYPER))
 
-        self.hs = nn.ModuleList([Conv(HYPER + 3, 96, 3), Conv(96, 64 * 16), Conv(64, 64, 3), Conv(64, CONTEXT * 4)])
-        self.prior = nn.ModuleList([Conv(2 * CHANNELS + 3, 96), Conv(96, CONTEXT, 3)])
-        self.local = Conv(CONTEXT, 1, gain=0.0)
+        self.hs = nn.ModuleList([Conv(HYPER + 3, 96, 3), Conv(96, 64 * 16), Conv(64, 64, 3), Conv(64, context * 4)])
+        self.prior = nn.ModuleList([Conv(2 * CHANNELS + 3, 96), Conv(96, context, 3)])
+        self.local = Conv(context, 1, gain=0.0)
         self.heads = nn.ModuleList()
         self.updates = nn.ModuleList()
         for group, _ in STEPS:
             n = GROUPS[group]
-            self.heads.append(nn.ModuleList([Conv(CONTEXT, CONTEXT), Conv(CONTEXT, 2 * n, gain=0.7)]))
-            self.updates.append(Conv((3 if group == 0 else 2) * n, CONTEXT, 3, gain=0.5))
+            self.heads.append(nn.ModuleList([Conv(context, context), Conv(context, 2 * n, gain=0.7)]))
+            self.updates.append(Conv((3 if group == 0 else 2) * n, context, 3, gain=0.5))
         self.updates = self.updates[:-1]
         self.trunk = nn.ModuleList([Conv(2 * CHANNELS + GROUPS[0] + 3, 128), Conv(128, 96, 3), Conv(96, 128)])
         self.filter = nn.ModuleList([Conv(72 + 32, 48, 3), Conv(48, 48, 3), Conv(48, 24, 3, gain=0.05)])
@@ -268,7 +270,7 @@ class Network(nn.Module):
         return round_(clip_(self.z_scale[side.kind] + self.z_slope[side.kind] * octave, 0, SCALES - 1))[..., None, None]
 
     def context(self, z: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
-        """Start of the running context, [B, CONTEXT, H, W] float32 integers.
+        """Start of the running context, [B, its channels, H, W] float32 integers.
 
         z: hyper-latent [B, HYPER, ⌈H/8⌉, ⌈W/8⌉]; p: prediction planes; d: difference of the two predictions.
         """
@@ -286,7 +288,7 @@ class Network(nn.Module):
         return round_(clip_(raw.float() * 0.125, -LOCAL_MAX, LOCAL_MAX))
 
     def hyper(self, z: Tensor, side: Side) -> Tensor:
-        """Hyper-synthesis h_s: [B, CONTEXT, 8·⌈H/8⌉, 8·⌈W/8⌉] float32 integers."""
+        """Hyper-synthesis h_s: what the context starts with, [B, its channels, 8·⌈H/8⌉, 8·⌈W/8⌉] float32 integers."""
         x = act(self.hs[0](side.join([(z * 8.0).clamp(-255, 255)])))
         x = act(F.pixel_shuffle(self.hs[1](x), 4))
         x = act(self.hs[2](x))

@@ -26,7 +26,7 @@ import nvc.clip
 import nvc.encode
 import nvc.model
 from coding import Settings
-from nvc.fixed import FixedNetwork, Weights, integers_of, prove, tables_of
+from nvc.fixed import FixedNetwork, Weights, context_of, integers_of, prove, tables_of
 from nvc.network import SCALES, Conv
 from nvc.rangecoder import Tables
 from train.objective import Objective
@@ -120,8 +120,9 @@ def main() -> None:
     a.add_argument("--fit", type=Path, help="folder of training clips")
     a.add_argument("--pictures", type=int, default=3000)
     o = a.parse_args()
-    model = Objective()
-    model.load_state_dict(load_file(o.source))
+    trained = load_file(o.source)
+    model = Objective(context=context_of(trained, "network."))
+    model.load_state_dict(trained)
     model.eval().requires_grad_(False)
     save_file(frozen(model, laplace_tables()), o.out)
     if o.fit:

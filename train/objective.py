@@ -33,11 +33,12 @@ MS_SSIM = 950.0
 class Objective(nn.Module):
     """Both halves of the codec; `forward` gives bits and distortion of each picture of a batch."""
 
-    def __init__(self, measure: str = "psnr") -> None:
-        """measure: what distortion is, "psnr" or "ms_ssim" (of luma; chroma keeps its squared error)."""
+    def __init__(self, measure: str = "psnr", context: int | None = None) -> None:
+        """measure: what distortion is, "psnr" or "ms_ssim" (of luma; chroma keeps its squared error); context: see
+        `Network`."""
         super().__init__()
         self.measure = measure
-        self.network = Network()
+        self.network = Network(context)
         self.analysis = Analysis()
         thrift = torch.stack([torch.from_numpy(thrift_of(kind)) for kind in "IPB"])
         self.register_buffer("thrift", thrift, persistent=False)

@@ -19,8 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nvc.fixed import context_of
 from train.data import Batch, Samples
 from train.objective import Objective, lagrangian
+from train.widen import widened
 
 
 def groups(model: Objective, rate: float) -> list[dict]:
@@ -97,6 +99,8 @@ def main() -> None:
     a.add_argument("--intra", type=int, default=2)
     a.add_argument("--inter", type=int, default=6)
     a.add_argument("--resume", type=Path)
+    a.add_argument("--context", type=int,
+                   help="channels of the running context; weights that are resumed are widened to it")
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--measure", choices=("psnr", "ms_ssim"), default="psnr", help="what distortion is")
@@ -105,9 +109,12 @@ def main() -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(o.threads)
     torch.manual_seed(o.seed)
-    model = Objective(o.measure).to(memory_format=torch.channels_last)
-    if o.resume:
-        model.load_state_dict(load_file(o.resume))
+    before = load_file(o.resume) if o.resume else {}
+    context = o.context or (context_of(before, "network.") if before else None)
+    model = Objective(o.measure, context).to(memory_format=torch.channels_last)
+    if before:
+        new = model.state_dict()
+        model.load_state_dict({name: widened(tensor, new[name]) for name, tensor in before.items()})
     optimiser = torch.optim.Adam(groups(model, o.rate), lr=o.rate, betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     start, spent, worked = 0, 0.0, 0.0
