@@ -1,4 +1,6 @@
-"""Codes batches, the pictures of a level, and lets go of what no later one refers to."""
+"""Codes batches, the pictures of a level, and lets go of what no later one refers to.
+
+What a batch is made from is its pictures as the segment has them, or filtered along motion where others copy them."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field
 from nvc.encode import Encoder
 from nvc.structure import Planner, Unit, schedule
 from nvc.syntax import Packet
+from nvc.temporal import FARTHEST, filtered
 from nvc.worth import Worth
 from picture import Picture
 
@@ -30,9 +33,15 @@ def code_batch(encoder: Encoder, batch: list[tuple[Unit, Picture]]) -> Coded:
     return Coded(packets, pictures)
 
 
-def code_segment(encoder: Encoder, planner: Planner, segment: list[Picture], mini_gop: int,
-                 worths: dict[int, Worth]) -> Iterator[Coded]:
-    """Code a segment's padded pictures by mini-GOPs of that size, as far as it reaches. worths: by picture number."""
+def code_segment(encoder: Encoder, planner: Planner, before: list[Picture], segment: list[Picture],
+                 after: list[Picture], mini_gop: int, worths: dict[int, Worth]) -> Iterator[Coded]:
+    """Code a segment's padded pictures by mini-GOPs of that size, as far as it reaches. before, after: the GOP's
+    segments on both sides; worths: by picture number."""
+    first = before[-FARTHEST:]
+    near = dict(enumerate([*first, *segment, *after[:FARTHEST]], planner.number - len(first)))
     planner.mini_gop, encoder.worth = mini_gop, worths
     for batch in schedule(segment, planner):
-        yield code_batch(encoder, batch)
+        with encoder.tally.clock.part("filter"):
+            sources = [filtered(unit, near, worths[unit.number].copied, encoder.step(unit))
+                       if worths else picture for unit, picture in batch]
+        yield code_batch(encoder, [(unit, source) for (unit, _), source in zip(batch, sources, strict=True)])

@@ -191,6 +191,10 @@ class Encoder:
         dither = (unit.number * 0.6180339887498949) % 1.0
         return min(max(math.floor(self.t + self.offset(unit) + dither), 0), T_MAX)
 
+    def step(self, unit: Unit) -> float:
+        """Δ of a unit."""
+        return 2.0 ** (self.q(unit) / 16.0)
+
     def offset(self, unit: Unit) -> float:
         """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
         worth = self.worth.get(unit.number)
@@ -209,7 +213,7 @@ class Encoder:
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * self.offset(unit) / 16.0)
-        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
+        found = search.search(picture.y, references, spans, self.step(unit), weight, self.search)
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()

@@ -31,15 +31,17 @@ def code_ahead(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) 
     """Code one GOP's padded pictures, each segment by the mini-GOP that suits it; steps follow what its own and the
     next segment's pictures will copy."""
     look, guessing = Lookahead(), planner.copy(planner.mini_gop)
+    coded: list[Picture] = []
     waiting: list[Picture] = []
     copied: list[Copied] = []
-    for before, segment, goes_on in segments(pictures):
-        mini_gop, guessing.mini_gop = guessing.mini_gop, suited(before, segment)
+    for anchor, segment, goes_on in segments(pictures):
+        mini_gop, guessing.mini_gop = guessing.mini_gop, suited(anchor, segment)
         with encoder.tally.clock.part("motion"):
             following = look.copied(segment, guessing, encoder.t)
-        yield from code_segment(encoder, planner, waiting, mini_gop, worth(copied + following, goes_on))
-        waiting, copied = segment, following
-    yield from code_segment(encoder, planner, waiting, guessing.mini_gop, worth(copied, False))
+        worths = worth(copied + following, goes_on)
+        yield from code_segment(encoder, planner, coded, waiting, segment, mini_gop, worths)
+        coded, waiting, copied = waiting, segment, following
+    yield from code_segment(encoder, planner, coded, waiting, [], guessing.mini_gop, worth(copied, False))
 
 
 class Lookahead:

@@ -70,15 +70,18 @@ def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture
     segment copies of one that is coded in earnest."""
     scout, ahead = encoder, planner.copy(planner.mini_gop)
     chosen: Trial | None = None
+    coded: list[Picture] = []
     intra_bits = 0
-    for before, segment, goes_on in segments(pictures):
-        best = yield from _best(scout, ahead, before, segment, header, intra_bits)
+    for anchor, segment, goes_on in segments(pictures):
+        best = yield from _best(scout, ahead, anchor, segment, header, intra_bits)
         if chosen:
-            yield from _as_chosen(encoder, planner, chosen, worth(chosen.copied + best.copied, goes_on))
+            worths = worth(chosen.copied + best.copied, goes_on)
+            yield from _as_chosen(encoder, planner, coded, chosen, segment, worths)
+            coded = chosen.segment
         scout, ahead, chosen = best.encoder, best.planner, best
         intra_bits = intra_bits or best.bits
     if chosen:
-        yield from _as_chosen(encoder, planner, chosen, worth(chosen.copied, False))
+        yield from _as_chosen(encoder, planner, coded, chosen, [], worth(chosen.copied, False))
 
 
 def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: list[Picture], header: Header,
@@ -102,7 +105,8 @@ def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: l
     return best
 
 
-def _as_chosen(encoder: Encoder, planner: Planner, chosen: Trial, worths: dict[int, Worth]) -> Iterator[Coded]:
-    """Code a segment in earnest, with all that the effort allows."""
+def _as_chosen(encoder: Encoder, planner: Planner, before: list[Picture], chosen: Trial, after: list[Picture],
+               worths: dict[int, Worth]) -> Iterator[Coded]:
+    """Code a segment in earnest, with all that the effort allows. before, after: the segments on both sides."""
     encoder.search = chosen.encoder.search
-    yield from code_segment(encoder, planner, chosen.segment, chosen.planner.mini_gop, worths)
+    yield from code_segment(encoder, planner, before, chosen.segment, after, chosen.planner.mini_gop, worths)

@@ -61,10 +61,12 @@ def error_of(a: NDArray, b: NDArray) -> Grid:
 
 @dataclass(frozen=True)
 class Worth:
-    """Of a picture. offset: what to add to its step index; grid: what its positions' errors count beside each other."""
+    """Of a picture. offset: what to add to its step index; grid: what its positions' errors count beside each other;
+    copied: the share of it that others' copies of them make up, 0 … 1."""
 
     offset: float
     grid: Grid
+    copied: Grid
 
 
 def worth(pictures: list[Copied], goes_on: bool) -> dict[int, Worth]:
@@ -78,10 +80,12 @@ def worth(pictures: list[Copied], goes_on: bool) -> dict[int, Worth]:
         owns = counted(pictures, {anchors[-1]: float(np.exp(np.log(owns[anchors[-2]]).mean()))})
     result: dict[int, Worth] = {}
     for copied in pictures:
-        octaves = np.log2(owns[copied.unit.number] / USUAL[copied.unit.level])
+        own = owns[copied.unit.number]
+        octaves = np.log2(own / USUAL[copied.unit.level])
         mean = float(octaves.mean())
         grid = np.clip(np.exp2(POWER * (octaves - mean)), 1 / MOST, MOST)
-        result[copied.unit.number] = Worth(CENTRE + min(max(-STEP * mean, -FARTHEST), FARTHEST), grid)
+        result[copied.unit.number] = Worth(CENTRE + min(max(-STEP * mean, -FARTHEST), FARTHEST), grid,
+                                           (1 - 1 / own).astype(np.float32))
     return result
 
 

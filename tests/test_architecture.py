@@ -50,8 +50,8 @@ NEVER: dict[str, str] = {
     "control.conductor": "torch numba codec coding nvc train measure worker work",
     "nvc.decode": (
         "nvc.clip nvc.gop nvc.processes nvc.encode nvc.analysis nvc.search nvc.block_search nvc.coarse nvc.quantise"
-        " nvc.ratecontrol nvc.scenes nvc.structure nvc.pace nvc.batches nvc.lookahead nvc.trial nvc.worth nvc.refine"
-            " nvc.smooth nvc.distortion nvc.similarity"
+        " nvc.ratecontrol nvc.scenes nvc.structure nvc.pace nvc.batches nvc.lookahead nvc.trial nvc.worth nvc.temporal"
+        " nvc.refine nvc.smooth nvc.distortion nvc.similarity"
         " train codec"
     ),
     "nvc.encode": "train codec",
