@@ -73,18 +73,18 @@ def _code_here(coded: Gops, work: Work) -> Generator[tuple[int, Step], None, Non
 
 
 def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings, progress: Report = no_report, *,
-                t: float | None = None, watch: Watch | None = None) -> Encoded:
+                t: float | None = None, slack: float = 0.0, watch: Watch | None = None) -> Encoded:
     """Code a clip at a constant quality. SettingsError names a bad setting; Cancelled passes from `progress`.
 
-    t: step index instead of the quality's, may have a fraction; watch: is handed each decoded picture, in order.
-    CodecError: a process of several ended by itself."""
+    t: step index instead of the quality's, may have a fraction; slack: see `Encoder`; watch: is handed each decoded
+    picture, in order. CodecError: a process of several ended by itself."""
     check(settings)
     model = load_model(settings.model)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     header = Header(model.id, info.width, info.height, info.fps, info.matrix, info.range, settings.structure,
                     settings.intra_period)
-    work = Work(settings, step_index(settings.quality) if t is None else t, header)
+    work = Work(settings, step_index(settings.quality) if t is None else t, header, slack)
     marked = mark_cuts((pad(picture) for picture in pictures), lambda picture: picture.y)
     parts: Gops = gops(marked, settings.structure, settings.intra_period)
     jobs = min(jobs_of(settings), info.frames or jobs_of(settings))

@@ -26,9 +26,10 @@ from nvc.analysis import Analysis
 from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
 from nvc.effort import EFFORT_MAX, EFFORTS
 from nvc.errors import SettingsError
+from nvc.laplace import Laplace
 from nvc.model import Model
 from nvc.motion import MotionField, Reference, predict
-from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis
+from nvc.network import FIRST, HYPER_MAX, STEPS, T_MAX, TYPES, Side, dct_basis
 from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
 from nvc.refine import refine
@@ -48,6 +49,7 @@ MOTION_FINER = 0.1
 # Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
 # that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
 SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
+HYPER_THRIFT = 0.05                             # λ of the hyper-latent's choice, in squares of its steps
 CHROMA_THRIFT = 0.4                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}
@@ -163,8 +165,10 @@ class Encoder:
     observe(unit, padded picture, its two predictions): called for each coded picture where set; trials and training
     learn from it."""
 
-    def __init__(self, model: Model, settings: Settings, t: float) -> None:
-        self.model, self.settings, self.t = model, settings, t
+    def __init__(self, model: Model, settings: Settings, t: float, slack: float = 0.0) -> None:
+        """t: step index of I pictures, may have a fraction; slack: by how much of it symbols are chosen as for a
+        coarser step, while the step stays."""
+        self.model, self.settings, self.t, self.slack = model, settings, t, slack
         self.network, self.analysis = model.network, analysis_of(model)
         self.fast = torch.bfloat16 if "bfloat16" in self.network.kernels.values() else torch.float32
         self.slot_bits = model.network.tables.bits()
@@ -191,9 +195,9 @@ class Encoder:
         dither = (unit.number * 0.6180339887498949) % 1.0
         return min(max(math.floor(self.t + self.offset(unit) + dither), 0), T_MAX)
 
-    def step(self, unit: Unit) -> float:
-        """Δ of a unit."""
-        return 2.0 ** (self.q(unit) / 16.0)
+    def wanted(self, unit: Unit) -> float:
+        """Step index that a unit would have if it needed not be whole, and what it is to cost and to lose."""
+        return min(max(self.t + self.slack + self.offset(unit), 0.0), T_MAX)
 
     def offset(self, unit: Unit) -> float:
         """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
@@ -205,15 +209,14 @@ class Encoder:
     def thrift(self, unit: Unit) -> NDArray[np.float32]:
         """`thrift_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then
         follow t without the jumps that an I picture's next step would make. The exponent makes up for one in PSNR."""
-        wanted = min(max(self.t + self.offset(unit), 0), T_MAX)
-        return thrift_of(unit.type) * np.float32(2.0 ** (5 * (wanted - self.q(unit)) / 16.0))
+        return thrift_of(unit.type) * np.float32(2.0 ** (5 * (self.wanted(unit) - self.q(unit)) / 16.0))
 
     def motion(self, unit: Unit, picture: Picture) -> tuple[MotionField, bytes]:
         """Search and code the motion of a P or B picture."""
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * self.offset(unit) / 16.0)
-        found = search.search(picture.y, references, spans, self.step(unit), weight, self.search)
+        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
         coder = rangecoder.Encoder()
         coded = vectors.encode_field(coder, found, references)
         return coded, coder.finish()
@@ -228,7 +231,9 @@ class Encoder:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.fast == torch.bfloat16):
             y = self.analysis.latents(source, prediction, difference, there)
         # In float32: oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
-        z = torch.round(self.analysis.hyper(y, there)).clamp(-127, 127)
+        wanted = self.analysis.hyper(y, there)
+        prior = Laplace.of(self.network.z_index(there).to(wanted))
+        z = prior.quantise(wanted, wanted.new_tensor(HYPER_THRIFT)).clamp(-HYPER_MAX, HYPER_MAX)
         grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (y, z)]
         return grids[0].float().numpy(), grids[1].to(torch.int32).numpy()
 

@@ -20,15 +20,16 @@ from picture import Picture
 
 @dataclass(frozen=True)
 class Work:
-    """What all GOPs of a clip have in common. t: step index of I pictures, may have a fraction."""
+    """What all GOPs of a clip have in common. t, slack: see `Encoder`."""
 
     settings: Settings
     t: float
     header: Header
+    slack: float = 0.0
 
     def encoder(self) -> Encoder:
         """An encoder for them, to be used for one GOP after the other."""
-        return Encoder(load_model(self.settings.model), self.settings, self.t)
+        return Encoder(load_model(self.settings.model), self.settings, self.t, self.slack)
 
 
 @dataclass

@@ -37,6 +37,7 @@ STEPS = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, None))   # (group, 
 CONTEXT = 96            # channels of the running context, where weights do not have others
 HYPER = 48              # channels of the hyper-latent, one position for 64×64 luma pixels
 TYPES = {"I": 0, "P": 1, "B": 2}
+HYPER_MAX = 127         # its largest symbol
 T_MAX = 127             # step index: Δ = 2^(t/16)
 SCALES = 64             # scale index i stands for a Laplace distribution of scale 0.06·e^(i/8) steps
 LOCAL_MAX = 24          # a position's own step is Δ·2^(k/8), k at most this either way

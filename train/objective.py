@@ -13,7 +13,7 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from nvc.analysis import Analysis
-from nvc.encode import thrift_of
+from nvc.encode import HYPER_THRIFT, thrift_of
 from nvc.laplace import Laplace
 from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, step_size
 
@@ -52,8 +52,11 @@ class Objective(nn.Module):
         d = (p0 - p1) * (1 - intra)
         y = self.analysis.latents(x, p, d, side)
         z = self.analysis.hyper(y, side)
-        z = z + (torch.round(z) - z).detach()
-        z_bits = Laplace.of(net.z_index(side)).bits(z.abs()).sum((1, 2, 3))
+        z_prior = Laplace.of(net.z_index(side))
+        with torch.no_grad():
+            chosen = z_prior.quantise(z, z.new_tensor(HYPER_THRIFT))
+        z = torch.where(chosen == 0, 0.0, z + (chosen - z).detach())
+        z_bits = z_prior.bits(z.abs()).sum((1, 2, 3))
         context = net.context(z, p, d, side)
         local = net.local_step(context)
         y = y * torch.exp2(local / -8.0)

@@ -1,0 +1,54 @@
+"""Probing for a target, where the answer to a step is known."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nvc.ratecontrol
+from coding import Settings, no_report
+from nvc.ratecontrol import choose_quality
+from picture import ClipInfo, Picture
+
+FPS = 25
+GREY = Picture(*(np.full((n, n), 128, np.uint8) for n in (16, 8, 8)))
+INFO = ClipInfo(16, 16, Fraction(FPS))
+
+
+def mbps_of(t: float, slack: float) -> float:
+    """Halves with each 22 of t, in jumps of four steps; slack moves it without any."""
+    return 2.0 ** (2 - 0.045 * (4 * math.floor(t / 4) + slack))
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """(t, slack) of each time that the clip is coded."""
+    asked: list[tuple[float, float]] = []
+
+    def coded(*_: Any, t: float, slack: float, **__: Any) -> SimpleNamespace:
+        asked.append((t, slack))
+        return SimpleNamespace(data=bytes(round(mbps_of(t, slack) * 1e6 / 8 / FPS)), details={})
+
+    monkeypatch.setattr(nvc.ratecontrol, "encode_clip", coded)
+    return asked
+
+
+@pytest.mark.parametrize("target", [0.3, 0.64, 0.7, 1.0, 1.7])
+def test_a_target_within_a_jump_is_met_by_slack_at_the_finer_step(probed: list[tuple[float, float]],
+                                                                   target: float) -> None:
+    settings = Settings(bitrate_mbps=target)
+    encoded = choose_quality([GREY], INFO, settings, no_report, lambda a, b: 0.0)
+    assert encoded.details["rate_control"]["met"]
+    assert mbps_of(*probed[-1]) == pytest.approx(target, rel=0.02)
+    assert mbps_of(probed[-1][0], 0.0) >= target * 0.98
+
+
+def test_what_no_step_reaches_is_answered_by_the_nearest(probed: list[tuple[float, float]]) -> None:
+    encoded = choose_quality([GREY], INFO, Settings(bitrate_mbps=1000.0), no_report, lambda a, b: 0.0)
+    assert not encoded.details["rate_control"]["met"]
+    assert len(encoded.data) == max(round(mbps_of(*p) * 1e6 / 8 / FPS) for p in probed)
