@@ -15,7 +15,7 @@ from synthetic import info_of, moving, sha_of
 import codec
 from coding import Settings
 from nvc.effort import Effort
-from nvc.encode import Encoder
+from nvc.encode import Encoder, Tally
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.structure import Planner, Unit
 from nvc.syntax import Header, Packet
@@ -36,6 +36,7 @@ class FormulaEncoder:
     def __init__(self, size: Formula, off: Formula, effort: Effort = ALL) -> None:
         self.size, self.off, self.effort, self.search = size, off, effort, effort.searches[-1]
         self.frames: dict[int, SimpleNamespace] = {}
+        self.tally = Tally()
         self.tried: list[tuple[int, int]] = []
         self.coded: list[tuple[int, int]] = []
 
@@ -43,6 +44,9 @@ class FormulaEncoder:
         other = copy.copy(self)
         other.frames, other.coded, other.search = dict(self.frames), self.tried, search
         return other
+
+    def wanted(self, unit: Unit) -> float:
+        return 40.0
 
     def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
         for unit, picture in batch:
