@@ -212,8 +212,8 @@ def _info(o: argparse.Namespace) -> None:
         "format": "NVC1", "model": h.model.hex(), "width": h.width, "height": h.height, "fps": str(h.fps),
         "frames": h.frames, "matrix": h.matrix, "range": h.range, "structure": h.structure,
         "intra_period": h.intra_period, "bytes": len(stream.data), "gops": len(stream.gops)}
-    rows = [{"number": p.number, "type": p.type, "references": list(p.references), "q": p.q, "bytes": p.size,
-             "motion_bytes": len(p.motion)} for gop in stream.gops for p in stream.packets(gop)]
+    rows = [{"number": p.number, "type": p.type, "references": list(p.references), "q": p.q, "bytes": p.size}
+            for gop in stream.gops for p in stream.packets(gop)]
     _say(o, facts | {"pictures": rows})
 
 

@@ -278,8 +278,10 @@ def _search_one(s, k, y, x, n, py, px, table, price, sad_price, count, v):
 
 @njit(cache=True, nogil=True)
 def _pair_rate(s, predicted, spread, v):
-    return (_vector_cost(s.table[1, spread[0]], v[0] - predicted[0], v[1] - predicted[1])
-            + _vector_cost(s.table[1, spread[1]], v[2] - predicted[2], v[3] - predicted[3]))
+    dy, dx = v[0] - predicted[0], v[1] - predicted[1]
+    return (_vector_cost(s.table[1, spread[0]], dy, dx)
+            + _vector_cost(s.table[1, spread[1]], v[2] - vectors.following(predicted[2], dy, s.spans),
+                           v[3] - vectors.following(predicted[3], dx, s.spans)))
 
 
 @njit(cache=True, nogil=True)

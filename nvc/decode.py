@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nvc import rangecoder, swift, vectors
+from nvc import hyper, rangecoder, swift, vectors
 from nvc.errors import BitstreamError
 from nvc.fixed import FixedNetwork
 from nvc.model import Model
@@ -28,7 +28,6 @@ from nvc.planes import Planes, crop, predictions, unpack
 from nvc.syntax import Packet, Stream
 from picture import Picture
 
-Moved = tuple[MotionField | None, tuple[Picture, Picture] | None]   # motion and both predictions, none in I pictures
 BATCH = 4                       # pictures at once, at most; more gain little and cost memory
 
 
@@ -80,27 +79,31 @@ def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDAr
     return way(network, side, p, d, z, visit)
 
 
-def hyper_index(network: FixedNetwork, side: Side, height: int, width: int) -> NDArray[np.int32]:
-    """Tables of the hyper-latent's symbols, int32 [B, ⌈height/64⌉, ⌈width/64⌉, HYPER]."""
-    index = network.z_index(side)[:, :, 0, 0].to(torch.int32).numpy()
-    return np.ascontiguousarray(np.broadcast_to(
-        index[:, None, None, :], (len(index), -(-height // 64), -(-width // 64), index.shape[1])))
+@dataclass(frozen=True)
+class _Moved:
+    """What a packet's payload has said of motion, and both predictions: none in I pictures. Symbols follow in coder."""
+
+    coder: rangecoder.Decoder
+    field: MotionField | None = None
+    pair: tuple[Picture, Picture] | None = None
 
 
 class _Symbols:
-    """Reads the symbols of a batch of pictures, each from its own bytes."""
+    """Reads the symbols of a batch of pictures, each from its own coder."""
 
-    def __init__(self, network: FixedNetwork, payloads: list[bytes | memoryview], clock: Clock) -> None:
-        self.network, self.clock = network, clock
-        self.coders = [rangecoder.Decoder(payload) for payload in payloads]
+    def __init__(self, network: FixedNetwork, coders: list[rangecoder.Decoder], clock: Clock) -> None:
+        self.network, self.coders, self.clock = network, coders, clock
 
-    def get(self, index: NDArray[np.int32]) -> NDArray[np.int32]:
+    def hyper(self, side: Side, index: NDArray[np.int32]) -> NDArray[np.int32]:
+        tables = self.network.tables
         with self.clock.part("entropy"):
-            return np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
+            return np.stack([hyper.read(c, i, kind, tables)
+                             for c, i, kind in zip(self.coders, index, side.kind.tolist(), strict=True)])
 
     def visit(self, step: int, mean: NDArray[np.int32], index: NDArray[np.int32],
               local: NDArray[np.int32]) -> NDArray[np.int32]:
-        return self.get(index)
+        with self.clock.part("entropy"):
+            return np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
 
 
 def spans_of(number: int, references: tuple[int, ...]) -> tuple[int, int]:
@@ -117,15 +120,6 @@ class GopDecoder:
         self.height, self.width = -(-height // 16) * 16, -(-width // 16) * 16
         self.frames: dict[int, Frame] = {}
 
-    def field(self, packet: Packet) -> MotionField:
-        """Motion of a P or B packet."""
-        references = [self.frames[n].reference for n in packet.references]
-        coder = rangecoder.Decoder(packet.motion)
-        field = vectors.decode_field(coder, spans_of(packet.number, packet.references), references)
-        if coder.overrun:
-            raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes", self.offset)
-        return field
-
     def decode(self, batch: list[Packet]) -> None:
         """Decode packets that do not refer to each other; the pictures are in `frames` afterwards."""
         with self.clock.part("motion"):
@@ -137,25 +131,29 @@ class GopDecoder:
                 self.frames |= frames
                 self.clock.add(clock)
 
-    def _predict(self, packet: Packet) -> Moved:
+    def _predict(self, packet: Packet) -> _Moved:
+        coder = rangecoder.Decoder(packet.payload)
         if not packet.references:
-            return None, None
-        field = self.field(packet)
-        return field, predict(field, [self.frames[n].reference for n in packet.references])
+            return _Moved(coder)
+        references = [self.frames[n].reference for n in packet.references]
+        field = vectors.decode_field(coder, spans_of(packet.number, packet.references), references)
+        if coder.overrun:
+            raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes", self.offset)
+        return _Moved(coder, field, predict(field, references))
 
     @torch.inference_mode()
-    def _reconstruct(self, work: Sequence[tuple[Packet, Moved]]) -> tuple[dict[int, Frame], Clock]:
+    def _reconstruct(self, work: Sequence[tuple[Packet, _Moved]]) -> tuple[dict[int, Frame], Clock]:
         clock, batch = Clock(), [packet for packet, _ in work]
-        p, d = predictions([pair for _, (_, pair) in work], self.height, self.width)
+        p, d = predictions([moved.pair for _, moved in work], self.height, self.width)
         side = side_of([packet.type for packet in batch], [packet.q for packet in batch])
-        symbols = _Symbols(self.network, [packet.latents for packet in batch], clock)
-        z = symbols.get(hyper_index(self.network, side, self.height, self.width))
+        symbols = _Symbols(self.network, [moved.coder for _, moved in work], clock)
+        z = symbols.hyper(side, hyper.index_of(self.network, side, self.height, self.width))
         planes = reconstruct(self.network, side, p, d, z, symbols.visit)
         frames = {}
-        for (packet, (field, _)), coder, made in zip(work, symbols.coders, planes, strict=True):
-            if coder.overrun:
+        for (packet, moved), made in zip(work, planes, strict=True):
+            if moved.coder.overrun:
                 raise BitstreamError(f"picture {packet.number}: its latents are longer than its bytes", self.offset)
-            frames[packet.number] = Frame.of(made, field)
+            frames[packet.number] = Frame.of(made, moved.field)
         return frames, clock
 
 

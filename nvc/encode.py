@@ -21,15 +21,14 @@ import torch
 from numpy.typing import NDArray
 
 from coding import Settings
-from nvc import quantise, rangecoder, search, vectors
+from nvc import hyper, quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
-from nvc.decode import Clock, Frame, hyper_index, reconstruct, side_of, spans_of
+from nvc.decode import Clock, Frame, reconstruct, side_of, spans_of
 from nvc.effort import EFFORT_MAX, EFFORTS
 from nvc.errors import SettingsError
-from nvc.laplace import Laplace
 from nvc.model import Model
 from nvc.motion import MotionField, Reference, predict
-from nvc.network import FIRST, HYPER_MAX, STEPS, T_MAX, TYPES, Side, dct_basis
+from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis
 from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
 from nvc.refine import refine
@@ -49,7 +48,6 @@ MOTION_FINER = 0.1
 # Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
 # that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
 SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
-HYPER_THRIFT = 0.05                             # λ of the hyper-latent's choice, in squares of its steps
 CHROMA_THRIFT = 0.4                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}
@@ -111,10 +109,10 @@ def smooth_of(model: Model) -> Smooth:
 
 @dataclass(frozen=True)
 class Moved:
-    """Motion of a picture as found, as coded, and both predictions; of an I picture: nothing."""
+    """Motion of a picture as found, and both predictions; of an I picture: nothing. Symbols follow in coder."""
 
+    coder: rangecoder.Encoder
     field: MotionField | None = None
-    octets: bytes = b""
     pair: tuple[Picture, Picture] | None = None
 
 
@@ -133,12 +131,18 @@ class Tally:
 
 
 class SymbolWriter:
-    """Chooses and writes the symbols of a batch of pictures, each into its own bytes."""
+    """Chooses and writes the symbols of a batch of pictures, each into its own coder."""
 
-    def __init__(self, tables: rangecoder.Tables, bits: NDArray[np.float32], thrift: list[NDArray[np.float32]],
-                 worth: list[NDArray[np.float32]], tally: Tally) -> None:
-        self.tables, self.bits, self.thrift, self.worth, self.tally = tables, bits, thrift, worth, tally
-        self.coders = [rangecoder.Encoder() for _ in thrift]
+    def __init__(self, coders: list[rangecoder.Encoder], tables: rangecoder.Tables, bits: NDArray[np.float32],
+                 thrift: list[NDArray[np.float32]], worth: list[NDArray[np.float32]], tally: Tally) -> None:
+        self.coders, self.tables, self.bits = coders, tables, bits
+        self.thrift, self.worth, self.tally = thrift, worth, tally
+
+    def hyper(self, z: NDArray[np.int32], index: NDArray[np.int32], side: Side) -> None:
+        """Write the hyper-latents, before all else."""
+        with self.tally.clock.part("entropy"):
+            for coder, s, i, kind in zip(self.coders, z, index, side.kind.tolist(), strict=True):
+                hyper.write(coder, s, i, kind, self.tables)
 
     def put(self, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
         with self.tally.clock.part("entropy"):
@@ -211,15 +215,13 @@ class Encoder:
         follow t without the jumps that an I picture's next step would make. The exponent makes up for one in PSNR."""
         return thrift_of(unit.type) * np.float32(2.0 ** (5 * (self.wanted(unit) - self.q(unit)) / 16.0))
 
-    def motion(self, unit: Unit, picture: Picture) -> tuple[MotionField, bytes]:
+    def motion(self, unit: Unit, picture: Picture, coder: rangecoder.Encoder) -> MotionField:
         """Search and code the motion of a P or B picture."""
         references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * self.offset(unit) / 16.0)
         found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
-        coder = rangecoder.Encoder()
-        coded = vectors.encode_field(coder, found, references)
-        return coded, coder.finish()
+        return vectors.encode_field(coder, found, references)
 
     def analyse(self, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
                 side: Side) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -232,8 +234,7 @@ class Encoder:
             y = self.analysis.latents(source, prediction, difference, there)
         # In float32: oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
         wanted = self.analysis.hyper(y, there)
-        prior = Laplace.of(self.network.z_index(there).to(wanted))
-        z = prior.quantise(wanted, wanted.new_tensor(HYPER_THRIFT)).clamp(-HYPER_MAX, HYPER_MAX)
+        z = hyper.choose(wanted, self.network.z_index(there).to(wanted))
         grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (y, z)]
         return grids[0].float().numpy(), grids[1].to(torch.int32).numpy()
 
@@ -256,10 +257,11 @@ class Encoder:
 
     def _predict(self, item: tuple[Unit, Picture]) -> Moved:
         unit, picture = item
+        coder = rangecoder.Encoder()
         if not unit.references:
-            return Moved()
-        field, octets = self.motion(unit, picture)
-        return Moved(field, octets, predict(field, [self.frames[n].reference for n in unit.references]))
+            return Moved(coder)
+        field = self.motion(unit, picture, coder)
+        return Moved(coder, field, predict(field, [self.frames[n].reference for n in unit.references]))
 
     @torch.inference_mode()
     def _code(self, work: Sequence[tuple[Unit, Picture, Moved]]) -> tuple[list[Packet], list[Frame], Tally]:
@@ -272,22 +274,23 @@ class Encoder:
         y, z = self.analyse(x, p, d, side)
         alike = np.ones(y.shape[1:3], np.float32)
         worth = [self.worth[u.number].grid if u.number in self.worth else alike for u in units]
-        index = hyper_index(self.network, side, height, width)
-        z *= index > 0
         if self.smooth:
             with tally.clock.part("refine"):
                 for k, unit in enumerate(units):
                     y[k] = refine(self.smooth, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
                                   thrift[k], worth[k], self.effort.passes)
                     thrift[k] = np.zeros_like(thrift[k])                # they are symbols now, and stay what they are
-        writer = SymbolWriter(self.network.tables, self.slot_bits, thrift, worth, tally)
-        writer.put(z, index)
-        hyper = [coder.size for coder in writer.coders]
+        coders = [found.coder for found in moved]
+        motion = [coder.size for coder in coders]
+        writer = SymbolWriter(coders, self.network.tables, self.slot_bits, thrift, worth, tally)
+        writer.hyper(z, hyper.index_of(self.network, side, height, width), side)
+        first = [coder.size for coder in coders]
         planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
         packets = []
-        for unit, found, coder, first in zip(units, moved, writer.coders, hyper, strict=True):
-            latents = coder.finish()
-            for part, size in (("motion", len(found.octets)), ("hyper", first), ("latents", len(latents) - first)):
+        for unit, coder, moved_by, hyper_by in zip(units, coders, motion, first, strict=True):
+            payload = coder.finish()
+            for part, size in (("motion", moved_by), ("hyper", hyper_by - moved_by),
+                               ("latents", len(payload) - hyper_by)):
                 tally.bits[part] += 8 * size
-            packets.append(Packet(unit.number, unit.type, unit.references, self.q(unit), found.octets, latents))
+            packets.append(Packet(unit.number, unit.type, unit.references, self.q(unit), payload))
         return packets, [Frame.of(made, found.field) for made, found in zip(planes, moved, strict=True)], tally

@@ -28,6 +28,11 @@ class Field:
     high: int = 0
     names: tuple[str, ...] = ()
 
+    @property
+    def expected(self) -> str:
+        """The range, for messages."""
+        return f"{self.low}…{self.high}" if self.low < self.high else str(self.low)
+
 
 class Cursor:
     """Reads fields from bytes, each checked; every failure is a BitstreamError at the field's first byte."""
@@ -76,7 +81,7 @@ class Cursor:
         value = self.byte(field.name) if field.kind == "byte" else self.varint(field.name)
         if not field.low <= value <= field.high:
             what = "the length of " * (field.kind == "blob") + field.name
-            raise BitstreamError(f"{what} is {value}, expected {field.low}…{field.high}", start)
+            raise BitstreamError(f"{what} is {value}, expected {field.expected}", start)
         return self.take(value, field.name) if field.kind == "blob" else value
 
 
@@ -107,7 +112,7 @@ def _write_field(field: Field, value: Any) -> bytes:
     number = len(value) if field.kind == "blob" else value
     if not field.low <= number <= field.high:
         what = "the length of " * (field.kind == "blob") + field.name
-        raise ValueError(f"{what} is {number}, expected {field.low}…{field.high}")
+        raise ValueError(f"{what} is {number}, expected {field.expected}")
     if field.kind == "byte":
         return bytes([number])
     return varint(number) + (bytes(value) if field.kind == "blob" else b"")

@@ -1,4 +1,4 @@
-"""The stream `NVC1`, version 1: this text is its specification, and the tables below it read and write every field.
+"""The stream `NVC1`, version 2: this text is its specification, and the tables below it read and write every field.
 
     stream   header  gop  gop  ...  index  hash
 
@@ -9,7 +9,7 @@ the last; it is below 2³² and has no superfluous bytes. A *blob* is a varint l
 Header
     .- field -------- as ------- range --------- meaning -----------------------------------------------------.
     | magic           4 bytes    "NVC1"                                                                        |
-    | version         1 byte     1               of this text; any change of what bytes mean raises it         |
+    | version         1 byte     2               of this text; any change of what bytes mean raises it         |
     | model           8 bytes    any             first bytes of the SHA-256 of the weights that decode it      |
     | width           varint     1…65535         luma pixels; chroma has half, rounded up                      |
     | height          varint     1…65535                                                                       |
@@ -29,7 +29,7 @@ GOP: pictures that need no others. They fill the numbers from ``first`` on witho
     | "GOP"               starts a GOP and its I packet; also found by searching, after damage                 |
     | first     varint    number of the I picture, the lowest of this GOP                                      |
     | q         1 byte    0…127, step index: the quantiser's step is 2^(q/16)                                  |
-    | latents   blob      the picture                                                                          |
+    | payload   blob      what is coded of the picture: hyper-latent, latents                                  |
     | P and B packets     0 or more, below                                                                     |
     | "E"                 ends the GOP                                                                         |
     | crc       4 bytes   CRC-32C of the GOP up to here, "GOP" and "E" included                                |
@@ -40,8 +40,7 @@ P and B packets. ``type`` is what the networks are told; a P picture is further 
     | head      1 byte    below                                                                                |
     | (number, references)  only where the head says so                                                        |
     | q         1 byte    0…127                                                                                |
-    | motion    blob                                                                                           |
-    | latents   blob                                                                                           |
+    | payload   blob      motion, hyper-latent, latents, one after another in one range coder                  |
     '----------------------------------------------------------------------------------------------------------'
      7 6 5 4 3 2 1 0
     |1 0|0| s - 1 |r|   P, number = top + s (s: 1…16; top: the highest number in this GOP so far)
@@ -54,7 +53,7 @@ P and B packets. ``type`` is what the networks are told; a P picture is further 
                         s = 0 if it is an earlier picture, s = 1 if a later one
 
     References are different pictures of the same GOP, coded before. A hierarchical GOP fits the short heads: a P
-    picture ends each mini-GOP, and a B picture halves a gap. So a picture that codes nothing takes 4 bytes in all.
+    picture ends each mini-GOP, and a B picture halves a gap. So a picture that codes nothing takes 3 bytes in all.
 
     While a picture is decoded, at most 18 are alive: itself, those that it or later ones refer to, and those decoded
     that wait for an earlier number to be shown.
@@ -92,7 +91,7 @@ from nvc.fields import U32_MAX, Cursor, Field, varint, write_fields
 from nvc.references import B_BIT, EXPLICIT_BIT, PICTURE_BIT, CodedOrder
 from picture import DEFAULT_LIMITS, ClipInfo, Limits
 
-VERSION = 1
+VERSION = 2
 MODEL_BYTES, CRC_BYTES, LENGTH_BYTES, HASH_BYTES = 8, 4, 4, 32
 
 GOP_MARK, END_MARK, INDEX_MARK = b"GOP", b"E", b"X"
@@ -123,12 +122,11 @@ MAGIC = b"NVC1"
 I_FIELDS = (
     Field("number", "varint", 0, U32_MAX),
     Field("q", "byte", 0, 127),
-    Field("latents", "blob", 0, U32_MAX),
+    Field("payload", "blob", 0, U32_MAX),
 )
 P_AND_B_FIELDS = (
     Field("q", "byte", 0, 127),
-    Field("motion", "blob", 0, U32_MAX),
-    Field("latents", "blob", 0, U32_MAX),
+    Field("payload", "blob", 0, U32_MAX),
 )
 
 
@@ -206,8 +204,7 @@ class Packet:
     type: str  # "I", "P", "B"
     references: tuple[int, ...]  # numbers: none for I, else 1 or 2
     q: int  # step index, 0…127
-    motion: bytes | memoryview = b""  # empty for I
-    latents: bytes | memoryview = b""
+    payload: bytes | memoryview = b""
     drop: tuple[int, ...] = ()  # filled by the reader: no later picture refers to these; may hold its own number
     size: int = 0  # filled by the reader: bytes that the packet takes in the stream
 
@@ -434,8 +431,8 @@ class GopWriter:
         """Append the next picture in coding order; the bytes that it took."""
         before = len(self._octets)
         if self._coded is None:
-            if packet.type != "I" or packet.references or packet.motion:
-                raise ValueError("type: a GOP begins with an I picture, without references or motion")
+            if packet.type != "I" or packet.references:
+                raise ValueError("type: a GOP begins with an I picture, without references")
             self._octets += GOP_MARK + write_fields(I_FIELDS, vars(packet))
             self._coded = CodedOrder(packet.number, self._header.structure)
         else:

@@ -55,7 +55,7 @@ class Trial:
         sources = dict(enumerate(self.segment, self.planner.number))
         for batch in schedule(self.segment, self.planner):
             coded = code_batch(self.encoder, batch)
-            self.bits += sum(8 * (len(packet.motion) + len(packet.latents)) for packet in coded.packets)
+            self.bits += sum(8 * len(packet.payload) for packet in coded.packets)
             for number, picture in coded.pictures.items():
                 db = psnr(*(crop(p, header.width, header.height) for p in (picture, sources[number])))
                 self.db += db * (1 + ANCHOR * MINI_GOP * (number == max(sources)))

@@ -9,9 +9,10 @@ Syntax, blocks of 32 in rows, inside a block in z-order; [..] an adaptive bit, {
     difference= for y, then x: number of binary digits in unary, the digit after the first, the others raw, sign raw
 
 Candidates: left, up, the picture this one refers to at the same place (its vectors scaled to the distances here), up
-right, up left, zero. Vectors are predicted by the component-wise median of left, up and up right. A block that uses one
-reference gets the vector for the other one filled in on the same straight line through time, so that every block can
-serve as a neighbour for both.
+right, down left, up left, the first's vector for reference 0 with the second's for reference 1, zero. Vectors are
+predicted by the component-wise median of left, up and up right; the second of two moves half as far as the first's
+difference says. A block that uses one reference gets the vector for the other one filled in on the same straight line
+through time, so that every block can serve as a neighbour for both.
 
 One function walks this for all directions: ENCODE and DECODE with the range coder, MEASURE adds up what it would
 cost, TALLY counts what each context sees. Decoding ends after a bounded number of steps whatever the bytes are, and
@@ -126,6 +127,13 @@ def scaled(v, span, by):
 
 
 @njit(cache=True, nogil=True)
+def following(p, d, spans):
+    """Prediction p of the second vector's component, moved half as far as the first's difference d lets expect where
+    motion is a straight line through time."""
+    return min(max(p + scaled(d, spans[1], 2 * spans[0]), -VECTOR_MAX), VECTOR_MAX)
+
+
+@njit(cache=True, nogil=True)
 def fill_other(leaf, spans):
     """Put the vector that the leaf's mode does not use on the straight line of the other; zeros where intra."""
     mode = leaf[MODE]
@@ -165,13 +173,16 @@ def candidates(grid, temporal, spans, y, x, n, found):
     count = _offer(found, count, grid[gy - 1, gx + n - 1])
     count = _offer(found, count, temporal[y + (n >> 1), x + (n >> 1)])
     count = _offer(found, count, grid[gy - 1, gx + n])
-    if count < CANDIDATES - 1:
-        count = _offer(found, count, grid[gy - 1, gx - 1])
-    if count < CANDIDATES:
-        zero = np.zeros(5, np.int16)
-        zero[MODE] = BOTH if spans[1] else FORWARD
-        count = _offer(found, count, zero)
-    return count
+    count = _offer(found, count, grid[gy + n, gx - 1])
+    count = _offer(found, count, grid[gy - 1, gx - 1])
+    last = np.zeros(5, np.int64)
+    last[MODE] = BOTH if spans[1] else FORWARD
+    zero = last.copy()
+    if spans[1] and 1 < count < CANDIDATES - 1:
+        copy(last[V0Y:V1Y], found[0, V0Y:])
+        copy(last[V1Y:], found[1, V1Y:])
+        count = _offer(found, count, last)
+    return _offer(found, count, zero)
 
 
 @njit(cache=True, nogil=True)
@@ -291,10 +302,13 @@ def _code_leaf(direction, state, buffer, contexts, grid, temporal, spans, y, x, 
     else:
         mode = code_bit(direction, state, buffer, contexts, which_context(grid, y, x), np.int64(mode == BACKWARD))
     leaf[MODE] = mode
+    dy, dx = np.int64(0), np.int64(0)
     for k in range(2):
         if mode in (k, BOTH):
             py, px, spread = predicted(grid, temporal, y, x, n, k)
             both = np.int64(mode == BOTH)
+            if both and k == 1:
+                py, px = following(py, dy, spans), following(px, dx, spans)
             dy = _code_difference(direction, state, buffer, contexts, digits_context(both, spread, 0),
                                   leaf[V0Y + 2 * k] - py)
             dx = _code_difference(direction, state, buffer, contexts, digits_context(both, spread, 1),

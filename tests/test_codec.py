@@ -172,7 +172,7 @@ def test_a_stream_of_other_weights_is_refused_by_name(stream: bytes) -> None:
 
     header = parse(stream).header
     writer = Writer(Header(**(vars(header) | {"model": b"\x01" * 8})))
-    writer.add(Packet(0, "I", (), 50, b"", b"\0"))
+    writer.add(Packet(0, "I", (), 50, b"\0"))
     with pytest.raises(BitstreamError, match="made with model 0101010101010101"):
         list(NVC.decode(writer.finish()))
 

@@ -15,6 +15,7 @@ from nvc.decode import reconstruct, side_of
 from nvc.encode import SymbolWriter, Tally, analysis_of, thrift_of
 from nvc.model import Model, load_model, models
 from nvc.network import CHANNELS, FIRST, HYPER, STEPS, Side, gather
+from nvc.rangecoder import Encoder
 from nvc.refine import Refinement, refine
 from nvc.smooth import Smooth
 from nvc.swift import Integers
@@ -110,7 +111,7 @@ def test_refined_latents_are_coded_as_they_are(model: Model, smooth: Smooth) -> 
     alike = np.ones((H, W), np.float32)
     refined = refine(smooth, 0, 20, x, p, d, y, z, thrift_of("I"), alike, 3)
     nothing = np.zeros(CHANNELS, np.float32)
-    writer = SymbolWriter(model.network.tables, model.network.tables.bits(), [nothing], [alike], Tally())
+    writer = SymbolWriter([Encoder()], model.network.tables, model.network.tables.bits(), [nothing], [alike], Tally())
     far: list[float] = []
 
     def visit(step: int, mean: Integers, index: Integers, local: Integers) -> Integers:

@@ -45,7 +45,7 @@ def small_stream() -> bytes:
     """Two GOPs, 4 and 2 pictures, payloads of a few bytes."""
     header = replace(HEADER, intra_period=4)
     packets = order_of(6, period=4)
-    return stream_of([replace(p, latents=b"LAT", motion=b"" if p.type == "I" else b"MO") for p in packets], header)
+    return stream_of([replace(p, payload=b"LAT") for p in packets], header)
 
 
 def sign_again(stream: Stream, data: bytearray) -> bytes:
@@ -58,8 +58,8 @@ def sign_again(stream: Stream, data: bytearray) -> bytes:
     return bytes(data[:-32]) + hashlib.sha256(data[:-32]).digest()
 
 
-def content(packets: list[Packet]) -> list[tuple[int, str, tuple[int, ...], int, bytes, bytes]]:
-    return [(p.number, p.type, p.references, p.q, bytes(p.motion), bytes(p.latents)) for p in packets]
+def content(packets: list[Packet]) -> list[tuple[int, str, tuple[int, ...], int, bytes]]:
+    return [(p.number, p.type, p.references, p.q, bytes(p.payload)) for p in packets]
 
 
 def all_packets(stream: Stream) -> list[Packet]:
@@ -103,16 +103,16 @@ def test_crc32c_is_polynomial_division(data: bytes) -> None:
 
 
 def test_the_smallest_stream_is_these_bytes() -> None:
-    packet = Packet(0, "I", (), q=40, latents=b"\xaa\xbb")
+    packet = Packet(0, "I", (), q=40, payload=b"\xaa\xbb")
     assert stream_of([packet]).hex(" ") == (
-        "4e 56 43 31 01 01 02 03 04 05 06 07 08"  # magic, version, model
+        "4e 56 43 31 02 01 02 03 04 05 06 07 08"  # magic, version, model
         " b0 01 90 01 b0 ea 01 e9 07"  # 176, 144, 30000, 1001
         " 00 00 01 02 40 00"  # bt601, limited, 1 picture, random_access, period 64, no adaptation
-        " 34 e8 9f f5"  # CRC-32C
-        " 47 4f 50 00 28 02 aa bb"  # GOP, first 0, q 40, 2 bytes of latents
+        " 57 d9 a3 3e"  # CRC-32C
+        " 47 4f 50 00 28 02 aa bb"  # GOP, first 0, q 40, 2 bytes of payload
         " 45 27 5f c8 f3"  # E, CRC-32C
         " 58 01 01 0d 04 00 00 00"  # X, 1 GOP, 1 picture, 13 bytes; the index has 4 bytes
-        " 92 39 f4 ee b0 ea d9 6f 70 71 14 17 6c b6 48 07 fc 79 3a b9 df 9a 4b 8b 71 4e 04 c9 b5 f4 41 67"  # SHA-256
+        " 9f 53 44 da 76 f1 df 55 f7 1f 28 4b d4 c5 d5 b0 ae 44 0d 73 b3 0f c8 82 62 cc 33 22 ea bf 14 b5"  # SHA-256
     )
 
 
@@ -120,27 +120,24 @@ def test_a_mini_gop_takes_one_head_byte_a_picture() -> None:
     data = stream_of(order_of(9))
     gop = parse(data).gops[0]
     assert data[gop.offset : gop.offset + gop.size - 4].hex(" ") == (
-        "47 4f 50 00 28 00"  # GOP, first 0, q 40, no latents
-        " 8e 28 00 00"  # P, 8 further on
-        " c6 28 00 00"  # B between 0 and 8
-        " c2 28 00 00 c2 28 00 00"  # 2, 6
-        " c0 28 00 00 c0 28 00 00 c0 28 00 00 c0 28 00 00"  # 1, 3, 5, 7
+        "47 4f 50 00 28 00"  # GOP, first 0, q 40, no payload
+        " 8e 28 00"  # P, 8 further on
+        " c6 28 00"  # B between 0 and 8
+        " c2 28 00 c2 28 00"  # 2, 6
+        " c0 28 00 c0 28 00 c0 28 00 c0 28 00"  # 1, 3, 5, 7
         " 45"
     )
 
 
-def test_a_picture_that_codes_nothing_takes_4_bytes() -> None:
+def test_a_picture_that_codes_nothing_takes_3_bytes() -> None:
     stream = parse(stream_of(order_of(64)))
-    assert {packet.size for packet in all_packets(stream) if packet.type != "I"} == {4}
+    assert {packet.size for packet in all_packets(stream) if packet.type != "I"} == {3}
 
 
-def test_overhead_is_4_percent_at_130_bytes_a_picture() -> None:
-    packets = [
-        replace(p, latents=bytes({"I": 1500, "P": 330, "B": 55}[p.type]), motion=bytes(0 if p.type == "I" else 10))
-        for p in order_of(96)
-    ]
-    payload = sum(len(p.latents) + len(p.motion) for p in packets)
-    assert (payload, len(stream_of(packets))) == (12410, 12898)  # 129 bytes a picture, 3.9 %
+def test_overhead_is_3_percent_at_130_bytes_a_picture() -> None:
+    packets = [replace(p, payload=bytes({"I": 1500, "P": 340, "B": 65}[p.type])) for p in order_of(96)]
+    payload = sum(len(p.payload) for p in packets)
+    assert (payload, len(stream_of(packets))) == (12410, 12804)  # 129 bytes a picture, 3.2 %
 
 
 def test_the_hash_is_that_of_all_bytes_before_it() -> None:
@@ -192,8 +189,7 @@ def test_what_was_written_is_read(
         replace(
             packet,
             q=data.draw(st.integers(0, 127)),
-            motion=b"" if packet.type == "I" else data.draw(payloads),
-            latents=data.draw(payloads),
+            payload=data.draw(payloads),
         )
         for packet in order_of(frames, structure, period, mini_gop=mini_gop, past_references=references)
     ]
@@ -252,7 +248,7 @@ def test_gops_written_apart_make_the_same_stream() -> None:
 def test_the_writer_says_how_many_bytes_a_picture_took() -> None:
     writer = Writer(HEADER)
     sizes = [writer.add(packet) for packet in order_of(9)]
-    assert sizes == [packet.size for packet in all_packets(parse(writer.finish()))] == [6, 4, 4, 4, 4, 4, 4, 4, 4]
+    assert sizes == [packet.size for packet in all_packets(parse(writer.finish()))] == [6, 3, 3, 3, 3, 3, 3, 3, 3]
 
 
 def test_the_reader_says_after_which_picture_a_reference_is_needed_no_more() -> None:
@@ -312,8 +308,8 @@ def test_foreign_bytes_are_refused_at_byte_0(data: bytes) -> None:
 
 def test_another_version_is_named() -> None:
     data = bytearray(small_stream())
-    data[4] = 2
-    with pytest.raises(BitstreamError, match="version is 2, expected 1…1") as caught:
+    data[4] = 3
+    with pytest.raises(BitstreamError, match="version is 3, expected 2 ") as caught:
         parse(data)
     assert caught.value.offset == 4
 
@@ -369,7 +365,7 @@ def test_every_changed_byte_with_checks_made_to_fit_is_read_or_refused() -> None
 def test_many_changes_at_once_are_read_or_refused(seed: int) -> None:
     source = random.Random(seed)
     packets = [
-        replace(p, latents=source.randbytes(source.randrange(40)), motion=b"" if p.type == "I" else b"xy")
+        replace(p, payload=source.randbytes(source.randrange(40)))
         for p in order_of(40, period=16)
     ]
     data = stream_of(packets, replace(HEADER, intra_period=16))
@@ -416,7 +412,7 @@ def test_limits_are_the_callers() -> None:
 
 def test_a_length_beyond_the_end_is_refused() -> None:
     data = HEADER.write() + b"GOP\x00\x28" + varint(2**32 - 1)
-    with pytest.raises(BitstreamError, match="truncated: latents takes 4294967295 bytes, 0 are left"):
+    with pytest.raises(BitstreamError, match="truncated: payload takes 4294967295 bytes, 0 are left"):
         parse(data)
 
 
@@ -442,18 +438,18 @@ def test_structure_intra_has_i_pictures_only(packet: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("packets", "message"),
     [
-        ("81 00 00 00", "picture 1 refers to -1, which is not coded before it in this GOP"),
-        ("c0 00 00 00", "the head 0xc0 fits no picture of this GOP"),
-        ("a1 00 02 00 00 00", "picture 0 is coded twice or is before its GOP"),
-        ("a2 01 02 02 00 00 00", "picture 1 refers to 0 twice"),
+        ("81 00 00", "picture 1 refers to -1, which is not coded before it in this GOP"),
+        ("c0 00 00", "the head 0xc0 fits no picture of this GOP"),
+        ("a1 00 02 00 00", "picture 0 is coded twice or is before its GOP"),
+        ("a2 01 02 02 00 00", "picture 1 refers to 0 twice"),
         ("a0 01 02", "the number of references is 0, expected 1…2"),
         ("a3 01 02", "the number of references is 3, expected 1…2"),
-        ("a1 01 00 00 00 00", "picture 1 refers to 1, which is not coded"),
-        ("80 80 00 00", "q is 128, expected 0…127"),
-        ("82 00 00 00 45", "picture 1 is missing from its GOP"),
-        ("9e 00 00 00 9e 00 00 00 45", "picture 32 of a stream of 20"),
-        ("20 00 00 00", "0x20 starts no packet"),
-        ("80 00 00 00 80 00 00 00 80 00 00 00 80 00 00 00", "a GOP of more than 4 pictures"),
+        ("a1 01 00 00 00", "picture 1 refers to 1, which is not coded"),
+        ("80 80 00", "q is 128, expected 0…127"),
+        ("82 00 00 45", "picture 1 is missing from its GOP"),
+        ("9e 00 00 9e 00 00 45", "picture 32 of a stream of 20"),
+        ("20 00 00", "0x20 starts no packet"),
+        ("80 00 00 80 00 00 80 00 00 80 00 00", "a GOP of more than 4 pictures"),
     ],
 )
 def test_a_packet_out_of_order_is_refused(packets: str, message: str) -> None:
@@ -483,7 +479,7 @@ def test_the_deepest_mini_gop_keeps_10_pictures_alive() -> None:
 
 def test_the_gops_beside_a_damaged_one_are_recovered() -> None:
     header = replace(HEADER, intra_period=8)
-    data = bytearray(stream_of([replace(p, latents=b"x" * 50) for p in order_of(30, period=8)], header))
+    data = bytearray(stream_of([replace(p, payload=b"x" * 50) for p in order_of(30, period=8)], header))
     damaged = parse(data).gops[1]
     data[damaged.offset + 6] ^= 0xFF
     stream = recover(data)
@@ -525,7 +521,7 @@ def test_recovery_ends_on_a_stream_made_of_marks() -> None:
     [
         ([Packet(0, "P", (), 0)], "type: a GOP begins with an I picture"),
         ([Packet(0, "I", (), 128)], "q is 128, expected 0…127"),
-        ([Packet(0, "I", (), 0, motion=b"x")], "without references or motion"),
+        ([Packet(0, "I", (1,), 0)], "without references"),
         ([Packet(0, "I", (), 0), Packet(1, "B", (), 0)], "type: 'B', expected P or B with 1 or 2 references"),
         ([Packet(0, "I", (), 0), Packet(1, "P", (2,), 0)], "number: picture 1 refers to 2"),
         ([Packet(0, "I", (), 0), Packet(2, "P", (0,), 0)], "number: picture 1 is missing"),

@@ -55,7 +55,7 @@ class FormulaEncoder:
             decoded = Picture(*(plane + np.uint8(self.off(unit)) for plane in picture))
             self.frames[unit.number] = SimpleNamespace(picture=decoded)
             size = self.size(unit) - (self.search > 0)
-            yield Packet(unit.number, unit.type, unit.references, 40, b"", bytes(size))
+            yield Packet(unit.number, unit.type, unit.references, 40, bytes(size))
 
 
 def types(frames: int, size: Formula, off: Formula = lambda unit: 2, first: int = 0) -> tuple[str, int]:
