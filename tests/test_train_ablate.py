@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.ablate import table
+from train.ablate import Split, by_rate, table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +26,19 @@ def test_the_table_gives_the_mean_change_of_j_by_type() -> None:
                          "| half | 0.84 million | -50.0 % | +0.0 % | +10.0 % |"]
 
 
+def test_the_rates_are_thirds_of_the_steps_and_the_better_is_chosen_for_each_picture() -> None:
+    steps = {"kind": [0] * 3 + [1] * 3 + [2] * 6, "t": [10, 90, 50, 1, 2, 3, 6, 5, 4, 3, 2, 1]}
+    whole = {"variant": "whole", **steps, "J": [1.0] * 12}
+    other = {"variant": "other", **steps, "J": [2.0, 0.5, 1.0, 1.1, 1.0, 0.9, 0.5, 2.0, *[1.0] * 4]}
+    lines = by_rate([whole, other]).splitlines()
+    assert lines[0] == ("| variant, at t = | I 90…90 | I 50…50 | I 10…10 | P 3…3 | P 2…2 | P 1…1 "
+                        "| B 6…5 | B 4…3 | B 2…1 |")
+    assert lines[3] == ("| other | -50.0 % | +0.0 % | +100.0 % | -10.0 % | +0.0 % | +10.0 % "
+                        "| +0.0 % | +0.0 % | +0.0 % |")
+    assert lines[4] == ("| … or whole, the better for each picture | -50.0 % | +0.0 % | +0.0 % | -10.0 % | +0.0 % "
+                        "| +0.0 % | -29.3 % | +0.0 % | +0.0 % |")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen samples of as many clips, eight photographs, all noise."""
@@ -38,7 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", ["whole", "support 24x24", "no checkerboard", "one group", "context of 48"])
+@pytest.mark.parametrize("variant", ["whole", "support 24x24", "no checkerboard", "one group", "context of 48",
+                                     "stride 16", "stride 16, hybrid basis", "second-stage transform"])
 def test_a_variant_trains_and_is_measured_on_what_it_has_not_seen(variant: str, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     command = [sys.executable, "-m", "train.ablate", variant, "--samples", data, "--photos", data, "--out", out,
@@ -49,3 +63,12 @@ def test_a_variant_trains_and_is_measured_on_what_it_has_not_seen(variant: str, 
     assert found["kind"][:2] == [0, 0]
     assert len(found["J"]) == 8
     assert all(j > 0 for j in found["J"])
+
+
+def test_a_variant_trains_on_other_samples_but_for_the_clips_that_are_measured_on(data: Path, tmp_path: Path) -> None:
+    held = Split([data / "own.bin"], data, 1).names
+    other = tmp_path / "other.bin"
+    np.fromfile(data / "own.bin", np.uint8).reshape(16, -1)[:4].tofile(other)
+    other.with_suffix(".txt").write_text("".join(f"40 1 4 {name}\n" for name in [*sorted(held), "new.mp4", "new.mp4"]))
+    samples = Split([other], data, 1, held).choose(False, 1)
+    assert [record for _, record, *_ in samples.rows] == [2, 3]

@@ -2,10 +2,12 @@
 
     python -m train.ablate VARIANT --samples DIR --photos DIR --out FILE.jsonl [--steps 1500] [--threads 1]
     python -m train.ablate --table FILE.jsonl
+    python -m train.ablate --rates FILE.jsonl
 
 Appends a row with the Lagrangian J of each picture of a fixed set whose clips are not trained on. The table compares
 with "whole": the mean over pictures of the relative change of J, in percent, by type. So few steps tell what learns
-fast, not what is best in the end; differences under half a percent say nothing.
+fast, not what is best in the end; differences under half a percent say nothing. --rates tells the same by thirds of the
+rates, and what a choice for each picture would bring.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import nvc.analysis
+import nvc.encode
 import nvc.network
 import train.objective
+from train import supports
 from train.data import Samples
 from train.objective import Objective
 from train.run import balanced, costs, follow, groups
@@ -36,12 +41,13 @@ AVERAGE = 0.99          # of the weights, a step
 class Split(Samples):
     """Samples of clips and photographs that are trained on, or of those that are not."""
 
-    def __init__(self, files: list[Path], photos: Path, seed: int) -> None:
+    def __init__(self, files: list[Path], photos: Path, seed: int, held: set[str] | None = None) -> None:
+        """held: names of the clips to measure on, every HELD_OUT-th if None."""
         super().__init__(files, photos, seed)
         names = [line.split()[3] for f in files for line in f.with_suffix(".txt").read_text().splitlines()]
-        held = set(sorted(set(names))[::HELD_OUT])
-        self.held = {True: [row for row, name in zip(self.rows, names, strict=False) if name in held],
-                     False: [row for row, name in zip(self.rows, names, strict=False) if name not in held]}
+        self.names = set(sorted(set(names))[::HELD_OUT]) if held is None else held
+        self.held = {True: [row for row, name in zip(self.rows, names, strict=False) if name in self.names],
+                     False: [row for row, name in zip(self.rows, names, strict=False) if name not in self.names]}
         self.all_photos = self.photos
 
     def choose(self, measured: bool, seed: int) -> Split:
@@ -53,8 +59,8 @@ class Split(Samples):
 
 
 def structure(**constants: object) -> None:
-    """Other constants of nvc/network.py, before networks are made."""
-    for module in (nvc.network, train.objective):
+    """Other constants, functions and classes of the codec, wherever they are known, before networks are made."""
+    for module in (nvc.network, nvc.analysis, nvc.encode, train.objective):
         for name, value in constants.items():
             if hasattr(module, name):
                 setattr(module, name, value)
@@ -67,6 +73,13 @@ def trainer(**constants: object) -> None:
 
 def order(sizes: tuple[int, ...], steps: tuple[tuple[int, int | None], ...]) -> None:
     structure(GROUPS=sizes, FIRST=tuple(sum(sizes[:k]) for k in range(len(sizes) + 1)), STEPS=steps)
+
+
+def wide(hybrid: bool) -> None:
+    """Latents at stride 16."""
+    structure(Network=supports.Wide, Analysis=supports.WideAnalysis, CONTEXT=supports.CONTEXT,
+              CHANNELS=sum(supports.GROUPS), dct_basis=lambda: supports.wide_basis(hybrid))
+    order(supports.GROUPS, nvc.network.STEPS)
 
 
 def support(side: int) -> Callable[[Objective], None]:
@@ -113,6 +126,10 @@ VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
     "whole": (nothing, nothing),
     "support 8x8": (nothing, support(8)),
     "support 24x24": (nothing, support(24)),
+    "stride 16": (lambda: wide(False), nothing),
+    "stride 16, hybrid basis": (lambda: wide(True), nothing),
+    "second-stage transform": (
+        lambda: structure(Network=supports.Joined, Analysis=supports.JoinedAnalysis), nothing),
     "no linear core": (nothing, no_core),
     "no analysis network": (nothing, no_analysis),
     "no correction": (nothing, no_correction),
@@ -126,6 +143,7 @@ VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
         lambda: order((24,) * 4, ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, None))), nothing),
     "context of 48": (lambda: structure(CONTEXT=48), nothing),
     "context of 160": (lambda: structure(CONTEXT=160), nothing),
+    "context of 192": (lambda: structure(CONTEXT=192), nothing),
     "learning rate doubled": (lambda: trainer(RATE=2e-3), nothing),
     "learning rate halved": (lambda: trainer(RATE=5e-4), nothing),
     "rates count as their J": (lambda: trainer(BALANCED=False), nothing),
@@ -135,11 +153,11 @@ VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
 
 def trained(variant: str, samples: Samples, steps: int, compiled: bool) -> Objective:
     """A variant's networks after so many steps, as the average that would be exported."""
-    before, change = VARIANTS[variant]
+    before, alter = VARIANTS[variant]
     before()
     torch.manual_seed(0)
     model = Objective()
-    change(model)
+    alter(model)
     model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(groups(model, RATE), lr=RATE, betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -166,34 +184,46 @@ def main() -> None:
     a.add_argument("variant", nargs="?", choices=VARIANTS)
     a.add_argument("--samples", type=Path)
     a.add_argument("--photos", type=Path)
+    a.add_argument("--train-on", type=Path, help="other samples to train on; what is measured on stays")
+    a.add_argument("--name", help="of the row, the variant's if not given")
     a.add_argument("--out", type=Path)
     a.add_argument("--steps", type=int, default=1500)
     a.add_argument("--batches", type=int, default=48, help="measured on, of 2 I pictures and 6 P or B pictures")
     a.add_argument("--threads", type=int, default=1)
     a.add_argument("--no-compile", action="store_true")
     a.add_argument("--table", type=Path)
+    a.add_argument("--rates", type=Path)
     o = a.parse_args()
-    if o.table:
-        print(table([json.loads(line) for line in o.table.read_text().splitlines()]))
+    if o.table or o.rates:
+        rows = [json.loads(line) for line in (o.table or o.rates).read_text().splitlines()]
+        print(table(rows) if o.table else by_rate(rows))
         return
     torch.set_num_threads(o.threads)
-    files = sorted(o.samples.glob("*.bin"))
-    samples = Split(files, o.photos, 1)
+    samples = Split(sorted(o.samples.glob("*.bin")), o.photos, 1)
+    seen = Split(sorted(o.train_on.glob("*.bin")), o.photos, 1, samples.names) if o.train_on else samples
     began = time.process_time()
-    model = trained(o.variant, samples.choose(False, 1), o.steps, not o.no_compile)
+    model = trained(o.variant, seen.choose(False, 1), o.steps, not o.no_compile)
     kinds: list[int] = []
+    ts: list[int] = []
     js: list[float] = []
     with torch.no_grad():
         samples.choose(True, 2)
         for _ in range(o.batches):
             batch = samples.batch(2, 6)
             kinds += batch.kind.tolist()
+            ts += batch.t.int().tolist()
             js += costs(model, batch)[0].tolist()
-    row = {"variant": o.variant, "steps": o.steps, "cpu_seconds": round(time.process_time() - began),
-           "parameters": sum(p.numel() for p in model.network.parameters()), "kind": kinds,
+    row = {"variant": o.name or o.variant, "steps": o.steps, "cpu_seconds": round(time.process_time() - began),
+           "parameters": sum(p.numel() for p in model.network.parameters()), "kind": kinds, "t": ts,
            "J": [round(j, 4) for j in js]}
     with o.out.open("a") as out:
         out.write(json.dumps(row) + "\n")
+
+
+def change(row: dict, whole: dict, chosen: list[int]) -> str:
+    """Mean relative change of J of some pictures."""
+    logs = [math.log(row["J"][k] / whole["J"][k]) for k in chosen]
+    return f"{100 * math.expm1(sum(logs) / len(logs)):+.1f} %"
 
 
 def table(rows: list[dict]) -> str:
@@ -201,11 +231,29 @@ def table(rows: list[dict]) -> str:
     whole = next(row for row in rows if row["variant"] == "whole")
     lines = ["| variant | parameters of the decoder | I | P | B |", "|---|--:|--:|--:|--:|"]
     for row in rows:
-        cells = []
-        for kind in range(3):
-            logs = [math.log(a / b) for a, b, k in zip(row["J"], whole["J"], row["kind"], strict=True) if k == kind]
-            cells.append(f"{100 * math.expm1(sum(logs) / len(logs)):+.1f} %")
+        cells = [change(row, whole, [k for k, v in enumerate(row["kind"]) if v == kind]) for kind in range(3)]
         lines.append(f"| {row['variant']} | {row['parameters'] / 1e6:.2f} million | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def by_rate(rows: list[dict]) -> str:
+    """Markdown: each variant beside "whole", by type and thirds of its pictures in order of their steps, the coarsest
+    (low rates) first; and the better of the two, picture by picture: the most that a choice, told for nothing, brings.
+    """
+    whole = next(row for row in rows if row["variant"] == "whole")
+    heads: list[str] = []
+    thirds: list[list[int]] = []
+    for kind in range(3):
+        falling = sorted((k for k, v in enumerate(whole["kind"]) if v == kind), key=lambda k: -whole["t"][k])
+        parts = [falling[len(falling) * n // 3:len(falling) * (n + 1) // 3] for n in range(3)]
+        heads += [f"{'IPB'[kind]} {whole['t'][part[0]]}…{whole['t'][part[-1]]}" for part in parts]
+        thirds += parts
+    lines = [f"| variant, at t = | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
+    for row in rows:
+        better = {"J": [min(pair) for pair in zip(row["J"], whole["J"], strict=True)]}
+        both = [(row["variant"], row), ("… or whole, the better for each picture", better)]
+        for name, of in both[: 1 if row is whole else 2]:
+            lines.append(f"| {name} | {' | '.join(change(of, whole, part) for part in thirds)} |")
     return "\n".join(lines)
 
 

@@ -4,23 +4,31 @@
 
 Codes each clip at a random step and structure with the weights given, and writes every P and B picture with the two
 predictions that the encoder found for it in its own decoded pictures: what the networks will meet when they serve.
-The format is that of train/data.py. Sides other than 256 are cut to their middle 256.
+With --x264 it finds them in pictures that x264 decoded, each at the step that its level would have had. The format is
+that of train/data.py. Sides other than 256 are cut to their middle 256.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import math
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 
 import nvc.model
-from nvc.encode import Encoder
+from nvc.decode import Frame
+from nvc.encode import Encoder, Moved, Settings, Tally
+from nvc.model import Model
 from nvc.planes import pack
 from nvc.structure import Planner, Unit, schedule
+from nvc.syntax import Packet
 from picture import Picture
 from train.data import SIDE
 from video import open_clip
@@ -31,6 +39,44 @@ def middle(planes: np.ndarray) -> np.ndarray:
     return planes[:, a:a + SIDE, b:b + SIDE]
 
 
+def by_x264(pictures: Sequence[Picture], qp: int) -> list[Picture]:
+    """The pictures as x264 gives them back, all at one quantiser."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        parameters = f"qp={qp}:ipratio=1:pbratio=1"
+        stream = container.add_stream("libx264", rate=25, options={"tune": "psnr", "x264-params": parameters})
+        stream.height, stream.width = pictures[0].y.shape
+        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
+        for picture in pictures:
+            flat = np.concatenate([plane.reshape(-1) for plane in picture]).reshape(-1, stream.width)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(flat, "yuv420p")))
+        container.mux(stream.encode(None))
+    with open_clip(io.BytesIO(out.getvalue())) as clip:
+        return list(clip)
+
+
+class Elsewhere(Encoder):
+    """Codes nothing: takes what x264 made of a clip's pictures for what it would have decoded itself."""
+
+    def __init__(self, model: Model, t: float, pictures: list[Picture]) -> None:
+        super().__init__(model, Settings(), t)
+        self.pictures = pictures
+        self.decoded: dict[int, list[Picture]] = {}     # by quantiser
+
+    def made(self, unit: Unit, picture: Picture) -> Picture:
+        if unit.number in unit.drop:                    # nothing refers to it
+            return picture
+        qp = min(max(round(6 * math.log2(2.0 ** (self.wanted(unit) / 16.0) / 0.625)), 1), 51)   # of the same step
+        if qp not in self.decoded:
+            self.decoded[qp] = by_x264(self.pictures, qp)
+        return self.decoded[qp][unit.number]
+
+    def _code(self, work: Sequence[tuple[Unit, Picture, Moved]]) -> tuple[list[Packet], list[Frame], Tally]:
+        frames = [Frame.of(pack(self.made(unit, picture)), found.field) for unit, picture, found in work]
+        packets = [Packet(unit.number, unit.type, unit.references, self.q(unit)) for unit, *_ in work]
+        return packets, frames, Tally()
+
+
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--clips", type=Path, required=True)
@@ -38,6 +84,7 @@ def main() -> None:
     a.add_argument("--weights", type=Path, required=True, help="exported weights, NAME.safetensors")
     a.add_argument("--minutes", type=float, required=True)
     a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--x264", action="store_true", help="references are what x264 decoded")
     o = a.parse_args()
     torch.set_num_threads(1)
     nvc.model.FOLDER = o.weights.parent
@@ -56,7 +103,7 @@ def main() -> None:
             if r.random() < 0.5:
                 pictures.reverse()
             t = r.uniform(2, 96)
-            encoder = Encoder(model, nvc.encode.Settings(), t)
+            encoder = Elsewhere(model, t, pictures) if o.x264 else Encoder(model, Settings(), t)
             planner = (Planner("low_delay") if r.random() < 0.15 else
                        Planner("random_access", mini_gop=r.choice((4, 8, 16, 16, 16))))
 

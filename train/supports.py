@@ -1,0 +1,210 @@
+"""Other supports of the transform, to be compared with nvc/network.py's by train/ablate.py.
+
+    Wide      latents at stride 16: 384 channels of 16×16 luma samples; 16×16 DCT or hybrid basis
+    Joined    latents at stride 8, but the first group's of each 2×2 positions are joined by a 2×2 DCT
+
+Shapes as in nvc/network.py: planes [B, 6, h, w]. Wide's latent grid is H = h/8, W = w/8. Only training knows these
+networks: nothing proves that their product sums are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import nvc.network
+from nvc.analysis import Analysis
+from nvc.network import HYPER, STEPS, Conv, Network, Side, act, dct_matrix, round_, scatter, step_size
+
+GROUPS = (16, 48, 128, 192)     # of Wide's channels
+CONTEXT = 256                   # channels of its running context
+JOINED = {8: 3, 4: 1}           # hybrid: frequencies u + v up to this are joined, of blocks of 8 (luma) or 4 (chroma)
+MARGIN = 2                      # of the lapped kernels, half-size samples either way, as at stride 8
+# 2×2 DCT of positions (0, 0), (0, 1), (1, 0), (1, 1); its own inverse.
+BANDS = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) * 0.5
+
+
+def blocks(n: int, hybrid: bool) -> list[tuple[float, Tensor]]:
+    """Orthonormal basis of 2n × 2n samples: (squared frequency, 0 … 2; block [2n, 2n])."""
+    whole, part, pair = dct_matrix(2 * n), dct_matrix(n), dct_matrix(2)
+    if not hybrid:
+        return [((u * u + v * v) / (4.0 * n * n), torch.outer(whole[u], whole[v]))
+                for u, v in product(range(2 * n), repeat=2)]
+    found, apart = [], torch.eye(2, dtype=torch.float64)
+    for u, v, a, b in product(range(n), range(n), range(2), range(2)):
+        joined = u + v <= JOINED[n]
+        four = pair if joined else apart                                # what becomes of the four blocks' coefficients
+        y, x = (2 * u + a, 2 * v + b) if joined else (2 * u + 0.5, 2 * v + 0.5)
+        block = torch.kron(torch.outer(four[a], four[b]), torch.outer(part[u], part[v]))
+        found.append(((y * y + x * x) / (4.0 * n * n), block))
+    return found
+
+
+def wide_basis(hybrid: bool) -> Tensor:
+    """[384, 6, 8, 8]: 16×16 luma (over its four phases), 8×8 U and V, ordered by frequency as `dct_basis` does.
+
+    hybrid: blocks of half that side, the lowest frequencies of the four joined by a 2×2 DCT, instead of one DCT."""
+    rows: list[tuple[float, Tensor]] = []
+    for frequency, block in blocks(8, hybrid):
+        planes = torch.zeros(6, 8, 8, dtype=torch.float64)
+        planes[:4] = F.pixel_unshuffle(block[None], 2)
+        rows.append((frequency, planes))
+    for c in (4, 5):
+        for frequency, block in blocks(4, hybrid):
+            planes = torch.zeros(6, 8, 8, dtype=torch.float64)
+            planes[c] = block
+            rows.append((frequency * 1.2 + 0.001, planes))
+    rows.sort(key=lambda row: row[0])
+    return torch.stack([planes for _, planes in rows]).float()
+
+
+class Wide(Network):
+    """A decoder's networks with latents at stride 16; `nvc.network`'s constants and `dct_basis` say which."""
+
+    def __init__(self, context: int | None = None) -> None:
+        nn.Module.__init__(self)
+        context = context or nvc.network.CONTEXT
+        basis, channels, first = nvc.network.dct_basis(), nvc.network.CHANNELS, nvc.network.GROUPS[0]
+        self.core = nn.Parameter(F.pad(basis, (MARGIN,) * 4))           # kernel 12, stride 8
+        self.register_buffer("dct", torch.round(basis * 512.0) / 512.0)  # kernel 8, stride 8
+        self.gain = nn.Parameter(torch.zeros(3, channels))
+        self.gain_slope = nn.Parameter(torch.zeros(3, channels))
+        self.z_scale = nn.Parameter(torch.full((3, HYPER), 20.0))
+        self.z_slope = nn.Parameter(torch.zeros(3, HYPER))
+        self.hs = nn.ModuleList([Conv(HYPER + 3, 96, 3), Conv(96, 96 * 16), Conv(96, 96, 3), Conv(96, context)])
+        self.prior = nn.ModuleList([Conv(2 * channels + 3, 144), Conv(144, context, 3)])
+        self.local = Conv(context, 1, gain=0.0)
+        self.heads = nn.ModuleList()
+        self.updates = nn.ModuleList()
+        for group, _ in STEPS:
+            n = nvc.network.GROUPS[group]
+            self.heads.append(nn.ModuleList([Conv(context, context), Conv(context, 2 * n, gain=0.7)]))
+            self.updates.append(Conv((3 if group == 0 else 2) * n, context, 3, gain=0.5))
+        self.updates = self.updates[:-1]
+        self.trunk = nn.ModuleList([Conv(2 * channels + first + 3, 256), Conv(256, 160, 3), Conv(160, 32 * 16)])
+        self.filter = nn.ModuleList([Conv(72 + 32, 48, 3), Conv(48, 48, 3), Conv(48, 24, 3, gain=0.05)])
+
+    def context(self, z: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        height, width = p.shape[2] // 8, p.shape[3] // 8
+        seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
+        prior = round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
+        return self.hyper(z, side)[:, :, :height, :width] + prior
+
+    def hyper(self, z: Tensor, side: Side) -> Tensor:
+        x = act(self.hs[0](side.join([(z * 8.0).clamp(-255, 255)])))
+        x = act(F.pixel_shuffle(self.hs[1](x), 4))
+        return round_(self.hs[3](act(self.hs[2](x))).float())
+
+    def transform(self, planes: Tensor) -> Tensor:
+        return F.conv2d(planes.to(torch.bfloat16), self.dct.to(torch.bfloat16), stride=8)
+
+    def linear(self, v8: Tensor, p: Tensor, side: Side, local: Tensor) -> Tensor:
+        with torch.autocast(v8.device.type, enabled=False):
+            scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
+            return p + F.conv_transpose2d(scaled, self.core, stride=8, padding=MARGIN)
+
+    def correction(self, features: Tensor, base: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        x = side.join([features])
+        for layer in self.trunk[:2]:
+            x = act(layer(x))
+        x = act(F.pixel_shuffle(self.trunk[2](x), 4))
+        seen = [F.pixel_unshuffle(v, 2) for v in (base - 128.0, (base - p).clamp(-255, 255), d.clamp(-255, 255))]
+        x = torch.cat([*[v.to(torch.bfloat16) for v in seen], x.to(torch.bfloat16)], 1)
+        for layer in self.filter[:2]:
+            x = act(layer(x))
+        return F.pixel_shuffle(round_(self.filter[2](x).float()), 2)
+
+
+class WideAnalysis(Analysis):
+    """The encoder's networks for Wide."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        channels = nvc.network.CHANNELS
+
+        def conv(cin: int, cout: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
+            return nn.Conv2d(cin, cout, kernel, stride, padding)
+
+        self.core = nn.Parameter(F.pad(nvc.network.dct_basis(), (MARGIN,) * 4))
+        self.gain = nn.Parameter(torch.zeros(3, channels))
+        self.gain_slope = nn.Parameter(torch.zeros(3, channels))
+        self.ga = nn.Sequential(conv(18 + 3, 64, 4, 4), nn.LeakyReLU(0.1), conv(64, 96, 3, 1, 1), nn.LeakyReLU(0.1),
+                                conv(96, 192, 2, 2), nn.LeakyReLU(0.1), conv(192, channels, 3, 1, 1))
+        self.ha = nn.Sequential(conv(2 * channels + 3, 192, 1), nn.LeakyReLU(0.1), conv(192, 96, 5, 2, 2),
+                                nn.LeakyReLU(0.1), conv(96, HYPER, 5, 2, 2))
+        *_, weight, bias = self.ga.parameters()
+        nn.init.zeros_(bias)
+        weight.data *= 0.05
+
+    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        r = x - p
+        with torch.autocast(x.device.type, enabled=False):
+            linear = F.conv2d(F.pad(r, (MARGIN,) * 4, mode="reflect"), self.core, stride=8)
+        plane = (side.planes / 32.0).expand(x.shape[0], 3, *x.shape[2:])
+        extra = self.ga(torch.cat([r / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)).float() * 16.0
+        octave = (side.t / 16.0 - 3.5)[:, None]
+        scale = torch.exp(self.gain[side.kind] - self.gain_slope[side.kind] * octave) / step_size(side.t)[:, None]
+        return (linear + extra) * scale[:, :, None, None]
+
+
+def join(x: Tensor) -> Tensor:
+    """2×2 DCT of the positions of each 2×2 of [B, C, H, W], written in their places; its own inverse."""
+    apart = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 4))
+    return F.pixel_shuffle(torch.einsum("kl,bclhw->bckhw", BANDS.to(x), apart).flatten(1, 2), 2)
+
+
+def bands(x: Tensor) -> list[Tensor]:
+    """[B, C, H, W] four times, each with zeros at all positions but one of each 2×2."""
+    one = torch.eye(4, device=x.device).view(4, 2, 2)
+    return [x * mask.repeat(x.shape[2] // 2, x.shape[3] // 2).to(x.dtype) for mask in one]
+
+
+class Joined(Network):
+    """The first group's latents are those of 2×2 positions, joined: bands (0, 0) and (1, 1) lie on the checkerboard's
+    first colour, the two others on its second, so the order of steps stays. What reads or adds them tells them apart.
+    """
+
+    def __init__(self, context: int | None = None) -> None:
+        super().__init__(context)
+        n, width = nvc.network.GROUPS[0], self.local.weight.shape[1]
+        self.prior[0] = Conv(2 * (nvc.network.CHANNELS + 3 * n) + 3, 96)
+        for step in (0, 1):
+            self.heads[step] = nn.ModuleList([Conv(width, width), Conv(width, 4 * n, gain=0.7)])
+            self.updates[step] = Conv(6 * n, width, 3, gain=0.5)
+
+    def transform(self, planes: Tensor) -> Tensor:
+        n, whole = nvc.network.GROUPS[0], super().transform(planes)
+        return torch.cat([*bands(join(whole[:, :n].float())), whole[:, n:].float()], 1)
+
+    def head(self, step: int, x: Tensor) -> Tensor:
+        raw = super().head(step, x)
+        if STEPS[step][0] > 0:
+            return raw
+        half, n = x.shape[2] // 2, raw.shape[1] // 2                    # even rows are one band, odd rows another
+        return torch.cat([raw[:, :n, :half], raw[:, n:, half:]], 2)
+
+    def update(self, step: int, context: Tensor, features: Tensor) -> Tensor:
+        group, parity = STEPS[step]
+        if group > 0:
+            return super().update(step, context, features)
+        there = bands(scatter(features, parity))
+        two = torch.cat([there[1], there[2]] if parity else [there[0], there[3]], 1)
+        return context + round_(self.updates[step](two).float())
+
+    def walk(self, context: Tensor, visit: Callable[[int, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        v8, features = super().walk(context, visit)
+        n = nvc.network.GROUPS[0]
+        first = join(v8[:, :n])
+        return torch.cat([first, v8[:, n:]], 1), torch.cat([self.features(0, first), features[:, 3 * n:]], 1)
+
+
+class JoinedAnalysis(Analysis):
+    """The encoder's networks for Joined."""
+
+    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        y, n = super().latents(x, p, d, side), nvc.network.GROUPS[0]
+        return torch.cat([join(y[:, :n]), y[:, n:]], 1)
