@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from nvc.encode import Encoder
 from nvc.structure import Planner, Unit, schedule
 from nvc.syntax import Packet
-from nvc.temporal import FARTHEST, filtered
+from nvc.temporal import PICTURES_AROUND, filtered
 from nvc.worth import Worth
 from picture import Picture
 
@@ -37,8 +37,8 @@ def code_segment(encoder: Encoder, planner: Planner, before: list[Picture], segm
                  after: list[Picture], mini_gop: int, worths: dict[int, Worth]) -> Iterator[Coded]:
     """Code a segment's padded pictures by mini-GOPs of that size, as far as it reaches. before, after: the GOP's
     segments on both sides; worths: by picture number."""
-    first = before[-FARTHEST:]
-    near = dict(enumerate([*first, *segment, *after[:FARTHEST]], planner.number - len(first)))
+    first = before[-PICTURES_AROUND:]
+    near = dict(enumerate([*first, *segment, *after[:PICTURES_AROUND]], planner.number - len(first)))
     planner.mini_gop, encoder.worth = mini_gop, worths
     for batch in schedule(segment, planner):
         with encoder.tally.clock.part("filter"):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from nvc.differences import sad8
 from nvc.motion import MARGIN, Plane, halved, padded
 
-FARTHEST = 16                 # of a guess, in samples of quarter size: 64 luma samples
+REACH_MOST = 16               # of a guess, in samples of quarter size: 64 luma samples
 _FAR = 1 << 40
 _DIGITS = np.array([int(n).bit_length() for n in range(64)], np.int64)
 
@@ -86,7 +86,7 @@ def _at_half(x, r, height, width, out):
 
 def reach_of(distance: int) -> int:
     """How far to look in a picture that many away, in samples of quarter size: less where it is near."""
-    return min(FARTHEST, 6 + 2 * abs(distance))
+    return min(REACH_MOST, 6 + 2 * abs(distance))
 
 
 def guess(current: tuple[Plane, Plane], reference: tuple[Plane, Plane], reach: int, step: float) -> NDArray[np.int64]:

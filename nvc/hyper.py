@@ -24,7 +24,7 @@ from nvc.vectors import DECODE, ENCODE, code_bit
 # λ of the choice of symbols, in squares of their steps.
 THRIFT = 0.05
 # Probability that a position is not empty, by type (I, P, B) and by how many of those left and above are not; and how
-# many bits it counts as having seen.
+# many bits it counts as having seen. Counted over 24 training clips at three qualities.
 START = np.array([[0.98, 0.98, 0.98], [0.59, 0.84, 0.94], [0.09, 0.39, 0.66]])
 CONFIDENCE = 6
 FULL_BITS = 2.0         # about what it costs to say that a position is not empty, against saying that it is

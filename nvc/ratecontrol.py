@@ -2,7 +2,9 @@
 
 Both log rate and PSNR are nearly linear in the step index t, so the secant through the two nearest probes on either
 side of the target lands close; t is real-valued here (`encode.Encoder` dithers its fraction over the pictures), hence
-the target can be met much closer than one quality allows.
+the target can be met much closer than one quality allows. On clips whose PSNR still jumps between two neighbouring t,
+since an I picture's step changes there, `slack` is moved instead: the finer step stays, symbols are chosen as for a
+coarser one.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from nvc.clip import encode_clip
 from nvc.encode import SPREAD_UNALIKE, T_COARSEST, T_FINEST
 from nvc.errors import SettingsError
 from nvc.structure import LEVEL_OFFSETS
-from nvc.worth import CENTRE, FARTHEST
+from nvc.worth import CENTRE, OFFSET_MOST
 from picture import ClipInfo, Picture
 
 PROBES = 10
@@ -28,7 +30,7 @@ PSNR_PER_T = -0.26
 STEEPER = 4.0                   # than that, a clip is taken to be at most; and the inverse, flatter
 
 # The most that a picture's step index lies beyond t.
-SPREAD = SPREAD_UNALIKE * LEVEL_OFFSETS[-1] + CENTRE + FARTHEST
+SPREAD = SPREAD_UNALIKE * LEVEL_OFFSETS[-1] + CENTRE + OFFSET_MOST
 
 NEW = 0.02                      # of t or slack: nearer to what was probed, nothing new is learned
 

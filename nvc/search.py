@@ -102,7 +102,7 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
     current = coarse.pyramid(padded(x, MARGIN))
     hints = np.zeros((2, height // 16, width // 16, 2), np.int64)
     for k, reference in enumerate(references):
-        reach = coarse.FARTHEST if effort else coarse.reach_of(spans[k])
+        reach = coarse.REACH_MOST if effort else coarse.reach_of(spans[k])
         hints[k] = coarse.guess(current, reference.pyramid, reach, step)
     temporal = vectors.temporal_motion(references, distances)
     pitch = width + 2 * REACH

@@ -29,7 +29,7 @@ GOP: pictures that need no others. They fill the numbers from ``first`` on witho
     | "GOP"               starts a GOP and its I packet; also found by searching, after damage                 |
     | first     varint    number of the I picture, the lowest of this GOP                                      |
     | q         1 byte    0…127, step index: the quantiser's step is 2^(q/16)                                  |
-    | payload   blob      what is coded of the picture: hyper-latent, latents                                  |
+    | payload   blob      the picture, below                                                                   |
     | P and B packets     0 or more, below                                                                     |
     | "E"                 ends the GOP                                                                         |
     | crc       4 bytes   CRC-32C of the GOP up to here, "GOP" and "E" included                                |
@@ -40,7 +40,7 @@ P and B packets. ``type`` is what the networks are told; a P picture is further 
     | head      1 byte    below                                                                                |
     | (number, references)  only where the head says so                                                        |
     | q         1 byte    0…127                                                                                |
-    | payload   blob      motion, hyper-latent, latents, one after another in one range coder                  |
+    | payload   blob      the picture, below                                                                   |
     '----------------------------------------------------------------------------------------------------------'
      7 6 5 4 3 2 1 0
     |1 0|0| s - 1 |r|   P, number = top + s (s: 1…16; top: the highest number in this GOP so far)
@@ -51,6 +51,9 @@ P and B packets. ``type`` is what the networks are told; a P picture is further 
     |1 t|1|0 0 0| n |   t = 0: P, t = 1: B, with n = 1…2 references
                         number - first as a varint, then n varints 2 d + s: d = 1… is how far away the reference is,
                         s = 0 if it is an earlier picture, s = 1 if a later one
+
+    A payload is the bytes of one range coder (nvc/rangecoder.py): motion as in nvc/vectors.py, none in an I picture,
+    then the hyper-latent as in nvc/hyper.py, then the latents in the steps of `nvc.network.STEPS`.
 
     References are different pictures of the same GOP, coded before. A hierarchical GOP fits the short heads: a P
     picture ends each mini-GOP, and a B picture halves a gap. So a picture that codes nothing takes 3 bytes in all.

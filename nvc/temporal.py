@@ -24,7 +24,7 @@ from nvc.worth import Grid
 from picture import Picture
 
 REACH = (4, 4, 2)                   # of levels: pictures that far before and after are averaged with; then none
-FARTHEST = max(REACH)
+PICTURES_AROUND = max(REACH)
 WEIGHTS = (1.13, 0.97, 0.81, 0.57)  # of sources 1, 2, 3, 4 pictures away, beside 1 of the picture's own
 POWER = 2.0                         # of the share of a position's worth that others' copies of it make up
 # Samples count less by the Gaussian of their difference whose deviation goes with the octaves of the step above 2.

@@ -26,7 +26,7 @@ USUAL = (8.0, 4.2, 3.0, 1.75, 1.35, 1.0)   # of levels: geometric mean over 12 t
 # that steps by level alone would give.
 CENTRE = 8.0
 STEP = 8.0                  # sixteenths of an octave of Δ for an octave of worth: it goes with λ, so with Δ²
-FARTHEST = 16.0             # that a step is moved besides
+OFFSET_MOST = 16.0          # that a step is moved besides
 POWER = 0.85                # of what positions of a picture are worth beside each other
 MOST = 5.0                  # of that, and the inverse is the least
 SHARED = 0.4                # handed on to each of two references: errors that differ cancel in part
@@ -84,7 +84,7 @@ def worth(pictures: list[Copied], goes_on: bool) -> dict[int, Worth]:
         octaves = np.log2(own / USUAL[copied.unit.level])
         mean = float(octaves.mean())
         grid = np.clip(np.exp2(POWER * (octaves - mean)), 1 / MOST, MOST)
-        result[copied.unit.number] = Worth(CENTRE + min(max(-STEP * mean, -FARTHEST), FARTHEST), grid,
+        result[copied.unit.number] = Worth(CENTRE + min(max(-STEP * mean, -OFFSET_MOST), OFFSET_MOST), grid,
                                            (1 - 1 / own).astype(np.float32))
     return result
 

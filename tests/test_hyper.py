@@ -41,7 +41,7 @@ def test_just_over_a_half_is_not_worth_a_symbol(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize(("full", "kept"), [(1, 0), (4, 4)])
 def test_a_position_is_empty_unless_its_symbols_together_are_worth_it(full: int, kept: int) -> None:
-    """A 1 wanted as 0.8 saves 12 bits' worth of error and costs 3; zeros beside it cost 0.47 each, to say so costs 2."""
+    """A 1 wanted as 0.8 saves 12 bits' worth of error, costs 3; zeros beside it cost 0.47 each, to say so costs 2."""
     wanted = torch.zeros(1, HYPER, 1, 1)
     wanted[:, :full] = 0.8
     z = hyper.choose(wanted, torch.full((1, HYPER, 1, 1), 15.0))

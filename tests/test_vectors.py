@@ -143,3 +143,51 @@ def test_a_vector_beyond_the_limit_is_refused():
     field = MotionField(np.zeros((2, 2), np.uint8), np.full((2, 2, 2, 2), -VECTOR_MAX - 1, np.int16), (1, 0))
     with pytest.raises(ValueError, match="vectors must be within 8191 quarter samples"):
         vectors.encode_field(Encoder(), field, [reference(16, 16)])
+
+
+def grid_with(**motions: list[int]) -> np.ndarray:
+    """A grid of 4x4 blocks, nothing coded but neighbours of the 16x16 at row 2, column 2: mode, v0y, v0x, v1y, v1x."""
+    places = {"left": (3, 1), "up": (1, 3), "up_right": (1, 4), "down_left": (4, 1), "up_left": (1, 1)}
+    grid = vectors.empty_grid(4, 4)
+    for name, motion in motions.items():
+        y, x = places[name]
+        grid[y + vectors.TOP, x + vectors.LEFT, :5] = motion
+    return grid
+
+
+def offered(grid: np.ndarray, temporal: list[int] | None, spans: tuple[int, int]) -> list[list[int]]:
+    """Candidates of the block of 16 at row 2, column 2."""
+    from_references = np.zeros((4, 4, 5), np.int16)
+    from_references[..., vectors.MODE] = vectors.NONE
+    if temporal:
+        from_references[3, 3] = temporal
+    found = np.zeros((vector_contexts.CANDIDATES, 5), np.int64)
+    count = vectors.candidates(grid, from_references, np.array(spans), np.int64(2), np.int64(2), np.int64(2), found)
+    return found[:count].tolist()
+
+
+def test_candidates_come_in_this_order_without_doubles() -> None:
+    grid = grid_with(left=[FORWARD, 1, 1, -1, -1], up=[BOTH, 2, 2, 3, 3], up_left=[FORWARD, 1, 1, -1, -1])
+    assert offered(grid, [BOTH, 4, 4, -4, -4], (1, -1)) == [
+        [FORWARD, 1, 1, -1, -1],
+        [BOTH, 2, 2, 3, 3],
+        [BOTH, 4, 4, -4, -4],
+        [BOTH, 1, 1, 3, 3],         # the past of the first, the future of the second
+        [BOTH, 0, 0, 0, 0],
+    ]
+
+
+def test_a_pair_is_left_out_where_the_list_would_be_too_long() -> None:
+    grid = grid_with(left=[0, 1, 1, 0, 0], up=[0, 2, 2, 0, 0], up_right=[0, 3, 3, 0, 0], down_left=[0, 4, 4, 0, 0],
+                     up_left=[0, 5, 5, 0, 0])
+    assert [c[1] for c in offered(grid, [BOTH, 6, 6, 6, 6], (1, -1))] == [1, 2, 6, 3, 4, 5, 0]
+
+
+def test_where_nothing_is_known_the_only_candidate_stands_still() -> None:
+    assert offered(grid_with(up=[INTRA, 0, 0, 0, 0]), None, (1, 0)) == [[FORWARD, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(("difference", "spans", "second"), [(8, (2, -2), 96), (8, (2, -4), 92), (-8, (4, -2), 102),
+                                                             (VECTOR_MAX, (1, 200), VECTOR_MAX)])
+def test_the_second_vector_follows_half_of_the_firsts_difference(difference, spans, second):
+    assert vectors.following(np.int64(100), np.int64(difference), np.array(spans)) == second

@@ -8,7 +8,7 @@ import pytest
 from nvc.compensation import BOTH, FORWARD, INTRA
 from nvc.motion import MotionField
 from nvc.structure import Unit
-from nvc.worth import CENTRE, FARTHEST, MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
+from nvc.worth import CENTRE, MOST, OFFSET_MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
 from picture import Picture
 
 I = Unit(0, "I", (), 0, ())
@@ -58,8 +58,8 @@ def test_where_pictures_follow_they_copy_as_much_of_the_last_anchor_as_these_of_
 
 def test_no_step_moves_farther_than_the_farthest() -> None:
     worths = worth(chain(600), False)
-    assert worths[0].offset == CENTRE - FARTHEST
-    assert worth([START, copied(P, INTRA)], False)[0].offset == CENTRE + FARTHEST
+    assert worths[0].offset == CENTRE - OFFSET_MOST
+    assert worth([START, copied(P, INTRA)], False)[0].offset == CENTRE + OFFSET_MOST
 
 
 def test_nothing_is_said_of_a_still() -> None:
@@ -68,7 +68,7 @@ def test_nothing_is_said_of_a_still() -> None:
 
 def test_a_last_picture_that_nothing_copies_is_no_still() -> None:
     last = copied(Unit(17, "P", (16,), 1, ()), FORWARD)
-    assert worth([last], False)[17].offset == CENTRE + FARTHEST
+    assert worth([last], False)[17].offset == CENTRE + OFFSET_MOST
 
 
 def test_positions_of_a_picture_count_by_how_much_each_is_copied() -> None:

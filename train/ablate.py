@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 import nvc.analysis
 import nvc.encode
@@ -151,13 +152,19 @@ VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
 }
 
 
-def trained(variant: str, samples: Samples, steps: int, compiled: bool) -> Objective:
-    """A variant's networks after so many steps, as the average that would be exported."""
+def trained(variant: str, samples: Samples, steps: int, compiled: bool,
+            start: dict[str, Tensor] | None = None) -> Objective:
+    """A variant's networks after so many steps, as the average that would be exported.
+
+    start: weights of `Objective` to begin with, of the whole network."""
     before, alter = VARIANTS[variant]
     before()
     torch.manual_seed(0)
     model = Objective()
     alter(model)
+    if start:
+        adopted = getattr(model.network, "adopted", dict)
+        model.load_state_dict(adopted(start))
     model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(groups(model, RATE), lr=RATE, betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -185,6 +192,7 @@ def main() -> None:
     a.add_argument("--samples", type=Path)
     a.add_argument("--photos", type=Path)
     a.add_argument("--train-on", type=Path, help="other samples to train on; what is measured on stays")
+    a.add_argument("--start", type=Path, help="float weights to begin with, not at random")
     a.add_argument("--name", help="of the row, the variant's if not given")
     a.add_argument("--out", type=Path)
     a.add_argument("--steps", type=int, default=1500)
@@ -202,7 +210,8 @@ def main() -> None:
     samples = Split(sorted(o.samples.glob("*.bin")), o.photos, 1)
     seen = Split(sorted(o.train_on.glob("*.bin")), o.photos, 1, samples.names) if o.train_on else samples
     began = time.process_time()
-    model = trained(o.variant, seen.choose(False, 1), o.steps, not o.no_compile)
+    start = load_file(o.start) if o.start else None
+    model = trained(o.variant, seen.choose(False, 1), o.steps, not o.no_compile, start)
     kinds: list[int] = []
     ts: list[int] = []
     js: list[float] = []

@@ -176,6 +176,23 @@ class Joined(Network):
             self.heads[step] = nn.ModuleList([Conv(width, width), Conv(width, 4 * n, gain=0.7)])
             self.updates[step] = Conv(6 * n, width, 3, gain=0.5)
 
+    @staticmethod
+    def adopted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a Network as those to begin with: all but the first group's are the same, its heads begin alike
+        for both bands, and what reads its latents learns anew."""
+        n, channels = nvc.network.GROUPS[0], nvc.network.CHANNELS
+        out, old = dict(weights), weights["network.prior.0.weight"]
+        p, d, side = old.split([channels, channels, 3], 1)
+        none = old.new_zeros(len(old), 4 * n, 1, 1)
+        out["network.prior.0.weight"] = torch.cat([none, p[:, n:], none, d[:, n:], side], 1)
+        for step in (0, 1):
+            for part in ("weight", "bias"):
+                name = f"network.heads.{step}.1.{part}"
+                out[name] = torch.cat([weights[name]] * 2)
+            name = f"network.updates.{step}.weight"
+            out[name] = torch.cat([torch.zeros_like(weights[name])] * 2, 1)
+        return out
+
     def transform(self, planes: Tensor) -> Tensor:
         n, whole = nvc.network.GROUPS[0], super().transform(planes)
         return torch.cat([*bands(join(whole[:, :n].float())), whole[:, n:].float()], 1)
