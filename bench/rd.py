@@ -32,7 +32,7 @@ from bench.rates.points import (
     anchor_points,
     at_hand,
     means_of,
-    rd_points,
+    own_points,
     sha256_of,
 )
 from bench.rates.processes import each
@@ -62,7 +62,7 @@ def paths_of(given: Iterable[Path]) -> list[Path]:
 def ours(clip: Path, options: argparse.Namespace, model: str, effort: int) -> list[Point]:
     """nvc's points on a clip."""
     runs = [Settings(q, effort=effort, intra_period=options.intra_period, model=model) for q in options.qualities]
-    return rd_points(codec.get("nvc"), clip, options.frames, runs)
+    return own_points(clip, options.frames, runs, options.cache)
 
 
 def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> dict[str, Any]:
@@ -156,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="clips, folders of clips; default: the test clips, or the library's")
     parser.add_argument("--only", default="video,stills", help="parts (video,stills)")
     parser.add_argument("--stills", metavar="FOLDER", type=Path, default=PICTURES, help=f"pictures ({PICTURES})")
-    parser.add_argument("--cache", metavar="FOLDER", type=Path, help="folder that keeps measured anchors")
+    parser.add_argument("--cache", metavar="FOLDER", type=Path,
+                        help="folder that keeps what was measured: a bench that was stopped goes on")
     parser.add_argument("--frames", type=int, default=33, help="pictures of each clip (33)")
     parser.add_argument("--intra-period", type=int, default=64)
     parser.add_argument("--efforts", type=int, nargs="+", default=[0], help="nvc's, the first leads (0)")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import codec
 from bench import rd
 from bench.rates import points as rates
 from bench.rates.processes import each
-from coding import CodecError
+from coding import Codec, CodecError, Settings
 from picture import VideoError
 
 
@@ -62,6 +63,27 @@ def test_other_settings_are_measured_anew(cache: Path, points: list[rates.Point]
     before = len(list(cache.iterdir()))
     rates.anchor_points("x264", clips.find("carphone"), frames, period, cache, crfs=(22,))
     assert len(list(cache.iterdir())) == before + 1
+
+
+def test_nvc_is_measured_once_by_the_same_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def points_of(coder: Codec, clip: Path, frames: int, runs: Sequence[Settings]) -> list[rates.Point]:
+        measured.append(frames)
+        return [{"bytes": 7}]
+
+    def points_again() -> list[rates.Point]:
+        return rates.own_points(clips.find("carphone"), 9, [Settings(30)], tmp_path / "cache")
+
+    monkeypatch.setattr(rates, "rd_points", points_of)
+    assert points_again() == points_again() == [{"bytes": 7}]
+    assert measured == [9]
+    (tmp_path / "nvc").mkdir()
+    for name in rates.PROGRAM:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(rates, "ROOT", tmp_path)
+    points_again()
+    assert measured == [9, 9]
 
 
 def test_bd_rate_against_an_anchor(points: list[rates.Point]) -> None:

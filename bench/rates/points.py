@@ -4,8 +4,10 @@ Rates are of the coded pictures and their parameter sets, without a container's 
 apart (``rate_bytes``); of all bytes otherwise.
 
 Anchors are the codecs to compare with, run as their users run them: constant quality, tuned for PSNR, preset medium or
-its like (peers.py).  One thread codes them, since their bytes depend on the number of threads.  Their points are kept
-in a cache by everything that they depend on: the clip's bytes, the settings, the libraries' versions.
+its like (peers.py).  One thread codes them, since their bytes depend on the number of threads.
+
+Points are kept in a cache by everything that they depend on: the clip's bytes, the settings, the libraries' versions,
+for nvc the weights and the program itself.  So a bench that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ ANCHOR_CRF: dict[str, tuple[int, ...]] = {
     "vp9": (20, 29, 38, 47, 55, 63),
 }
 METRICS = ("psnr_y", "psnr", "ssim", "ms_ssim")
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ("codec.py", "coding.py", "metrics.py", "picture.py", "video.py")  # beside nvc/, what nvc's points depend on
 FORMAT = 1  # of the cached files; raised when a point's meaning changes
 
 Point = dict[str, Any]  # settings, bytes, bitrate_mbps, bpp, the metrics of ClipMetrics.summary, encode_s
@@ -78,17 +82,33 @@ def anchor_points(
     coder = codec.get(name)
     crfs = crfs or ANCHOR_CRF[name]
     runs = [Settings(intra_period=intra_period, threads=1, options={"crf": crf}) for crf in crfs]
+    return kept_points(coder, clip, frames, runs, cache, coder.describe())
+
+
+def own_points(clip: Path, frames: int | None, runs: Sequence[Settings], cache: Path | None = None) -> list[Point]:
+    """nvc's points on a clip; from ``cache`` where this program with these weights has measured them."""
+    coder = codec.get("nvc")
+    program = [ROOT / name for name in PROGRAM] + sorted((ROOT / "nvc").glob("*.py"))
+    known = {"program_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in program)).hexdigest(),
+             "models": {name: about["sha256"] for name, about in coder.describe()["models"].items()}}
+    return kept_points(coder, clip, frames, runs, cache, known)
+
+
+def kept_points(
+    coder: Codec, clip: Path, frames: int | None, runs: Sequence[Settings], cache: Path | None, known: dict[str, Any]
+) -> list[Point]:
+    """`rd_points`, measured once for each clip, settings and what is ``known`` of the codec."""
+    if cache is None:
+        return rd_points(coder, clip, frames, runs)
     key = {
         "format": FORMAT,
-        "codec": coder.describe(),
+        "codec": known,
         "clip_sha256": sha256_of(clip),
         "frames": frames,
         "runs": [asdict(settings) for settings in runs],
     }
-    if cache is None:
-        return rd_points(coder, clip, frames, runs)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = cache / f"{clip.stem}-{name}-{digest[:16]}.json"
+    path = cache / f"{clip.stem}-{coder.name}-{digest[:16]}.json"
     if path.is_file():
         return json.loads(path.read_text())["points"]
     points = rd_points(coder, clip, frames, runs)
