@@ -19,6 +19,8 @@ def _conv(cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
 class Analysis(nn.Module):
     """Latents of a picture, in steps: linear core plus a small network; and the hyper-latent."""
 
+    stride = 4              # of latents, in samples of planes
+
     def __init__(self) -> None:
         super().__init__()
         lapped = torch.zeros(CHANNELS, 6, 8, 8)
@@ -38,8 +40,8 @@ class Analysis(nn.Module):
         """[B, CHANNELS, H, W] in steps (real-valued): what `walk` quantises."""
         r = x - p
         with torch.autocast(x.device.type, enabled=False):      # high rates need more than bfloat16's eight bits
-            border = (self.core.shape[-1] // 2 - 2,) * 4
-            linear = F.conv2d(F.pad(r, border, mode="reflect"), self.core, stride=4)
+            border = ((self.core.shape[-1] - self.stride) // 2,) * 4
+            linear = F.conv2d(F.pad(r, border, mode="reflect"), self.core, stride=self.stride)
         plane = (side.planes / 32.0).expand(x.shape[0], 3, *x.shape[2:])
         extra = self.ga(torch.cat([r / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)).float() * 16.0
         octave = (side.t / 16.0 - 3.5)[:, None]

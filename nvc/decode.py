@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -79,11 +79,14 @@ def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDAr
     return way(network, side, p, d, z, visit)
 
 
-@dataclass(frozen=True)
-class _Moved:
-    """What a packet's payload has said of motion, and both predictions: none in I pictures. Symbols follow in coder."""
+Coder = TypeVar("Coder", rangecoder.Encoder, rangecoder.Decoder)
 
-    coder: rangecoder.Decoder
+
+@dataclass(frozen=True)
+class Moved(Generic[Coder]):
+    """Motion of a picture and both predictions, none of an I picture. It is in coder, where symbols follow."""
+
+    coder: Coder
     field: MotionField | None = None
     pair: tuple[Picture, Picture] | None = None
 
@@ -131,18 +134,18 @@ class GopDecoder:
                 self.frames |= frames
                 self.clock.add(clock)
 
-    def _predict(self, packet: Packet) -> _Moved:
+    def _predict(self, packet: Packet) -> Moved[rangecoder.Decoder]:
         coder = rangecoder.Decoder(packet.payload)
         if not packet.references:
-            return _Moved(coder)
+            return Moved(coder)
         references = [self.frames[n].reference for n in packet.references]
         field = vectors.decode_field(coder, spans_of(packet.number, packet.references), references)
         if coder.overrun:
             raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes", self.offset)
-        return _Moved(coder, field, predict(field, references))
+        return Moved(coder, field, predict(field, references))
 
     @torch.inference_mode()
-    def _reconstruct(self, work: Sequence[tuple[Packet, _Moved]]) -> tuple[dict[int, Frame], Clock]:
+    def _reconstruct(self, work: Sequence[tuple[Packet, Moved[rangecoder.Decoder]]]) -> tuple[dict[int, Frame], Clock]:
         clock, batch = Clock(), [packet for packet, _ in work]
         p, d = predictions([moved.pair for _, moved in work], self.height, self.width)
         side = side_of([packet.type for packet in batch], [packet.q for packet in batch])

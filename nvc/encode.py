@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from coding import Settings
 from nvc import hyper, quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
-from nvc.decode import Clock, Frame, reconstruct, side_of, spans_of
+from nvc.decode import Clock, Frame, Moved, reconstruct, side_of, spans_of
 from nvc.effort import EFFORT_MAX, EFFORTS
 from nvc.errors import SettingsError
 from nvc.model import Model
@@ -105,15 +105,6 @@ def smooth_of(model: Model) -> Smooth:
     if model.sha256 not in _smooth:
         _smooth[model.sha256] = Smooth(model.weights, model.network.device)
     return _smooth[model.sha256]
-
-
-@dataclass(frozen=True)
-class Moved:
-    """Motion of a picture as found, and both predictions; of an I picture: nothing. Symbols follow in coder."""
-
-    coder: rangecoder.Encoder
-    field: MotionField | None = None
-    pair: tuple[Picture, Picture] | None = None
 
 
 @dataclass
@@ -255,7 +246,7 @@ class Encoder:
                     self.observe(unit, picture, found.pair)
                 yield packet
 
-    def _predict(self, item: tuple[Unit, Picture]) -> Moved:
+    def _predict(self, item: tuple[Unit, Picture]) -> Moved[rangecoder.Encoder]:
         unit, picture = item
         coder = rangecoder.Encoder()
         if not unit.references:
@@ -264,7 +255,8 @@ class Encoder:
         return Moved(coder, field, predict(field, [self.frames[n].reference for n in unit.references]))
 
     @torch.inference_mode()
-    def _code(self, work: Sequence[tuple[Unit, Picture, Moved]]) -> tuple[list[Packet], list[Frame], Tally]:
+    def _code(self, work: Sequence[tuple[Unit, Picture, Moved[rangecoder.Encoder]]]
+              ) -> tuple[list[Packet], list[Frame], Tally]:
         units, pictures, moved = zip(*work, strict=True)
         height, width = pictures[0].y.shape
         tally = Tally()

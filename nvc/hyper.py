@@ -28,7 +28,6 @@ THRIFT = 0.05
 START = np.array([[0.98, 0.98, 0.98], [0.59, 0.84, 0.94], [0.09, 0.39, 0.66]])
 CONFIDENCE = 6
 FULL_BITS = 2.0         # about what it costs to say that a position is not empty, against saying that it is
-SAID_BITS = 0.5         # about what it costs to say which
 
 
 def index_of(network: FixedNetwork, side: Side, height: int, width: int) -> NDArray[np.int32]:

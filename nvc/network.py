@@ -230,6 +230,7 @@ class Network(nn.Module):
     """All that a decoder needs: hyper-synthesis h_s, prediction context, running context, heads, synthesis g_s."""
 
     dct: Tensor
+    stride = 4              # of latents, in samples of planes
 
     def __init__(self, context: int | None = None) -> None:
         """context: channels of the running context; CONTEXT if None."""
@@ -275,7 +276,7 @@ class Network(nn.Module):
 
         z: hyper-latent [B, HYPER, ⌈H/8⌉, ⌈W/8⌉]; p: prediction planes; d: difference of the two predictions.
         """
-        height, width = p.shape[2] // 4, p.shape[3] // 4
+        height, width = p.shape[2] // self.stride, p.shape[3] // self.stride
         hyper = self.hyper(z, side)[:, :, :height, :width]
         seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
         return hyper + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
@@ -301,7 +302,7 @@ class Network(nn.Module):
 
     def transform(self, planes: Tensor) -> Tensor:
         """DCT of planes (integers -255 … 255) in pixel units, eight significant bits."""
-        return F.conv2d(planes.to(torch.bfloat16), self.dct.to(torch.bfloat16), stride=4)
+        return F.conv2d(planes.to(torch.bfloat16), self.dct.to(torch.bfloat16), stride=self.stride)
 
     def spectrum(self, planes: Tensor, side: Side) -> Tensor:
         """DCT of planes (integers -255 … 255) in eighths of a step, integers."""
@@ -369,7 +370,8 @@ class Network(nn.Module):
         """Linear reconstruction: prediction plus lapped inverse transform, real-valued planes."""
         with torch.autocast(v8.device.type, enabled=False):
             scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
-            return p + F.conv_transpose2d(scaled, self.core, stride=4, padding=self.core.shape[-1] // 2 - 2)
+            margin = (self.core.shape[-1] - self.stride) // 2
+            return p + F.conv_transpose2d(scaled, self.core, stride=self.stride, padding=margin)
 
     def correction(self, features: Tensor, base: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
         """In-loop filter and non-linear synthesis: what to add to `base`, in eighths of a pixel, integer planes.
@@ -379,7 +381,7 @@ class Network(nn.Module):
         x = side.join([features])
         for layer in self.trunk[:2]:
             x = act(layer(x))
-        x = act(F.pixel_shuffle(self.trunk[2](x), 2))
+        x = act(F.pixel_shuffle(self.trunk[2](x), self.stride // 2))
         seen = [F.pixel_unshuffle(v, 2) for v in (base - 128.0, (base - p).clamp(-255, 255), d.clamp(-255, 255))]
         x = torch.cat([*[v.to(torch.bfloat16) for v in seen], x.to(torch.bfloat16)], 1)
         for layer in self.filter[:2]:

@@ -177,12 +177,12 @@ def candidates(grid, temporal, spans, y, x, n, found):
     count = _offer(found, count, grid[gy - 1, gx - 1])
     last = np.zeros(5, np.int64)
     last[MODE] = BOTH if spans[1] else FORWARD
-    zero = last.copy()
     if spans[1] and 1 < count < CANDIDATES - 1:
         copy(last[V0Y:V1Y], found[0, V0Y:])
         copy(last[V1Y:], found[1, V1Y:])
         count = _offer(found, count, last)
-    return _offer(found, count, zero)
+        last[V0Y:] = 0
+    return _offer(found, count, last)
 
 
 @njit(cache=True, nogil=True)

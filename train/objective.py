@@ -30,6 +30,8 @@ CHROMA = {"psnr": 4.0, "ms_ssim": 2.5}
 # for PSNR make, at every step the same, so that both objectives lead to like rates.
 MS_SSIM = 950.0
 
+HYPER_SAID_BITS = 0.5               # about what it costs to say whether a position of the hyper-latent is empty
+
 
 class Objective(nn.Module):
     """Both halves of the codec; `forward` gives bits and distortion of each picture of a batch."""
@@ -59,7 +61,7 @@ class Objective(nn.Module):
             chosen = hyper.choose(z, z_index)
             full = chosen.any(1, keepdim=True)
         z_bits = (z_prior.bits(chosen.abs()) * full * (z_index > 0) + _slope(z_prior, z)).sum((1, 2, 3))
-        z_bits = z_bits + hyper.SAID_BITS * full[0].numel()
+        z_bits = z_bits + HYPER_SAID_BITS * full[0].numel()
         z = z + (chosen - z).detach()
         context = net.context(z, p, d, side)
         local = net.local_step(context)

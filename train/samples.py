@@ -11,25 +11,26 @@ that of train/data.py. Sides other than 256 are cut to their middle 256.
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import random
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 
+import codec
 import nvc.model
-from nvc.decode import Frame
-from nvc.encode import Encoder, Moved, Settings, Tally
+from nvc import rangecoder
+from nvc.decode import Frame, Moved
+from nvc.encode import Encoder, Settings, Tally
 from nvc.model import Model
 from nvc.planes import pack
 from nvc.structure import Planner, Unit, schedule
 from nvc.syntax import Packet
-from picture import Picture
+from picture import ClipInfo, Picture
 from train.data import SIDE
 from video import open_clip
 
@@ -41,18 +42,10 @@ def middle(planes: np.ndarray) -> np.ndarray:
 
 def by_x264(pictures: Sequence[Picture], qp: int) -> list[Picture]:
     """The pictures as x264 gives them back, all at one quantiser."""
-    out = io.BytesIO()
-    with av.open(out, "w", format="matroska") as container:
-        parameters = f"qp={qp}:ipratio=1:pbratio=1"
-        stream = container.add_stream("libx264", rate=25, options={"tune": "psnr", "x264-params": parameters})
-        stream.height, stream.width = pictures[0].y.shape
-        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
-        for picture in pictures:
-            flat = np.concatenate([plane.reshape(-1) for plane in picture]).reshape(-1, stream.width)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(flat, "yuv420p")))
-        container.mux(stream.encode(None))
-    with open_clip(io.BytesIO(out.getvalue())) as clip:
-        return list(clip)
+    x264, (height, width) = codec.get("x264"), pictures[0].y.shape
+    settings = Settings(threads=1, options={"params": f"qp={qp}:ipratio=1:pbratio=1"})
+    encoded = x264.encode(pictures, ClipInfo(width, height, Fraction(25), len(pictures)), settings)
+    return list(x264.decode(encoded.data))
 
 
 class Elsewhere(Encoder):
@@ -71,7 +64,8 @@ class Elsewhere(Encoder):
             self.decoded[qp] = by_x264(self.pictures, qp)
         return self.decoded[qp][unit.number]
 
-    def _code(self, work: Sequence[tuple[Unit, Picture, Moved]]) -> tuple[list[Packet], list[Frame], Tally]:
+    def _code(self, work: Sequence[tuple[Unit, Picture, Moved[rangecoder.Encoder]]]
+              ) -> tuple[list[Packet], list[Frame], Tally]:
         frames = [Frame.of(pack(self.made(unit, picture)), found.field) for unit, picture, found in work]
         packets = [Packet(unit.number, unit.type, unit.references, self.q(unit)) for unit, *_ in work]
         return packets, frames, Tally()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import nvc.network
 from nvc.analysis import Analysis
-from nvc.network import HYPER, STEPS, Conv, Network, Side, act, dct_matrix, round_, scatter, step_size
+from nvc.network import HYPER, STEPS, Conv, Network, Side, act, dct_matrix, round_, scatter
 
 GROUPS = (16, 48, 128, 192)     # of Wide's channels
 CONTEXT = 256                   # channels of its running context
@@ -65,6 +65,8 @@ def wide_basis(hybrid: bool) -> Tensor:
 class Wide(Network):
     """A decoder's networks with latents at stride 16; `nvc.network`'s constants and `dct_basis` say which."""
 
+    stride = 8
+
     def __init__(self, context: int | None = None) -> None:
         nn.Module.__init__(self)
         context = context or nvc.network.CONTEXT
@@ -88,39 +90,16 @@ class Wide(Network):
         self.trunk = nn.ModuleList([Conv(2 * channels + first + 3, 256), Conv(256, 160, 3), Conv(160, 32 * 16)])
         self.filter = nn.ModuleList([Conv(72 + 32, 48, 3), Conv(48, 48, 3), Conv(48, 24, 3, gain=0.05)])
 
-    def context(self, z: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
-        height, width = p.shape[2] // 8, p.shape[3] // 8
-        seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
-        prior = round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
-        return self.hyper(z, side)[:, :, :height, :width] + prior
-
     def hyper(self, z: Tensor, side: Side) -> Tensor:
         x = act(self.hs[0](side.join([(z * 8.0).clamp(-255, 255)])))
         x = act(F.pixel_shuffle(self.hs[1](x), 4))
         return round_(self.hs[3](act(self.hs[2](x))).float())
 
-    def transform(self, planes: Tensor) -> Tensor:
-        return F.conv2d(planes.to(torch.bfloat16), self.dct.to(torch.bfloat16), stride=8)
-
-    def linear(self, v8: Tensor, p: Tensor, side: Side, local: Tensor) -> Tensor:
-        with torch.autocast(v8.device.type, enabled=False):
-            scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
-            return p + F.conv_transpose2d(scaled, self.core, stride=8, padding=MARGIN)
-
-    def correction(self, features: Tensor, base: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
-        x = side.join([features])
-        for layer in self.trunk[:2]:
-            x = act(layer(x))
-        x = act(F.pixel_shuffle(self.trunk[2](x), 4))
-        seen = [F.pixel_unshuffle(v, 2) for v in (base - 128.0, (base - p).clamp(-255, 255), d.clamp(-255, 255))]
-        x = torch.cat([*[v.to(torch.bfloat16) for v in seen], x.to(torch.bfloat16)], 1)
-        for layer in self.filter[:2]:
-            x = act(layer(x))
-        return F.pixel_shuffle(round_(self.filter[2](x).float()), 2)
-
 
 class WideAnalysis(Analysis):
     """The encoder's networks for Wide."""
+
+    stride = 8
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -139,16 +118,6 @@ class WideAnalysis(Analysis):
         *_, weight, bias = self.ga.parameters()
         nn.init.zeros_(bias)
         weight.data *= 0.05
-
-    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
-        r = x - p
-        with torch.autocast(x.device.type, enabled=False):
-            linear = F.conv2d(F.pad(r, (MARGIN,) * 4, mode="reflect"), self.core, stride=8)
-        plane = (side.planes / 32.0).expand(x.shape[0], 3, *x.shape[2:])
-        extra = self.ga(torch.cat([r / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)).float() * 16.0
-        octave = (side.t / 16.0 - 3.5)[:, None]
-        scale = torch.exp(self.gain[side.kind] - self.gain_slope[side.kind] * octave) / step_size(side.t)[:, None]
-        return (linear + extra) * scale[:, :, None, None]
 
 
 def join(x: Tensor) -> Tensor:
