@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nvc.network import CHANNELS, HYPER, Side, dct_basis, step_size
+from nvc.network import CHANNELS, HYPER, Side, dct_basis, first_joined, step_size
 
 
 def _conv(cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -37,7 +37,7 @@ class Analysis(nn.Module):
         weight.data *= 0.05
 
     def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
-        """[B, CHANNELS, H, W] in steps (real-valued): what `walk` quantises."""
+        """[B, CHANNELS, H, W] in steps (real-valued), group 0 as bands: what `walk` quantises."""
         r = x - p
         with torch.autocast(x.device.type, enabled=False):      # high rates need more than bfloat16's eight bits
             border = ((self.core.shape[-1] - self.stride) // 2,) * 4
@@ -47,10 +47,11 @@ class Analysis(nn.Module):
         octave = (side.t / 16.0 - 3.5)[:, None]
         log = self.gain[side.kind] - self.gain_slope[side.kind] * octave
         scale = torch.exp(log) / step_size(side.t)[:, None]
-        return (linear + extra) * scale[:, :, None, None]
+        return first_joined((linear + extra) * scale[:, :, None, None])
 
     def hyper(self, y: Tensor, side: Side) -> Tensor:
         """Hyper-latent before rounding, [B, HYPER, ⌈H/8⌉, ⌈W/8⌉]."""
+        y = first_joined(y)
         log = torch.log1p(y.abs()) * 0.5
         plane = (side.planes / 32.0).expand(y.shape[0], 3, *y.shape[2:])
         return self.ha(torch.cat([log * torch.sign(y), log, plane], 1)).float() * 4.0

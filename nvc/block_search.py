@@ -21,12 +21,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from nvc import vectors
+from nvc.bits import cost0, cost1
 from nvc.compensation import BACKWARD, BOTH, INTRA
 from nvc.differences import bits8, bits8_pair, sad8, sad16, satd8, satd8_pair
 from nvc.motion import REACH
-from nvc.rangecoder import FAST, SLOW
 from nvc.vector_contexts import C_BOTH, C_INTRA, C_SECOND, DIGITS_MAX
-from nvc.vectors import COST, MODE, NONE, V0X, V0Y
+from nvc.vectors import MODE, NONE, V0X, V0Y
 
 BIG = 1e18
 PRICE = 1.36                  # bits for each unit of the log sum
@@ -143,18 +143,6 @@ def _intra_bits(s, y, x, n):
 
 
 # ---------------------------------------------------------------- what motion costs
-
-@njit(cache=True, nogil=True)
-def cost0(contexts, c):
-    """Bits of a 0 in context c."""
-    return np.float64(COST[(contexts[c, FAST] + contexts[c, SLOW]) >> 6])
-
-
-@njit(cache=True, nogil=True)
-def cost1(contexts, c):
-    """Bits of a 1 in context c."""
-    return np.float64(COST[2047 - ((contexts[c, FAST] + contexts[c, SLOW]) >> 6)])
-
 
 @njit(cache=True, nogil=True)
 def difference_costs(contexts, table):

@@ -15,11 +15,11 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nvc.bits import DECODE, ENCODE, code_bit
 from nvc.fixed import FixedNetwork
 from nvc.laplace import Laplace
 from nvc.network import HYPER_MAX, Side
 from nvc.rangecoder import Decoder, Encoder, Tables, fresh_contexts
-from nvc.vectors import DECODE, ENCODE, code_bit
 
 # λ of the choice of symbols, in squares of their steps.
 THRIFT = 0.05

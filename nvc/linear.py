@@ -11,36 +11,65 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from nvc.bands import band, half
+
 LOCAL_BITS = 10         # of the picture's step, in positions' own steps
 SUM_BITS = 18           # of a pixel, in sums
 CORRECTION_BITS = 3     # of a pixel, in the networks' correction
 
 
 @njit(cache=True, nogil=True)
+def coefficient(v, gain, local):
+    """Pixel units · 2^4 of a latent, 16 bits."""
+    c = (np.int64(v) * np.int64(gain) * np.int64(local) + (32 << LOCAL_BITS)) >> (6 + LOCAL_BITS)
+    return min(max(c, np.int64(-32767)), np.int64(32767))
+
+
+@njit(cache=True, nogil=True)
+def first_joined(v8, local, gains):
+    """Coefficients of what group 0's bands stand for, int32 [H, W, 4]; v8, local, gains: see `inverse`."""
+    rows, columns, _ = v8.shape
+    bands, out = np.zeros((rows, columns, 4), np.int32), np.empty((rows, columns, 4), np.int32)
+    for i in range(rows):
+        for j in range(columns):
+            for c in range(4):
+                bands[i, j, c] = coefficient(v8[i, j, c], gains[c], local[i, j])
+    for i in range(rows):
+        for j in range(columns):
+            for c in range(4):
+                out[i, j, c] = min(max(half(band(bands, i, j, c)), -32767), 32767)
+    return out
+
+
+@njit(cache=True, nogil=True)
 def inverse(v8, local, gains, core, sums):
     """Add the lapped blocks of latents v8 int32 [H, W, 96] to sums int32 [6, 4H + 4, 4W + 4].
 
-    local int32 [H, W]; gains int32 [96]; core int32 [96, 6, 8, 8]. The block of position (i, j) covers rows 4i … 4i+7,
-    columns 4j … 4j+7; the planes begin at row and column 2.
+    Group 0 of v8 is joined bands; H, W even. local int32 [H, W]; gains int32 [96]; core int32 [96, 6, 8, 8]. The block
+    of position (i, j) covers rows 4i … 4i+7, columns 4j … 4j+7; the planes begin at row and column 2.
     """
     rows, columns, channels = v8.shape
     flat = core.reshape(channels, 384)
+    first = first_joined(v8, local, gains)
     block = np.zeros(384, np.int32)
     for i in range(rows):
         for j in range(columns):
             used = False
             for c in range(channels):
-                v = np.int64(v8[i, j, c])
-                if v == 0:
+                if c < 4:
+                    size = np.int64(first[i, j, c])
+                elif v8[i, j, c] != 0:
+                    size = coefficient(v8[i, j, c], gains[c], local[i, j])
+                else:
+                    continue
+                if size == 0:
                     continue
                 if not used:
                     block[:] = 0
                     used = True
-                coefficient = (v * np.int64(gains[c]) * np.int64(local[i, j]) + (32 << LOCAL_BITS)) >> (6 + LOCAL_BITS)
-                coefficient = min(max(coefficient, np.int64(-32767)), np.int64(32767))
                 row = flat[c]
                 for k in range(384):
-                    block[k] += coefficient * row[k]
+                    block[k] += size * row[k]
             if used:
                 k = 0
                 for plane in range(6):
@@ -75,6 +104,6 @@ def sums_of(v8: NDArray[np.int32], local: NDArray[np.int32], gains: NDArray[np.i
 
 def warm() -> None:
     """Compile every kernel into numba's cache."""
-    sums = sums_of(np.zeros((1, 1, 96), np.int32), np.zeros((1, 1), np.int32), np.zeros(96, np.int32),
+    sums = sums_of(np.zeros((2, 2, 96), np.int32), np.zeros((2, 2), np.int32), np.zeros(96, np.int32),
                    np.zeros((96, 6, 8, 8), np.int32))
     finish(np.zeros((6, 4, 4), np.uint8), sums, np.zeros((6, 4, 4), np.float32), np.zeros((6, 4, 4), np.uint8))

@@ -14,9 +14,10 @@ Training runs the very same functions with weights rounded on the fly and gradie
 et al. 2013, arXiv:1308.3432), so there is no second, "quantised" network that could differ.
 
 Shapes: B pictures; h, w half the (padded) picture size; H = h/4, W = w/4 the latent grid, one position for 8×8 luma
-pixels. A picture is `planes` [B, 6, h, w]: the four phases of Y, then U, then V. See docs/codec.md for the picture of
-the data flow; the structure follows hyperprior and autoregressive groups of Minnen et al. (arXiv:1809.02736,
-arXiv:2003.12000) with the checkerboard of He et al. (arXiv:2103.15306).
+pixels. A picture is `planes` [B, 6, h, w]: the four phases of Y, then U, then V. Group 0, the lowest frequencies, is
+coded as bands: its latents at each 2×2 positions are joined by a second transform, and band k stands at position k
+(`join`). See docs/codec.md for the picture of the data flow; the structure follows hyperprior and autoregressive groups
+of Minnen et al. (arXiv:1809.02736, arXiv:2003.12000) with the checkerboard of He et al. (arXiv:2103.15306).
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ SCALES = 64             # scale index i stands for a Laplace distribution of sca
 LOCAL_MAX = 24          # a position's own step is Δ·2^(k/8), k at most this either way
 MEAN_MAX = 1023         # a mean is an integer of eighths of a step
 V8_MAX = 2047           # feature tables cover this many eighths of a step
+# 2×2 DCT of positions (0, 0), (0, 1), (1, 0), (1, 1), which are bands in the same order; its own inverse. On the
+# checkerboard bands 0 and 3 have the first colour, 1 and 2 the second.
+BANDS = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) * 0.5
 
 
 def step_size(t: Tensor) -> Tensor:
@@ -203,6 +207,25 @@ def scatter(x: Tensor, parity: int | None) -> Tensor:
     return torch.stack([even, odd], 3).reshape(b, c, rows, 2 * half)
 
 
+def join(x: Tensor) -> Tensor:
+    """Bands of the latents at each 2×2 positions of [B, C, H, W], in the places of these; its own inverse."""
+    b, c, h, w = x.shape
+    found = x.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 1, 2, 4, 3, 5).reshape(b, c, h // 2, w // 2, 1, 4)
+    made = (found * BANDS.to(x)).sum(-1)                # not as a matrix product, which would be rounded to bfloat16
+    return made.reshape(b, c, h // 2, w // 2, 2, 2).permute(0, 1, 2, 4, 3, 5).reshape(b, c, h, w)
+
+
+def first_joined(x: Tensor) -> Tensor:
+    """Group 0 of [B, CHANNELS, H, W] joined, the others as they are; its own inverse."""
+    return torch.cat([join(x[:, :GROUPS[0]]), x[:, GROUPS[0]:]], 1)
+
+
+def apart(x: Tensor) -> list[Tensor]:
+    """[B, C, H, W] four times, each with zeros at all but one position, or band, of each 2×2."""
+    masks = torch.eye(4, dtype=x.dtype, device=x.device).reshape(4, 2, 2)
+    return [x * mask.repeat(x.shape[2] // 2, x.shape[3] // 2) for mask in masks]
+
+
 @dataclass
 class Side:
     """What every network is told about a picture: its type and step. `planes` [B, 3, 1, 1], integers 0 … 127."""
@@ -247,14 +270,14 @@ class Network(nn.Module):
         self.z_slope = nn.Parameter(torch.zeros(3, HYPER))
 
         self.hs = nn.ModuleList([Conv(HYPER + 3, 96, 3), Conv(96, 64 * 16), Conv(64, 64, 3), Conv(64, context * 4)])
-        self.prior = nn.ModuleList([Conv(2 * CHANNELS + 3, 96), Conv(96, context, 3)])
+        self.prior = nn.ModuleList([Conv(2 * (CHANNELS + 4 * GROUPS[0]) + 3, 96), Conv(96, context, 3)])
         self.local = Conv(context, 1, gain=0.0)
         self.heads = nn.ModuleList()
         self.updates = nn.ModuleList()
         for group, _ in STEPS:
-            n = GROUPS[group]
-            self.heads.append(nn.ModuleList([Conv(context, context), Conv(context, 2 * n, gain=0.7)]))
-            self.updates.append(Conv((3 if group == 0 else 2) * n, context, 3, gain=0.5))
+            bands, n = 2 if group == 0 else 1, GROUPS[group]    # two of each colour; three features of each latent
+            self.heads.append(nn.ModuleList([Conv(context, context), Conv(context, 2 * bands * n, gain=0.7)]))
+            self.updates.append(Conv((6 if group == 0 else 2) * n, context, 3, gain=0.5))
         self.updates = self.updates[:-1]
         self.trunk = nn.ModuleList([Conv(2 * CHANNELS + GROUPS[0] + 3, 128), Conv(128, 96, 3), Conv(96, 128)])
         self.filter = nn.ModuleList([Conv(72 + 32, 48, 3), Conv(48, 48, 3), Conv(48, 24, 3, gain=0.05)])
@@ -278,7 +301,10 @@ class Network(nn.Module):
         """
         height, width = p.shape[2] // self.stride, p.shape[3] // self.stride
         hyper = self.hyper(z, side)[:, :, :height, :width]
-        seen = [self.log_of(self.spectrum(v, side)) for v in (p - 128.0, d)]
+        spectra = [self.spectrum(v, side) for v in (p - 128.0, d)]
+        seen = [self.log_of(v) for v in spectra]
+        for v in spectra:
+            seen += apart(self.log_of(round_(join(v[:, :GROUPS[0]]))))
         return hyper + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
 
     def local_step(self, context: Tensor) -> Tensor:
@@ -312,6 +338,9 @@ class Network(nn.Module):
         """Mean (eighths of a step) and scale index of the symbols of one step, each [B, n, H, W or W/2]."""
         group, parity = STEPS[step]
         raw = self.head(step, act(gather(context, parity))).float()
+        if group == 0:              # even rows are one band, odd rows another
+            half, two = raw.shape[2] // 2, raw.chunk(2, 1)
+            raw = torch.cat([two[0][:, :, :half], two[1][:, :, half:]], 2)
         mean, index = raw.split(GROUPS[group], 1)
         return round_(mean * 0.5).clamp(-MEAN_MAX, MEAN_MAX), round_(clip_(index * 0.25 + 20.0, 0, SCALES - 1))
 
@@ -332,32 +361,32 @@ class Network(nn.Module):
             parts.append(round_(v8 * 0.125).clamp(-127, 127))
         return torch.cat(parts, 1)
 
-    def update(self, step: int, context: Tensor, features: Tensor) -> Tensor:
-        """The running context after the symbols of one step."""
-        _, parity = STEPS[step]
-        return context + round_(self.updates[step](scatter(features, parity)).float())
+    def update(self, step: int, context: Tensor, v8: Tensor) -> Tensor:
+        """The running context after the symbols of one step; v8: all latents of its group so far, [B, n, H, W]."""
+        group, parity = STEPS[step]
+        if group > 0:
+            seen = scatter(self.features(group, gather(v8, parity)), parity)
+        else:           # bands while they are half; then what they stand for, told apart by colour
+            four = apart(self.features(0, round_(join(v8)) if parity else v8))
+            seen = torch.cat([four[0] + four[3], four[1] + four[2]] if parity else [four[0], four[3]], 1)
+        return context + round_(self.updates[step](seen).float())
 
     def walk(self, context: Tensor, visit: Callable[[int, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """The one traversal of a picture's latents, for training, encoder and decoder.
 
         `visit(step, mean, index)` returns the latents of that step in eighths of a step (8·symbol + mean); steps are
         those of `local_step`.
-        Returns all latents v8 [B, CHANNELS, H, W] and their features [B, 2·CHANNELS + 4, H, W].
+        Returns all latents v8 [B, CHANNELS, H, W], group 0 as bands, and their features [B, 2·CHANNELS + 4, H, W],
+        those of group 0 of what the bands stand for.
         """
         latents: list[Tensor] = []
-        seen: list[Tensor] = []
-        for step, (group, parity) in enumerate(STEPS):
-            v8 = visit(step, *self.parameters_of(step, context))
-            f = self.features(group, v8)
-            full_v8, full_f = scatter(v8, parity), scatter(f, parity)
-            if parity == 1:
-                latents[-1], seen[-1] = latents[-1] + full_v8, seen[-1] + full_f
-            else:
-                latents.append(full_v8)
-                seen.append(full_f)
+        for step, (_, parity) in enumerate(STEPS):
+            v8 = scatter(visit(step, *self.parameters_of(step, context)), parity)
+            latents.append(latents.pop() + v8 if parity else v8)
             if step < len(STEPS) - 1:
-                context = self.update(step, context, f)
-        return torch.cat(latents, 1), torch.cat(seen, 1)
+                context = self.update(step, context, latents[-1])
+        features = [self.features(k, v8 if k else round_(join(v8))) for k, v8 in enumerate(latents)]
+        return torch.cat(latents, 1), torch.cat(features, 1)
 
     # -- synthesis --------------------------------------------------------------------------------------------------
     def gains(self, side: Side) -> Tensor:
@@ -369,7 +398,7 @@ class Network(nn.Module):
     def linear(self, v8: Tensor, p: Tensor, side: Side, local: Tensor) -> Tensor:
         """Linear reconstruction: prediction plus lapped inverse transform, real-valued planes."""
         with torch.autocast(v8.device.type, enabled=False):
-            scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
+            scaled = first_joined(v8 * self.gains(side) * torch.exp2(local / 8.0))
             margin = (self.core.shape[-1] - self.stride) // 2
             return p + F.conv_transpose2d(scaled, self.core, stride=self.stride, padding=margin)
 

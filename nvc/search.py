@@ -12,10 +12,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from nvc import coarse, vectors
-from nvc.block_search import BIG, STARTS, Scene, best_leaf, cost0, cost1, difference_costs
+from nvc.bits import MEASURE, cost0, cost1
+from nvc.block_search import BIG, STARTS, Scene, best_leaf, difference_costs
 from nvc.motion import MARGIN, REACH, MotionField, Plane, Reference, padded
 from nvc.vector_contexts import CANDIDATES, start_contexts
-from nvc.vectors import LEFT, MEASURE, MODE, NONE, TOP
+from nvc.vectors import LEFT, MODE, NONE, TOP
 from picture import Picture
 
 ENOUGH = (2.0, 0.0, 0.0)      # by effort: bits of residual at which an 8x8 block is merged without a search

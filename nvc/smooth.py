@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nvc.fixed import CORE_BITS, GAIN_BITS, FixedNetwork, Weights
-from nvc.network import Network, Side, clip_, round_
+from nvc.network import Network, Side, clip_, first_joined, round_
 
 
 class Smooth(FixedNetwork):
@@ -28,7 +28,7 @@ class Smooth(FixedNetwork):
 
     def added(self, v8: Tensor, side: Side, local: Tensor) -> Tensor:
         """What the linear synthesis adds to the prediction, real-valued planes; see `Network.linear`."""
-        scaled = v8 * self.gains(side) * torch.exp2(local / 8.0)
+        scaled = first_joined(v8 * self.gains(side) * torch.exp2(local / 8.0))
         return F.conv_transpose2d(scaled, self.basis, stride=4, padding=2)
 
     def synthesis(self, v8: Tensor, features: Tensor, p: Tensor, d: Tensor, side: Side, local: Tensor) -> Tensor:

@@ -57,10 +57,9 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     """The running context before any symbol, float32 [B, H, W, 96]."""
     b, _, h, w = p.shape
     height, width = h // 4, w // 4
-    spectra = [as_grid(network.transform(torch.from_numpy(v))) for v in (p.astype(np.int16) - 128, d)]
-    inputs = np.empty((b, height, width, 2 * CHANNELS + 3), np.int16)
-    inverse = network.inverse_step(side).numpy()
-    layout.seen(spectra[0], spectra[1], inverse, network.log_table_u8, _side_planes(side), BITS, inputs)
+    spectra = np.stack([as_grid(network.transform(torch.from_numpy(v))) for v in (p.astype(np.int16) - 128, d)])
+    inputs = np.empty((b, height, width, 2 * (CHANNELS + 4 * GROUPS[0]) + 3), np.int16)
+    layout.seen(spectra, network.inverse_step(side).numpy(), network.log_table_u8, _side_planes(side), BITS, inputs)
     prior: Tensor = network.prior[1](_act(network.prior[0](as_tensor(inputs)))).round_()
     hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
     return as_grid(prior.float() + hyper)
@@ -82,8 +81,9 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
     """The traversal of a picture's latents; see `Network.walk`."""
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)
-    features = np.empty((b, height, width, _FEATURES + 3), np.int16)
-    features[..., _FEATURES:] = BITS[256 + _side_planes(side)][:, None, None, :]
+    seen = np.empty((b, height, width, _FEATURES + 3), np.int16)
+    seen[..., _FEATURES:] = BITS[256 + _side_planes(side)][:, None, None, :]
+    log = network.log_table_u8
     for step, (group, parity) in enumerate(STEPS):
         n, colour = GROUPS[group], 2 if parity is None else parity
         columns = width if parity is None else width // 2
@@ -91,13 +91,17 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
         layout.gather(context, colour, BITS, gathered)
         mean, index = (np.empty((b, height, columns, n), np.int32) for _ in range(2))
         layout.parameters(as_grid(network.head(step, as_tensor(gathered))), mean, index)
-        symbols = visit(step, mean, index)
-        fresh = np.zeros((b, height, width, (3 if group == 0 else 2) * n), np.int16)
-        layout.place(symbols, mean, colour, FIRST[group], _FEATURE[group], group == 0, network.log_table_u8, BITS,
-                     v8, features, fresh)
+        layout.place(visit(step, mean, index), mean, colour, FIRST[group], v8)
+        fresh = np.zeros((b, height, width, (6 if group == 0 else 2) * n), np.int16)
+        if group > 0:
+            layout.features(v8, colour, FIRST[group], n, _FEATURE[group], log, BITS, seen, fresh)
+        elif parity == 0:
+            layout.bands(v8, log, BITS, fresh)
+        else:
+            layout.joined(v8, log, BITS, seen, fresh)
         if step < len(STEPS) - 1:
             context += as_grid(network.updates[step](as_tensor(fresh)).round_())
-    return v8, features
+    return v8, seen
 
 
 def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: NDArray[np.int16], p: NDArray[np.uint8],

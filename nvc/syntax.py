@@ -1,4 +1,4 @@
-"""The stream `NVC1`, version 2: this text is its specification, and the tables below it read and write every field.
+"""The stream `NVC1`, version 3: this text is its specification, and the tables below it read and write every field.
 
     stream   header  gop  gop  ...  index  hash
 
@@ -9,7 +9,7 @@ the last; it is below 2³² and has no superfluous bytes. A *blob* is a varint l
 Header
     .- field -------- as ------- range --------- meaning -----------------------------------------------------.
     | magic           4 bytes    "NVC1"                                                                        |
-    | version         1 byte     2               of this text; any change of what bytes mean raises it         |
+    | version         1 byte     3               of this text; any change of what bytes mean raises it         |
     | model           8 bytes    any             first bytes of the SHA-256 of the weights that decode it      |
     | width           varint     1…65535         luma pixels; chroma has half, rounded up                      |
     | height          varint     1…65535                                                                       |
@@ -94,7 +94,7 @@ from nvc.fields import U32_MAX, Cursor, Field, varint, write_fields
 from nvc.references import B_BIT, EXPLICIT_BIT, PICTURE_BIT, CodedOrder
 from picture import DEFAULT_LIMITS, ClipInfo, Limits
 
-VERSION = 2
+VERSION = 3
 MODEL_BYTES, CRC_BYTES, LENGTH_BYTES, HASH_BYTES = 8, 4, 4, 32
 
 GOP_MARK, END_MARK, INDEX_MARK = b"GOP", b"E", b"X"

@@ -14,9 +14,8 @@ predicted by the component-wise median of left, up and up right; the second of t
 difference says. A block that uses one reference gets the vector for the other one filled in on the same straight line
 through time, so that every block can serve as a neighbour for both.
 
-One function walks this for all directions: ENCODE and DECODE with the range coder, MEASURE adds up what it would
-cost, TALLY counts what each context sees. Decoding ends after a bounded number of steps whatever the bytes are, and
-gives vectors within VECTOR_MAX.
+One function walks this for all directions (nvc/bits.py). Decoding ends after a bounded number of steps whatever the
+bytes are, and gives vectors within VECTOR_MAX.
 """
 from __future__ import annotations
 
@@ -26,9 +25,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from nvc.bits import COST_UNIT, DECODE, ENCODE, MEASURE, TALLY, code_bit, code_raw
 from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
 from nvc.motion import VECTOR_MAX, MotionField, Reference
-from nvc.rangecoder import FAST, SLOW, Decoder, Encoder, adapt, get_bit, get_raw, put_bit, put_raw
+from nvc.rangecoder import Decoder, Encoder
 from nvc.vector_contexts import (
     C_BOTH,
     C_DIGITS,
@@ -45,47 +45,11 @@ from nvc.vector_contexts import (
 )
 from picture import Picture
 
-ENCODE, DECODE, MEASURE, TALLY = 0, 1, 2, 3
-COST_UNIT = 4096              # MEASURE counts in 1/4096 bit, in state[0]
-
 # What the walk knows of each 8x8 block, int16 [H/8 + 2, W/8 + 6, 7]: one row above, one column left, five right of the
 # picture stay MODE = NONE, so that no neighbour needs a test for the border. Blocks not yet coded are NONE as well.
 MODE, V0Y, V0X, V1Y, V1X, DEPTH, MERGED = range(7)
 NONE = -1
 TOP, LEFT = 1, 1
-
-# Cost in bits of coding a 0 with probability (i + 0.5) / 2048.
-COST = (-np.log2((np.arange(2048) + 0.5) / 2048)).astype(np.float32)
-_COST_INT = np.rint(COST * COST_UNIT).astype(np.int64)
-
-
-@njit(cache=True, nogil=True)
-def code_bit(direction, state, buffer, contexts, c, bit):
-    """Encode, decode, measure or count one adaptive bit; -> the bit."""
-    if direction == ENCODE:
-        put_bit(state, buffer, contexts, c, bit)
-        return bit
-    if direction == DECODE:
-        return get_bit(state, buffer, contexts, c)
-    if direction == TALLY:
-        contexts[c, bit] += 1
-        return bit
-    p = (contexts[c, FAST] + contexts[c, SLOW]) >> 6
-    state[0] += _COST_INT[p] if bit == 0 else _COST_INT[2047 - p]
-    adapt(contexts, c, bit)
-    return bit
-
-
-@njit(cache=True, nogil=True)
-def _code_raw(direction, state, buffer, value, bits):
-    if direction == ENCODE:
-        put_raw(state, buffer, value, bits)
-    elif direction == DECODE:
-        return get_raw(state, buffer, bits)
-    else:
-        state[0] += bits * COST_UNIT
-    return value
-
 
 @njit(cache=True, nogil=True)
 def _code_difference(direction, state, buffer, contexts, base, d):
@@ -103,8 +67,8 @@ def _code_difference(direction, state, buffer, contexts, base, d):
         found = 2 + code_bit(direction, state, buffer, contexts, C_SECOND + digits, (a >> (digits - 2)) & 1)
     if digits > 2:
         n = digits - 2
-        found = (found << n) + _code_raw(direction, state, buffer, a & ((np.int64(1) << n) - 1), n)
-    if _code_raw(direction, state, buffer, np.int64(d < 0), np.int64(1)):
+        found = (found << n) + code_raw(direction, state, buffer, a & ((np.int64(1) << n) - 1), n)
+    if code_raw(direction, state, buffer, np.int64(d < 0), np.int64(1)):
         found = -found
     return found
 

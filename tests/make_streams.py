@@ -1,7 +1,7 @@
 """Make the frozen streams again: python tests/make_streams.py (after a change of format or weights, and only then).
 
 A dozen small streams over sizes (odd ones too), structures and qualities, and the SHA-256 of their pictures. They are
-part of the format: a decoder that gives other pictures is wrong.
+part of the format: a decoder that gives other pictures is wrong. And the streams that fuzzing begins with.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from synthetic import info_of, moving, sha_of
+from test_syntax import sign_again, small_stream
 
 import codec
 from coding import Settings
+from nvc.syntax import parse
 from picture import Picture
 
 FOLDER = Path(__file__).resolve().parent / "streams"
+SEEDS = FOLDER.parent / "corpora" / "stream"
 CASES = {       # name: width, height, pictures, cut, settings
     "intra-low": (64, 64, 3, None, Settings(quality=4, structure="intra")),
     "intra-high": (64, 48, 2, None, Settings(quality=60, structure="intra")),
@@ -56,6 +59,19 @@ def main() -> None:
         pictures[f"{name}.nvc"] = encoded.pictures_sha256
         print(f"{name:16s} {len(encoded.data):6d} bytes")
     (FOLDER / "pictures.json").write_text(json.dumps(pictures, indent=1) + "\n")
+    make_seeds()
+
+
+def make_seeds() -> None:
+    """A stream of no content, whole, cut, twice, and damaged with checks that fit."""
+    whole = small_stream()
+    stream, header, gop = parse(whole), bytearray(whole), bytearray(whole)
+    header[13] ^= 1
+    gop[stream.gops[0].offset + 10] ^= 1
+    seeds = {"small": whole, "twice": 2 * whole, "cut": whole[:len(whole) * 2 // 3],
+             "header-damaged-and-signed": sign_again(stream, header), "gop-damaged-and-signed": sign_again(stream, gop)}
+    for name, data in seeds.items():
+        (SEEDS / f"{name}.nvc").write_bytes(data)
 
 
 if __name__ == "__main__":

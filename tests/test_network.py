@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from metrics import ssim_and_ms_ssim
-from nvc import fixed, quantise
+from nvc import bands, fixed, quantise
 from nvc.laplace import Laplace
 from nvc.model import DEFAULT_MODEL, load_model
-from nvc.network import STEPS, Conv, Network, Side, dct_basis, gather, scatter
+from nvc.network import STEPS, Conv, Network, Side, apart, dct_basis, gather, join, scatter
 from train.export import frozen, laplace_tables
 from train.objective import Objective, lagrangian
 
@@ -24,6 +24,29 @@ def test_gather_takes_the_even_colour_row_by_row() -> None:
     x = torch.tensor([[0.0, 1, 2, 3], [4, 5, 6, 7]])[None, None]
     assert gather(x, 0)[0, 0].tolist() == [[0, 2], [5, 7]]
     assert gather(x, 1)[0, 0].tolist() == [[1, 3], [4, 6]]
+
+
+def test_joining_puts_twice_the_mean_of_four_positions_first() -> None:
+    joined = join(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]]))
+    assert joined.tolist() == [[[[6.0, -2.0], [-3.0, 1.0]]]]
+
+
+def test_joining_twice_gives_what_was() -> None:
+    x = torch.randint(-99, 99, (2, 4, 6, 8)).float()
+    assert torch.equal(join(join(x)), x)
+
+
+def test_bands_apart_are_the_four_places_of_each_pair_of_rows_and_columns() -> None:
+    x = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
+    assert [one.sum().item() for one in apart(x)] == [1.0, 2.0, 3.0, 6.0]
+    assert torch.equal(sum(apart(x), torch.zeros(())), x)
+
+
+def test_the_integers_of_the_decoder_are_the_bands_of_the_networks() -> None:
+    x = torch.randint(-99, 99, (1, 1, 6, 8))
+    grid = x[0].permute(1, 2, 0).numpy().astype(np.int32)
+    made = [[bands.half(bands.band(grid, i, j, 0)) for j in range(8)] for i in range(6)]
+    assert made == join(x.float())[0, 0].round().int().tolist()
 
 
 def test_steps_cover_every_channel_group_once() -> None:

@@ -116,3 +116,14 @@ def test_a_mean_curve_is_taken_setting_by_setting() -> None:
 def test_a_plot_is_made_small_without_a_change_to_be_seen() -> None:
     svg = '<g>\n <!-- 0.2 -->\n <path d="M 1.23456 2\nL 10.001 -0.5\nz"/>\n <g transform="scale(0.015625)"/>\n</g>'
     assert plots.small(svg) == '<g>\n<path d="M 1.23 2L 10 -0.5z"/>\n<g transform="scale(0.015625)"/>\n</g>'
+
+
+def test_where_bits_go_is_told_where_points_tell_it(result: dict[str, Any]) -> None:
+    assert "Where bits go" not in tables.page(result, Path("docs/page.md"))
+    bits = {"motion": 20, "hyper": 5, "latents": 70, "headers": 5}
+    told = [{**point, "settings": {"quality": q}, "bits": bits} for q, point in zip((8, 24), result["clips"][0]["nvc"],
+                                                                                      strict=True)]
+    result["clips"] = [{**row, "nvc": told} for row in result["clips"]]
+    text = tables.page(result, Path("docs/page.md"))
+    assert "|  | quality 8 | quality 24 |" in text
+    assert "| pan | 20 % / 5 % | 20 % / 5 % |" in text

@@ -105,14 +105,14 @@ def test_crc32c_is_polynomial_division(data: bytes) -> None:
 def test_the_smallest_stream_is_these_bytes() -> None:
     packet = Packet(0, "I", (), q=40, payload=b"\xaa\xbb")
     assert stream_of([packet]).hex(" ") == (
-        "4e 56 43 31 02 01 02 03 04 05 06 07 08"  # magic, version, model
+        "4e 56 43 31 03 01 02 03 04 05 06 07 08"  # magic, version, model
         " b0 01 90 01 b0 ea 01 e9 07"  # 176, 144, 30000, 1001
         " 00 00 01 02 40 00"  # bt601, limited, 1 picture, random_access, period 64, no adaptation
-        " 57 d9 a3 3e"  # CRC-32C
+        " d9 1b ec 84"  # CRC-32C
         " 47 4f 50 00 28 02 aa bb"  # GOP, first 0, q 40, 2 bytes of payload
         " 45 27 5f c8 f3"  # E, CRC-32C
         " 58 01 01 0d 04 00 00 00"  # X, 1 GOP, 1 picture, 13 bytes; the index has 4 bytes
-        " 9f 53 44 da 76 f1 df 55 f7 1f 28 4b d4 c5 d5 b0 ae 44 0d 73 b3 0f c8 82 62 cc 33 22 ea bf 14 b5"  # SHA-256
+        " e9 5a a4 62 9a 51 aa 1d 4c 95 0c eb 1a 77 e9 d9 31 fd ce 1a d9 53 11 c4 f3 c4 79 64 58 ab 5f 3f"  # SHA-256
     )
 
 
@@ -308,8 +308,8 @@ def test_foreign_bytes_are_refused_at_byte_0(data: bytes) -> None:
 
 def test_another_version_is_named() -> None:
     data = bytearray(small_stream())
-    data[4] = 3
-    with pytest.raises(BitstreamError, match="version is 3, expected 2 ") as caught:
+    data[4] = 4
+    with pytest.raises(BitstreamError, match="version is 4, expected 3 ") as caught:
         parse(data)
     assert caught.value.offset == 4
 

@@ -51,8 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", ["whole", "support 24x24", "no checkerboard", "one group", "context of 48",
-                                     "stride 16", "stride 16, hybrid basis", "second-stage transform"])
+@pytest.mark.parametrize("variant", ["whole", "support 24x24", "checkerboard in group 0 only", "one group",
+                                     "context of 48", "stride 16", "stride 16, hybrid basis", "no second transform"])
 def test_a_variant_trains_and_is_measured_on_what_it_has_not_seen(variant: str, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     command = [sys.executable, "-m", "train.ablate", variant, "--samples", data, "--photos", data, "--out", out,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nvc.network import CHANNELS, FIRST, STEPS, dct_basis
+from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, dct_basis
 from train.channels import costs, with_steps
 from train.objective import Objective
 
@@ -68,12 +68,13 @@ def test_means_and_scales_follow_the_steps(before: Objective, after: Objective) 
         longer = (after.network.gain - before.network.gain).mean(0)
         for step, (group, _) in enumerate(STEPS):
             own = longer[FIRST[group]:FIRST[group + 1], None, None]
-            (mean, index), (new_mean, new_index) = (
-                F.conv2d(x, m.network.heads[step][1].weight, m.network.heads[step][1].bias)[0].chunk(2)
-                for m in (before, after))
-            torch.testing.assert_close(new_mean, mean * torch.exp(-own), rtol=1e-4, atol=1e-2)
+            were, are = (F.conv2d(x, m.network.heads[step][1].weight, m.network.heads[step][1].bias)[0]
+                         .split(GROUPS[group]) for m in (before, after))
+            for mean, new in zip(were[::2], are[::2], strict=True):         # of each band
+                torch.testing.assert_close(new, mean * torch.exp(-own), rtol=1e-4, atol=1e-2)
             # A scale index stands for 0.06·e^(i/8) steps, and is a quarter of what the head gives.
-            torch.testing.assert_close(new_index, index - 32.0 * own, rtol=1e-4, atol=1e-2)
+            for index, new in zip(were[1::2], are[1::2], strict=True):
+                torch.testing.assert_close(new, index - 32.0 * own, rtol=1e-4, atol=1e-2)
 
 
 def test_errors_of_low_frequency_cost_more() -> None:

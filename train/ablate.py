@@ -76,8 +76,14 @@ def order(sizes: tuple[int, ...], steps: tuple[tuple[int, int | None], ...]) -> 
     structure(GROUPS=sizes, FIRST=tuple(sum(sizes[:k]) for k in range(len(sizes) + 1)), STEPS=steps)
 
 
+def alone() -> None:
+    """Latents of each position by themselves."""
+    structure(BANDS=torch.eye(4))
+
+
 def wide(hybrid: bool) -> None:
     """Latents at stride 16."""
+    alone()
     structure(Network=supports.Wide, Analysis=supports.WideAnalysis, CONTEXT=supports.CONTEXT,
               CHANNELS=sum(supports.GROUPS), dct_basis=lambda: supports.wide_basis(hybrid))
     order(supports.GROUPS, nvc.network.STEPS)
@@ -129,14 +135,13 @@ VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
     "support 24x24": (nothing, support(24)),
     "stride 16": (lambda: wide(False), nothing),
     "stride 16, hybrid basis": (lambda: wide(True), nothing),
-    "second-stage transform": (
-        lambda: structure(Network=supports.Joined, Analysis=supports.JoinedAnalysis), nothing),
+    "no second transform": (alone, nothing),
     "no linear core": (nothing, no_core),
     "no analysis network": (nothing, no_analysis),
     "no correction": (nothing, no_correction),
     "no hyperprior": (nothing, no_hyper),
     "no prediction context": (nothing, no_prediction),
-    "no checkerboard": (lambda: order(WHOLE, tuple((k, None) for k in range(4))), nothing),
+    "checkerboard in group 0 only": (lambda: order(WHOLE, ((0, 0), (0, 1), (1, None), (2, None), (3, None))), nothing),
     "last group in two steps": (
         lambda: order(WHOLE, tuple((k, parity) for k in range(4) for parity in (0, 1))), nothing),
     "one group": (lambda: order((96,), ((0, 0), (0, 1))), nothing),
@@ -163,8 +168,7 @@ def trained(variant: str, samples: Samples, steps: int, compiled: bool,
     model = Objective()
     alter(model)
     if start:
-        adopted = getattr(model.network, "adopted", dict)
-        model.load_state_dict(adopted(start))
+        model.load_state_dict(start)
     model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(groups(model, RATE), lr=RATE, betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}

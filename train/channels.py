@@ -63,9 +63,11 @@ def with_steps(weights: dict[str, Tensor], wanted: Tensor, channels: list[int]) 
     for step, (group, _) in enumerate(STEPS):
         n, own = GROUPS[group], factor[FIRST[group]:FIRST[group + 1]]
         weight, bias = out[f"network.heads.{step}.1.weight"], out[f"network.heads.{step}.1.bias"]
-        weight[:n] *= torch.exp(-own)[:, None, None, None]
-        bias[:n] *= torch.exp(-own)
-        bias[n:] -= 8.0 * own / 0.25        # scale indices go with the log (nvc/network.py)
+        for mean in weight.split(n)[::2]:           # of one band after the other, as bias
+            mean *= torch.exp(-own)[:, None, None, None]
+        for mean, index in zip(bias.split(n)[::2], bias.split(n)[1::2], strict=True):
+            mean *= torch.exp(-own)
+            index -= 8.0 * own / 0.25               # scale indices go with the log (nvc/network.py)
     return out
 
 

@@ -1,7 +1,6 @@
 """Other supports of the transform, to be compared with nvc/network.py's by train/ablate.py.
 
     Wide      latents at stride 16: 384 channels of 16×16 luma samples; 16×16 DCT or hybrid basis
-    Joined    latents at stride 8, but the first group's of each 2×2 positions are joined by a 2×2 DCT
 
 Shapes as in nvc/network.py: planes [B, 6, h, w]. Wide's latent grid is H = h/8, W = w/8. Only training knows these
 networks: nothing proves that their product sums are exact.
@@ -9,7 +8,6 @@ networks: nothing proves that their product sums are exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -18,14 +16,12 @@ from torch import Tensor, nn
 
 import nvc.network
 from nvc.analysis import Analysis
-from nvc.network import HYPER, STEPS, Conv, Network, Side, act, dct_matrix, round_, scatter
+from nvc.network import HYPER, STEPS, Conv, Network, Side, act, dct_matrix, round_
 
 GROUPS = (16, 48, 128, 192)     # of Wide's channels
 CONTEXT = 256                   # channels of its running context
 JOINED = {8: 3, 4: 1}           # hybrid: frequencies u + v up to this are joined, of blocks of 8 (luma) or 4 (chroma)
 MARGIN = 2                      # of the lapped kernels, half-size samples either way, as at stride 8
-# 2×2 DCT of positions (0, 0), (0, 1), (1, 0), (1, 1); its own inverse.
-BANDS = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) * 0.5
 
 
 def blocks(n: int, hybrid: bool) -> list[tuple[float, Tensor]]:
@@ -78,14 +74,14 @@ class Wide(Network):
         self.z_scale = nn.Parameter(torch.full((3, HYPER), 20.0))
         self.z_slope = nn.Parameter(torch.zeros(3, HYPER))
         self.hs = nn.ModuleList([Conv(HYPER + 3, 96, 3), Conv(96, 96 * 16), Conv(96, 96, 3), Conv(96, context)])
-        self.prior = nn.ModuleList([Conv(2 * channels + 3, 144), Conv(144, context, 3)])
+        self.prior = nn.ModuleList([Conv(2 * (channels + 4 * first) + 3, 144), Conv(144, context, 3)])
         self.local = Conv(context, 1, gain=0.0)
         self.heads = nn.ModuleList()
         self.updates = nn.ModuleList()
         for group, _ in STEPS:
-            n = nvc.network.GROUPS[group]
-            self.heads.append(nn.ModuleList([Conv(context, context), Conv(context, 2 * n, gain=0.7)]))
-            self.updates.append(Conv((3 if group == 0 else 2) * n, context, 3, gain=0.5))
+            bands, n = 2 if group == 0 else 1, nvc.network.GROUPS[group]
+            self.heads.append(nn.ModuleList([Conv(context, context), Conv(context, 2 * bands * n, gain=0.7)]))
+            self.updates.append(Conv((6 if group == 0 else 2) * n, context, 3, gain=0.5))
         self.updates = self.updates[:-1]
         self.trunk = nn.ModuleList([Conv(2 * channels + first + 3, 256), Conv(256, 160, 3), Conv(160, 32 * 16)])
         self.filter = nn.ModuleList([Conv(72 + 32, 48, 3), Conv(48, 48, 3), Conv(48, 24, 3, gain=0.05)])
@@ -118,79 +114,3 @@ class WideAnalysis(Analysis):
         *_, weight, bias = self.ga.parameters()
         nn.init.zeros_(bias)
         weight.data *= 0.05
-
-
-def join(x: Tensor) -> Tensor:
-    """2×2 DCT of the positions of each 2×2 of [B, C, H, W], written in their places; its own inverse."""
-    apart = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 4))
-    return F.pixel_shuffle(torch.einsum("kl,bclhw->bckhw", BANDS.to(x), apart).flatten(1, 2), 2)
-
-
-def bands(x: Tensor) -> list[Tensor]:
-    """[B, C, H, W] four times, each with zeros at all positions but one of each 2×2."""
-    one = torch.eye(4, device=x.device).view(4, 2, 2)
-    return [x * mask.repeat(x.shape[2] // 2, x.shape[3] // 2).to(x.dtype) for mask in one]
-
-
-class Joined(Network):
-    """The first group's latents are those of 2×2 positions, joined: bands (0, 0) and (1, 1) lie on the checkerboard's
-    first colour, the two others on its second, so the order of steps stays. What reads or adds them tells them apart.
-    """
-
-    def __init__(self, context: int | None = None) -> None:
-        super().__init__(context)
-        n, width = nvc.network.GROUPS[0], self.local.weight.shape[1]
-        self.prior[0] = Conv(2 * (nvc.network.CHANNELS + 3 * n) + 3, 96)
-        for step in (0, 1):
-            self.heads[step] = nn.ModuleList([Conv(width, width), Conv(width, 4 * n, gain=0.7)])
-            self.updates[step] = Conv(6 * n, width, 3, gain=0.5)
-
-    @staticmethod
-    def adopted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a Network as those to begin with: all but the first group's are the same, its heads begin alike
-        for both bands, and what reads its latents learns anew."""
-        n, channels = nvc.network.GROUPS[0], nvc.network.CHANNELS
-        out, old = dict(weights), weights["network.prior.0.weight"]
-        p, d, side = old.split([channels, channels, 3], 1)
-        none = old.new_zeros(len(old), 4 * n, 1, 1)
-        out["network.prior.0.weight"] = torch.cat([none, p[:, n:], none, d[:, n:], side], 1)
-        for step in (0, 1):
-            for part in ("weight", "bias"):
-                name = f"network.heads.{step}.1.{part}"
-                out[name] = torch.cat([weights[name]] * 2)
-            name = f"network.updates.{step}.weight"
-            out[name] = torch.cat([torch.zeros_like(weights[name])] * 2, 1)
-        return out
-
-    def transform(self, planes: Tensor) -> Tensor:
-        n, whole = nvc.network.GROUPS[0], super().transform(planes)
-        return torch.cat([*bands(join(whole[:, :n].float())), whole[:, n:].float()], 1)
-
-    def head(self, step: int, x: Tensor) -> Tensor:
-        raw = super().head(step, x)
-        if STEPS[step][0] > 0:
-            return raw
-        half, n = x.shape[2] // 2, raw.shape[1] // 2                    # even rows are one band, odd rows another
-        return torch.cat([raw[:, :n, :half], raw[:, n:, half:]], 2)
-
-    def update(self, step: int, context: Tensor, features: Tensor) -> Tensor:
-        group, parity = STEPS[step]
-        if group > 0:
-            return super().update(step, context, features)
-        there = bands(scatter(features, parity))
-        two = torch.cat([there[1], there[2]] if parity else [there[0], there[3]], 1)
-        return context + round_(self.updates[step](two).float())
-
-    def walk(self, context: Tensor, visit: Callable[[int, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        v8, features = super().walk(context, visit)
-        n = nvc.network.GROUPS[0]
-        first = join(v8[:, :n])
-        return torch.cat([first, v8[:, n:]], 1), torch.cat([self.features(0, first), features[:, 3 * n:]], 1)
-
-
-class JoinedAnalysis(Analysis):
-    """The encoder's networks for Joined."""
-
-    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
-        y, n = super().latents(x, p, d, side), nvc.network.GROUPS[0]
-        return torch.cat([join(y[:, :n]), y[:, n:]], 1)

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ("codec.py", "coding.py", "metrics.py", "picture.py", "video.py")  # beside nvc/, what nvc's points depend on
 FORMAT = 1  # of the cached files; raised when a point's meaning changes
 
-Point = dict[str, Any]  # settings, bytes, bitrate_mbps, bpp, the metrics of ClipMetrics.summary, encode_s
+Point = dict[str, Any]  # settings, bytes, bitrate_mbps, bpp, the metrics of ClipMetrics.summary, encode_s; nvc's bits
 
 
 def point_of(coder: Codec, pictures: Callable[[], Iterable[Picture]], info: ClipInfo, settings: Settings) -> Point:
@@ -55,6 +55,7 @@ def point_of(coder: Codec, pictures: Callable[[], Iterable[Picture]], info: Clip
         **rate_metrics(size, encoded.info),
         **total.summary(),
         "encode_s": encoded.details.get("encode_s"),
+        **{key: encoded.details[key] for key in ("bits",) if key in encoded.details},
     }
 
 
@@ -90,7 +91,7 @@ def own_points(clip: Path, frames: int | None, runs: Sequence[Settings], cache: 
     coder = codec.get("nvc")
     program = [ROOT / name for name in PROGRAM] + sorted((ROOT / "nvc").glob("*.py"))
     known = {"program_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in program)).hexdigest(),
-             "models": {name: about["sha256"] for name, about in coder.describe()["models"].items()}}
+             "models": {name: coder.describe()["models"][name]["sha256"] for name in {run.model for run in runs}}}
     return kept_points(coder, clip, frames, runs, cache, known)
 
 

@@ -56,6 +56,7 @@ def _clips(result: dict[str, Any], images: dict[str, str]) -> list[str]:
         "### Clip by clip",
         "BD-rate by PSNR-Y / MS-SSIM.",
         _by_clip(rows, names, CODEC_NAMES),
+        *_where_bits_go(rows),
         *(part for row in rows for part in _image(images, row["clip"], row["clip"])),
     ]
 
@@ -103,6 +104,21 @@ def _by_clip(rows: Sequence[dict[str, Any]], anchors: Sequence[str], names: dict
         for row in rows
     ]  # fmt: skip
     return table(["", *(names[anchor] for anchor in anchors)], body)
+
+
+def _where_bits_go(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What share of each clip motion and hyper-latents take at each quality, where points tell."""
+    if not all("bits" in point for row in rows for point in row["nvc"]):
+        return []
+    body = []
+    for row in rows:
+        cells = []
+        for bits in (point["bits"] for point in row["nvc"]):
+            cells.append(" / ".join(f"{100 * bits[part] / sum(bits.values()):.0f} %" for part in ("motion", "hyper")))
+        body.append([row["clip"], *cells])
+    qualities = [f"quality {point['settings']['quality']}" for point in rows[0]["nvc"]]
+    words = "Motion / hyper-latents; nearly all others are latents."
+    return ["### Where bits go", words, table(["", *qualities], body)]
 
 
 def _left_out(reasons: dict[str, str], names: dict[str, str]) -> list[str]:
