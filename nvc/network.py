@@ -361,15 +361,14 @@ class Network(nn.Module):
             parts.append(round_(v8 * 0.125).clamp(-127, 127))
         return torch.cat(parts, 1)
 
-    def update(self, step: int, context: Tensor, v8: Tensor) -> Tensor:
-        """The running context after the symbols of one step; v8: all latents of its group so far, [B, n, H, W]."""
+    def update(self, step: int, context: Tensor, features: Tensor) -> Tensor:
+        """The running context after the symbols of one step; features: of its latents, [B, .., H, W], of group 0's
+        bands while they are half, then of what they stand for."""
         group, parity = STEPS[step]
-        if group > 0:
-            seen = scatter(self.features(group, gather(v8, parity)), parity)
-        else:           # bands while they are half; then what they stand for, told apart by colour
-            four = apart(self.features(0, round_(join(v8)) if parity else v8))
-            seen = torch.cat([four[0] + four[3], four[1] + four[2]] if parity else [four[0], four[3]], 1)
-        return context + round_(self.updates[step](seen).float())
+        if group == 0:          # told apart: the two bands, then the two colours
+            four = apart(features)
+            features = torch.cat([four[0] + four[3], four[1] + four[2]] if parity else [four[0], four[3]], 1)
+        return context + round_(self.updates[step](features).float())
 
     def walk(self, context: Tensor, visit: Callable[[int, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """The one traversal of a picture's latents, for training, encoder and decoder.
@@ -380,13 +379,19 @@ class Network(nn.Module):
         those of group 0 of what the bands stand for.
         """
         latents: list[Tensor] = []
-        for step, (_, parity) in enumerate(STEPS):
-            v8 = scatter(visit(step, *self.parameters_of(step, context)), parity)
-            latents.append(latents.pop() + v8 if parity else v8)
+        seen: list[Tensor] = []
+        for step, (group, parity) in enumerate(STEPS):
+            v8 = visit(step, *self.parameters_of(step, context))
+            latents.append(latents.pop() + scatter(v8, parity) if parity else scatter(v8, parity))
+            if group == 0 and parity:
+                fresh = self.features(0, round_(join(latents[-1])))
+                seen[-1] = fresh
+            else:
+                fresh = scatter(self.features(group, v8), parity)
+                seen.append(seen.pop() + fresh if parity else fresh)
             if step < len(STEPS) - 1:
-                context = self.update(step, context, latents[-1])
-        features = [self.features(k, v8 if k else round_(join(v8))) for k, v8 in enumerate(latents)]
-        return torch.cat(latents, 1), torch.cat(features, 1)
+                context = self.update(step, context, fresh)
+        return torch.cat(latents, 1), torch.cat(seen, 1)
 
     # -- synthesis --------------------------------------------------------------------------------------------------
     def gains(self, side: Side) -> Tensor:

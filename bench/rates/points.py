@@ -55,7 +55,7 @@ def point_of(coder: Codec, pictures: Callable[[], Iterable[Picture]], info: Clip
         **rate_metrics(size, encoded.info),
         **total.summary(),
         "encode_s": encoded.details.get("encode_s"),
-        **{key: encoded.details[key] for key in ("bits",) if key in encoded.details},
+        **({"bits": encoded.details["bits"]} if "bits" in encoded.details else {}),
     }
 
 
@@ -90,8 +90,9 @@ def own_points(clip: Path, frames: int | None, runs: Sequence[Settings], cache: 
     """nvc's points on a clip; from ``cache`` where this program with these weights has measured them."""
     coder = codec.get("nvc")
     program = [ROOT / name for name in PROGRAM] + sorted((ROOT / "nvc").glob("*.py"))
+    models = coder.describe()["models"]
     known = {"program_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in program)).hexdigest(),
-             "models": {name: coder.describe()["models"][name]["sha256"] for name in {run.model for run in runs}}}
+             "models": {run.model: models[run.model]["sha256"] for run in runs}}
     return kept_points(coder, clip, frames, runs, cache, known)
 
 
