@@ -36,14 +36,19 @@ class Analysis(nn.Module):
         nn.init.zeros_(bias)
         weight.data *= 0.05
 
-    def latents(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
-        """[B, CHANNELS, H, W] in steps (real-valued), group 0 as bands: what `walk` quantises."""
-        r = x - p
-        with torch.autocast(x.device.type, enabled=False):      # high rates need more than bfloat16's eight bits
-            border = ((self.core.shape[-1] - self.stride) // 2,) * 4
-            linear = F.conv2d(F.pad(r, border, mode="reflect"), self.core, stride=self.stride)
+    def inputs(self, x: Tensor, p: Tensor, d: Tensor, side: Side) -> Tensor:
+        """What the small network sees of a picture, its prediction and the predictions' difference: [B, 21, h, w],
+        fractions that bfloat16 holds exactly."""
         plane = (side.planes / 32.0).expand(x.shape[0], 3, *x.shape[2:])
-        extra = self.ga(torch.cat([r / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)).float() * 16.0
+        return torch.cat([(x - p) / 32.0, (p - 128.0) / 64.0, d / 32.0, plane], 1)
+
+    def latents(self, residual: Tensor, inputs: Tensor, side: Side) -> Tensor:
+        """[B, CHANNELS, H, W] in steps (real-valued), group 0 as bands: what `walk` quantises. residual: picture minus
+        prediction, [B, 6, h, w]."""
+        with torch.autocast(residual.device.type, enabled=False):       # high rates need more than bfloat16's bits
+            border = ((self.core.shape[-1] - self.stride) // 2,) * 4
+            linear = F.conv2d(F.pad(residual, border, mode="reflect"), self.core, stride=self.stride)
+        extra = self.ga(inputs).float() * 16.0
         octave = (side.t / 16.0 - 3.5)[:, None]
         log = self.gain[side.kind] - self.gain_slope[side.kind] * octave
         scale = torch.exp(log) / step_size(side.t)[:, None]

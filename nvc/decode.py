@@ -126,7 +126,7 @@ class GopDecoder:
     def decode(self, batch: list[Packet]) -> None:
         """Decode packets that do not refer to each other; the pictures are in `frames` afterwards."""
         with self.clock.part("motion"):
-            moved = [self._predict(packet) for packet in batch]
+            moved = each(self._predict, batch)
         with self.clock.part("network"):
             work = list(zip(batch, moved, strict=True))
             parts = shares(work, self.height * self.width) if self.network.device.type == "cpu" else [work]

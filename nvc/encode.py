@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from coding import Settings
-from nvc import hyper, quantise, rangecoder, search, vectors
+from nvc import hyper, layout, quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
 from nvc.decode import Clock, Frame, Moved, reconstruct, side_of, spans_of
 from nvc.effort import EFFORT_MAX, EFFORTS
@@ -48,6 +48,7 @@ MOTION_FINER = 0.1
 # Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
 # that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
 SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
+WIDE = 16                                       # latents' sides for which the hyper-analysis may use bfloat16
 CHROMA_THRIFT = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
 _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}
@@ -217,14 +218,18 @@ class Encoder:
     def analyse(self, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
                 side: Side) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Latents y [B, H, W, 96] (steps, before quantisation) and hyper-latent z [B, .., .., 48] (rounded)."""
-        device = self.network.device
-        source, prediction, difference = (
-            torch.from_numpy(v).to(device).float().contiguous(memory_format=torch.channels_last) for v in (x, p, d))
-        there = side.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.fast == torch.bfloat16):
-            y = self.analysis.latents(source, prediction, difference, there)
-        # In float32: oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
-        wanted = self.analysis.hyper(y, there)
+        device, there = self.network.device, side.to(self.network.device)
+        inputs = np.empty((*x.shape[:1], *x.shape[2:], 21), np.int16)
+        layout.analysed(x, p, d, layout.OF_32, layout.OF_64, inputs)
+        inputs[..., 18:] = layout.OF_32[256 + side.planes[:, None, None, :, 0, 0].to(torch.int64).numpy()]
+        residual = torch.from_numpy(np.subtract(x, p, dtype=np.int16)).to(device).float()
+        fast = self.fast == torch.bfloat16
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            y = self.analysis.latents(residual.contiguous(memory_format=torch.channels_last),
+                                      layout.as_tensor(inputs).to(device, self.fast), there)
+        # oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast and min(y.shape[2:]) >= WIDE):
+            wanted = self.analysis.hyper(y, there)
         z = hyper.choose(wanted, self.network.z_index(there).to(wanted))
         grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (y, z)]
         return grids[0].float().numpy(), grids[1].to(torch.int32).numpy()

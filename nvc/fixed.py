@@ -34,6 +34,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from nvc import linear
+from nvc.layout import magnitudes
 from nvc.network import LOCAL_MAX, SCALES, T_MAX, V8_MAX, Conv, Network, Side, step_size
 from nvc.rangecoder import Tables
 
@@ -95,7 +96,7 @@ class FixedNetwork(Network):
         self.tables = Tables(t["cdf"].numpy(), t["radius"].numpy())
         self.z_table = t["z_index"].numpy()
         self.log_table = t["log"].to(torch.float32).to(self.device)
-        self.log_table_u8 = t["log"].numpy()
+        self.log_patterns = magnitudes(t["log"].numpy())
         self.inverse = (t["inverse"].double() / (1 << INVERSE_BITS)).float().to(self.device)
         self.gain_table = t["gains"].numpy()
         self.local_table = t["local"].numpy()

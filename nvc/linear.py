@@ -67,9 +67,9 @@ def inverse(v8, local, gains, core, sums):
                 if not used:
                     block[:] = 0
                     used = True
-                row = flat[c]
+                row, factor = flat[c], np.int32(size)
                 for k in range(384):
-                    block[k] += size * row[k]
+                    block[k] += np.int32(factor * row[k])       # 32 bits throughout: four times as fast
             if used:
                 k = 0
                 for plane in range(6):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from picture import Picture
@@ -52,6 +53,17 @@ def unpack(planes: Planes) -> Picture:
     return Picture(y, planes[4].copy(), planes[5].copy())
 
 
+@njit(cache=True, nogil=True)
+def _meet(first, second, p, d):
+    """Mean and difference of samples uint8 [h, w] into p uint8 and d int16."""
+    for i in range(p.shape[0]):
+        a, b, mean, difference = first[i], second[i], p[i], d[i]
+        for j in range(p.shape[1]):
+            x, y = np.int32(a[j]), np.int32(b[j])
+            mean[j] = np.uint8((x + y + np.int32(1)) >> np.int32(1))
+            difference[j] = np.int16(x - y)
+
+
 def predictions(pairs: list[tuple[Picture, Picture] | None], height: int,
                 width: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """Prediction p and difference d of the two predictions of each picture, [B, 6, h, w]; None: an I picture's.
@@ -61,7 +73,12 @@ def predictions(pairs: list[tuple[Picture, Picture] | None], height: int,
     d = np.zeros(p.shape, np.int16)
     for k, pair in enumerate(pairs):
         if pair is not None:
-            first, second = (pack(picture).astype(np.int16) for picture in pair)
-            p[k] = (first + second + 1) >> 1
-            d[k] = first - second
+            for first, second, mean, difference in zip(pack(pair[0]), pack(pair[1]), p[k], d[k], strict=True):
+                _meet(first, second, mean, difference)
     return p, d
+
+
+def warm() -> None:
+    """Compile every kernel into numba's cache."""
+    grey = Picture(np.zeros((16, 16), np.uint8), np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8))
+    predictions([(grey, grey)], 16, 16)

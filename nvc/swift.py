@@ -7,11 +7,12 @@ more time in copies and roundings than in products.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from nvc import layout, linear
 from nvc.fixed import FixedNetwork
@@ -19,23 +20,23 @@ from nvc.layout import BITS, as_grid, as_tensor
 from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, Side
 
 Integers = NDArray[np.int32]
+Patterns = NDArray[np.int16]
 Visit = Callable[[int, Integers, Integers, Integers], Integers]
 _FEATURE = [0, *(2 * first + GROUPS[0] for first in FIRST[1:-1])]       # group 0 has a third feature
 _FEATURES = 2 * CHANNELS + GROUPS[0]
+_SEEN = 2 * (CHANNELS + 4 * GROUPS[0])
 
 
-def _act(x: Tensor) -> Tensor:
-    """Activations of fresh product sums, in place."""
-    return x.round_().clamp_(0, 255)
+def _active(conv: nn.Module, grid: Patterns) -> Patterns:
+    """A layer and its activations."""
+    sums = as_grid(conv(as_tensor(grid)))
+    layout.activate(sums)
+    return sums
 
 
-def _patterns(x: Tensor) -> NDArray[np.int16]:
-    """A channels-last bfloat16 tensor as a grid of 16-bit patterns."""
-    return x.permute(0, 2, 3, 1).contiguous().view(torch.int16).numpy()
-
-
-def _side_planes(side: Side) -> NDArray[np.int32]:
-    return side.planes[:, :, 0, 0].to(torch.int32).numpy()
+def _side_planes(side: Side) -> Patterns:
+    """[B, 1, 1, 3]."""
+    return BITS[256 + side.planes[:, None, None, :, 0, 0].to(torch.int64).numpy()]
 
 
 def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
@@ -57,12 +58,15 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     """The running context before any symbol, float32 [B, H, W, 96]."""
     b, _, h, w = p.shape
     height, width = h // 4, w // 4
-    spectra = np.stack([as_grid(network.transform(torch.from_numpy(v))) for v in (p.astype(np.int16) - 128, d)])
-    inputs = np.empty((b, height, width, 2 * (CHANNELS + 4 * GROUPS[0]) + 3), np.int16)
-    layout.seen(spectra, network.inverse_step(side).numpy(), network.log_table_u8, _side_planes(side), BITS, inputs)
-    prior: Tensor = network.prior[1](_act(network.prior[0](as_tensor(inputs)))).round_()
+    inputs, inverse = np.empty((b, height, width, _SEEN + 3), np.int16), network.inverse_step(side).numpy()
+    for k, planes in enumerate((p.astype(np.int16) - 128, d)):
+        spectra = as_grid(network.transform(torch.from_numpy(planes)))
+        layout.seen(spectra, inverse, network.log_patterns, k * CHANNELS, inputs)
+    inputs[..., _SEEN:] = _side_planes(side)
     hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
-    return as_grid(prior.float() + hyper)
+    context = as_grid(hyper.float())
+    layout.add(as_grid(network.prior[1](as_tensor(_active(network.prior[0], inputs)))), context)
+    return context
 
 
 def _local_steps(network: FixedNetwork, context: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -71,40 +75,42 @@ def _local_steps(network: FixedNetwork, context: NDArray[np.float32]) -> NDArray
     if network.alike:
         return network.local_steps(np.zeros((b, height, width), np.int32))
     gathered = np.empty((b, height, width, channels), np.int16)
-    layout.gather(context, 2, BITS, gathered)
+    layout.gather(context, 2, gathered)
     index = network.local_index(network.local(as_tensor(gathered)))
     return network.local_steps(index[:, 0].to(torch.int32).numpy())
 
 
 def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
-          visit: Callable[[int, Integers, Integers], Integers]) -> tuple[Integers, NDArray[np.int16]]:
+          visit: Callable[[int, Integers, Integers], Integers]) -> tuple[Integers, Patterns]:
     """The traversal of a picture's latents; see `Network.walk`."""
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)
     seen = np.empty((b, height, width, _FEATURES + 3), np.int16)
-    seen[..., _FEATURES:] = BITS[256 + _side_planes(side)][:, None, None, :]
-    log = network.log_table_u8
+    seen[..., _FEATURES:] = _side_planes(side)
+    log = network.log_patterns
     for step, (group, parity) in enumerate(STEPS):
-        n, colour = GROUPS[group], 2 if parity is None else parity
+        n, at, colour = GROUPS[group], _FEATURE[group], 2 if parity is None else parity
+        hidden, outputs = cast(nn.ModuleList, network.heads[step])
         columns = width if parity is None else width // 2
         gathered = np.empty((b, height, columns, context.shape[3]), np.int16)
-        layout.gather(context, colour, BITS, gathered)
+        layout.gather(context, colour, gathered)
         mean, index = (np.empty((b, height, columns, n), np.int32) for _ in range(2))
-        layout.parameters(as_grid(network.head(step, as_tensor(gathered))), mean, index)
+        layout.parameters(as_grid(outputs(as_tensor(_active(hidden, gathered)))), mean, index)
         layout.place(visit(step, mean, index), mean, colour, FIRST[group], v8)
-        fresh = np.zeros((b, height, width, (6 if group == 0 else 2) * n), np.int16)
-        if group > 0:
-            layout.features(v8, colour, FIRST[group], n, _FEATURE[group], log, BITS, seen, fresh)
-        elif parity == 0:
+        fresh = np.empty((b, height, width, (6 if group == 0 else 2) * n), np.int16)
+        if step == 0:
             layout.bands(v8, log, BITS, fresh)
-        else:
+        elif step == 1:
             layout.joined(v8, log, BITS, seen, fresh)
+        else:
+            layout.features(v8, colour, FIRST[group], n, at, log, seen)
+            layout.fresh(seen, colour, at, fresh)
         if step < len(STEPS) - 1:
-            context += as_grid(network.updates[step](as_tensor(fresh)).round_())
+            layout.add(as_grid(network.updates[step](as_tensor(fresh))), context)
     return v8, seen
 
 
-def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: NDArray[np.int16], p: NDArray[np.uint8],
+def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: Patterns, p: NDArray[np.uint8],
                d: NDArray[np.int16], side: Side, local: NDArray[np.int32]) -> NDArray[np.uint8]:
     b, _, h, w = p.shape
     gains = [network.gain_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
@@ -113,12 +119,13 @@ def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: NDArray[n
     nothing = np.zeros((6, h, w), np.float32)
     for k in range(b):
         linear.finish(p[k], sums[k], nothing, base[k])
-    trunk = _act(network.trunk[1](_act(network.trunk[0](as_tensor(features)))))
+    for conv in network.trunk:
+        features = _active(conv, features)
     inputs = np.empty((b, h // 2, w // 2, 104), np.int16)
-    layout.filter_input(base, p, d, _patterns(_act(network.trunk[2](trunk))), BITS, inputs)
-    x = _act(network.filter[1](_act(network.filter[0](as_tensor(inputs)))))
+    layout.filter_input(base, p, d, features, BITS, inputs)
+    x = _active(network.filter[1], _active(network.filter[0], inputs))
     correction = np.empty((b, 6, h, w), np.float32)
-    layout.shuffle(as_grid(network.filter[2](x)), correction)
+    layout.shuffle(as_grid(network.filter[2](as_tensor(x))), correction)
     for k in range(b):
         linear.finish(p[k], sums[k], correction[k], out[k])
     return out

@@ -98,7 +98,8 @@ def test_errors_are_less_where_they_count_more(model: Model, smooth: Smooth) -> 
     for worth in (left, 1 / left):
         RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
         r = refinement_of(smooth, H, W, worth, 20.0)
-        y = analysis_of(model).latents(r.x, r.p, r.d, r.side)
+        analysis = analysis_of(model)
+        y = analysis.latents(r.x - r.p, analysis.inputs(r.x, r.p, r.d, r.side), r.side)
         squared = (r.attempt(r.run(y, 4) / r.steps, 0.0).out - r.x) ** 2
         off.append(squared[..., :2 * W].mean().item())
     assert off[0] < 0.9 * off[1]

@@ -53,7 +53,7 @@ class Objective(nn.Module):
         intra = (kind == 0).float()[:, None, None, None]
         p = torch.floor((p0 + p1 + 1) * 0.5) * (1 - intra) + 128.0 * intra
         d = (p0 - p1) * (1 - intra)
-        y = self.analysis.latents(x, p, d, side)
+        y = self.analysis.latents(x - p, self.analysis.inputs(x, p, d, side), side)
         z = self.analysis.hyper(y, side)
         z_index = net.z_index(side)
         z_prior = Laplace.of(z_index)
