@@ -51,7 +51,7 @@ demo: $(KERNELS)
 	@$(PY) demo.py
 
 test: $(KERNELS)
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(PY) -m ruff check .

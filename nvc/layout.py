@@ -73,9 +73,10 @@ def row(k, rows, parity):
 
 
 @njit(cache=True, nogil=True)
-def seen(spectra, inverse, table, channel, out):
-    """Log magnitudes of spectra, patterns [B, H, W, 96], from that channel of out [B, H, W, 227] on, and those of their
-    bands in group 0, each apart, 16 from channel 192 + channel / 6 on.
+def seen(spectra, inverse, table, k, out):
+    """Input of the prediction context that the prediction (k = 0) or the difference (k = 1) makes, in out patterns
+    [B, H, W, 227]: log magnitudes of its spectra, patterns [B, H, W, 96], and after those of both the log magnitudes of
+    group 0's bands, each apart.
 
     inverse float32 [B], 8/Δ; table: `magnitudes`."""
     top, (pictures, rows, columns, channels) = table.shape[0] - 1, spectra.shape
@@ -84,7 +85,7 @@ def seen(spectra, inverse, table, channel, out):
     for b in range(pictures):
         for i in range(rows):
             for j in range(columns):
-                floats, target = _floats(spectra[b, i, j], scratch), out[b, i, j, channel:channel + channels]
+                floats, target = _floats(spectra[b, i, j], scratch), out[b, i, j, channels * k:channels * (k + 1)]
                 for c in range(channels):
                     values[c] = np.int32(np.rint(floats[c] * inverse[b]))
                 for c in range(channels):
@@ -93,7 +94,7 @@ def seen(spectra, inverse, table, channel, out):
                     first[i, j, c] = values[c]
         for i in range(rows):
             for j in range(columns):
-                target = out[b, i, j, 2 * channels + channel // 6:2 * channels + channel // 6 + 16]
+                target = out[b, i, j, 2 * channels + 16 * k:2 * channels + 16 * (k + 1)]
                 target[:] = 0
                 for c in range(4):
                     target[8 * (i & 1) + 4 * (j & 1) + c] = table[min(abs(half(band(first, i, j, c))), top)]
@@ -102,13 +103,12 @@ def seen(spectra, inverse, table, channel, out):
 @njit(cache=True, nogil=True)
 def gather(context, parity, out):
     """Activations of the context float32 [B, H, W, 96] at one colour's positions: patterns [B, H, W/2 or W, 96]."""
-    rows = context.shape[1]
-    floats = context.view(np.int32)
+    rows, whole = context.shape[1], context.view(np.int32)
     for b in range(context.shape[0]):
         for k in range(rows):
             i = row(k, rows, parity)
             for j in range(out.shape[2]):
-                source, target = floats[b, i, column(i, j, parity)], out[b, k, j]
+                source, target = whole[b, i, column(i, j, parity)], out[b, k, j]
                 for c in range(target.shape[0]):
                     target[c] = np.int16(min(max(source[c], 0), _FULL) >> 16)
 

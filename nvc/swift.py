@@ -61,7 +61,7 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     inputs, inverse = np.empty((b, height, width, _SEEN + 3), np.int16), network.inverse_step(side).numpy()
     for k, planes in enumerate((p.astype(np.int16) - 128, d)):
         spectra = as_grid(network.transform(torch.from_numpy(planes)))
-        layout.seen(spectra, inverse, network.log_patterns, k * CHANNELS, inputs)
+        layout.seen(spectra, inverse, network.log_patterns, k, inputs)
     inputs[..., _SEEN:] = _side_planes(side)
     hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
     context = as_grid(hyper.float())

@@ -39,7 +39,8 @@ def test_the_encoders_loop_fills_what_the_analysis_sees() -> None:
 
 
 def test_activations_are_rounded_to_even_and_clipped() -> None:
-    sums = layout.as_grid(torch.tensor([-3.0, -0.25, 0.5, 1.5, 2.5, 254.0, 256.0, 3e38]).bfloat16()[None, :, None, None])
+    sums = torch.tensor([-3.0, -0.25, 0.5, 1.5, 2.5, 254.0, 256.0, 3e38]).bfloat16()
+    sums = layout.as_grid(sums[None, :, None, None])
     layout.activate(sums)
     assert layout.as_tensor(sums).flatten().tolist() == [0, 0, 0, 2, 2, 254, 255, 255]
 
