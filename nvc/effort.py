@@ -9,12 +9,14 @@ from dataclasses import dataclass
 class Effort:
     """searches: how far motion is searched (see `search.search`); where there are several, trials tell which.
     mini_gops: how many mini-GOPs are tried besides the one that suits a segment; without any, there are no trials.
-    passes: how often latents go through the networks and back to be refined."""
+    passes: how often latents of an I, P or B picture go through the networks and back to be refined. I pictures that no
+    other refers to, in structure intra, go as often as B pictures."""
 
     searches: tuple[int, ...] = (0,)
     mini_gops: int = 0
-    passes: int = 0
+    passes: tuple[int, int, int] = (0, 0, 0)
 
 
-EFFORTS = (Effort(), Effort(passes=3), Effort(mini_gops=1, passes=8), Effort((0, 2), mini_gops=2, passes=12))
+EFFORTS = (Effort(passes=(3, 0, 0)), Effort(passes=(8, 3, 3)), Effort(mini_gops=1, passes=(12, 8, 8)),
+           Effort((0, 2), mini_gops=2, passes=(12, 12, 12)))
 EFFORT_MAX = len(EFFORTS) - 1

@@ -170,7 +170,9 @@ class Encoder:
         self.slot_bits = model.network.tables.bits()
         self.effort = EFFORTS[settings.effort]
         self.search = self.effort.searches[-1]
-        self.smooth = smooth_of(model) if self.effort.passes else None
+        i, p, b = self.effort.passes
+        self.passes = {"I": b if settings.structure == "intra" else i, "P": p, "B": b}
+        self.smooth = smooth_of(model) if any(self.passes.values()) else None
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
         self.worth: dict[int, Worth] = {}
@@ -271,12 +273,12 @@ class Encoder:
         y, z = self.analyse(x, p, d, side)
         alike = np.ones(y.shape[1:3], np.float32)
         worth = [self.worth[u.number].grid if u.number in self.worth else alike for u in units]
-        if self.smooth:
-            with tally.clock.part("refine"):
-                for k, unit in enumerate(units):
+        for k, unit in enumerate(units):
+            if self.smooth and (passes := self.passes[unit.type]):
+                with tally.clock.part("refine"):
                     y[k] = refine(self.smooth, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
-                                  thrift[k], worth[k], self.effort.passes)
-                    thrift[k] = np.zeros_like(thrift[k])                # they are symbols now, and stay what they are
+                                  thrift[k], worth[k], passes)
+                thrift[k] = np.zeros_like(thrift[k])                    # they are symbols now, and stay what they are
         coders = [found.coder for found in moved]
         motion = [coder.size for coder in coders]
         writer = SymbolWriter(coders, self.network.tables, self.slot_bits, thrift, worth, tally)

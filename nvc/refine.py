@@ -31,11 +31,11 @@ SHORTER = 0.5           # where that makes it worse, it is gone from the best ag
 @dataclass
 class _Tried:
     """Symbols of a picture: as latents [1, 96, H, W] in steps of their positions, their cost in bits, and the gradient
-    (bits for a step) of all but their own rate; decoded planes [1, 6, h, w]."""
+    (bits for a step) of all but their own rate, if it was asked for; decoded planes [1, 6, h, w]."""
 
     latents: Tensor
     cost: float
-    gradient: Tensor
+    gradient: Tensor | None
     out: Tensor
 
 
@@ -58,10 +58,10 @@ class Refinement:
             index = self.local.to(torch.int32).cpu().numpy()
             self.steps = torch.from_numpy(network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
 
-    def attempt(self, wanted: Tensor, share: float = 1.0) -> _Tried:
+    def attempt(self, wanted: Tensor, share: float = 1.0, descend: bool = False) -> _Tried:
         """Choose symbols for latents wanted, [1, 96, H, W] in steps of their positions, and see what they cost.
 
-        share: of the price of their own rate, at which they are chosen."""
+        share: of the price of their own rate, at which they are chosen; descend: find the gradient, too."""
         price = 2.0 * share / self.distortion.curvature
         leaves: list[Tensor] = []
         bits: list[Tensor] = []
@@ -73,7 +73,7 @@ class Refinement:
             with torch.no_grad():
                 error = gather(wanted[:, channels], parity) - mean / 8.0
                 v8 = 8.0 * prior.quantise(error, gather(price[:, channels], parity)) * coded + mean
-            leaf = v8.detach().requires_grad_()
+            leaf = v8.detach().requires_grad_(descend)
             leaves.append(leaf)
             # Their own rate is the greedy choice's part: here only what the context before them does to it.
             bits.append((prior.line((v8.detach() - mean).abs() / 8.0) * coded).sum())
@@ -82,18 +82,22 @@ class Refinement:
         v8, features = self.network.walk(self.context, visit)
         out = self.network.synthesis(v8, features, self.p, self.d, self.side, self.local)
         cost = self.distortion.bits(out) + torch.stack(bits).sum()
-        parts = [scatter(g, parity) for g, (_, parity) in zip(torch.autograd.grad(cost, leaves), STEPS, strict=True)]
-        whole = [parts[0] + parts[1], parts[2] + parts[3], parts[4] + parts[5], parts[6]]
-        return _Tried(v8.detach() / 8.0, cost.item(), 8.0 * torch.cat(whole, 1), out.detach())
+        gradient = None
+        if descend:
+            found = torch.autograd.grad(cost, leaves)
+            parts = [scatter(g, parity) for g, (_, parity) in zip(found, STEPS, strict=True)]
+            gradient = 8.0 * torch.cat([parts[0] + parts[1], parts[2] + parts[3], parts[4] + parts[5], parts[6]], 1)
+        return _Tried(v8.detach() / 8.0, cost.item(), gradient, out.detach())
 
     def run(self, y: Tensor, passes: int) -> Tensor:
         """Latents that are symbols, in steps of the picture, from those that analysis gave."""
         wanted = y / self.steps
-        best = self.attempt(wanted)
+        best = self.attempt(wanted, descend=passes > 0)
         share = SHARE
-        for _ in range(passes):
+        for left in reversed(range(passes)):
+            assert best.gradient is not None
             moved = wanted.lerp(best.latents - best.gradient / self.distortion.curvature, share)
-            tried = self.attempt(moved)
+            tried = self.attempt(moved, descend=left > 0)
             if tried.cost < best.cost:
                 best, wanted = tried, moved
             else:

@@ -158,12 +158,12 @@ def planes(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(5)).float()
 
 
-def test_distortion_is_squared_error_of_luma_and_chroma_at_six_to_four() -> None:
+def test_distortion_is_squared_error_of_luma_and_chroma_at_six_to_three() -> None:
     x = planes(2, 6, 8, 8) * 0.5
     out = x.clone()
     out[0, :4] += 2.0
     out[1, 4:] += 2.0
-    assert Objective("psnr").distortion(out, x).tolist() == pytest.approx([4 * 6 / 8, 4 * 8 / 8])
+    assert Objective("psnr").distortion(out, x).tolist() == pytest.approx([4 * 6 / 8, 4 * 6 / 8])
 
 
 def test_distortion_for_ms_ssim_is_what_luma_lost_of_it_and_chromas_squared_error() -> None:

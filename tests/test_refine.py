@@ -133,3 +133,11 @@ def test_effort_3_decodes_to_the_pictures_that_were_measured() -> None:
     coded = codec.Nvc().encode(clip, info_of(clip), Settings(quality=30, effort=3))
     assert sha_of(codec.Nvc().decode(coded.data)) == coded.pictures_sha256
     assert coded.details["seconds"]["refine"] > 0
+
+
+@pytest.mark.parametrize(("structure", "refined"), [("random_access", True), ("low_delay", True), ("intra", False)])
+def test_effort_0_refines_i_pictures_that_others_refer_to(structure: str, refined: bool) -> None:
+    clip = moving(3)
+    coded = codec.Nvc().encode(clip, info_of(clip), Settings(quality=30, structure=structure))
+    assert ("refine" in coded.details["seconds"]) == refined
+    assert sha_of(codec.Nvc().decode(coded.data)) == coded.pictures_sha256

@@ -25,7 +25,7 @@ LAMBDA = 0.15                       # λ = 0.15 Δ² · 2^(a + b · octaves of �
 SLOPE = ((1.52, -0.315), (1.05, -0.24), (0.78, -0.133))
 # Weight of each chroma plane's mean squared error where that of luma is 6, by measure. PSNR-YUV is a mean of
 # logarithms, whose slope is the inverse of the error, and chroma's errors are 5 to 12 dB smaller; with 2.5 chroma lost.
-CHROMA = {"psnr": 4.0, "ms_ssim": 2.5}
+CHROMA = {"psnr": 3.0, "ms_ssim": 2.5}
 # Squared error that one unit of 1 - MS-SSIM stands for: the geometric mean over pictures of all types that the weights
 # for PSNR make, at every step the same, so that both objectives lead to like rates.
 MS_SSIM = 950.0
