@@ -48,8 +48,8 @@ MOTION_FINER = 0.1
 # Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
 # that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
 SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
-WIDE = 16                                       # latents' sides for which the hyper-analysis may use bfloat16
 CHROMA_THRIFT = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
+WIDE = 16                                       # sides of the latents from which the hyper-analysis may use bfloat16
 _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}
 
@@ -223,7 +223,7 @@ class Encoder:
         device, there = self.network.device, side.to(self.network.device)
         inputs = np.empty((*x.shape[:1], *x.shape[2:], 21), np.int16)
         layout.analysed(x, p, d, layout.OF_32, layout.OF_64, inputs)
-        inputs[..., 18:] = layout.OF_32[256 + side.planes[:, None, None, :, 0, 0].to(torch.int64).numpy()]
+        inputs[..., 18:] = layout.side_grid(side.planes, layout.OF_32)
         residual = torch.from_numpy(np.subtract(x, p, dtype=np.int16)).to(device).float()
         fast = self.fast == torch.bfloat16
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):

@@ -38,6 +38,11 @@ def as_grid(tensor: Tensor) -> np.ndarray:
     return (grid.view(torch.int16) if grid.dtype == torch.bfloat16 else grid).numpy()
 
 
+def side_grid(planes: Tensor, table: np.ndarray) -> np.ndarray:
+    """Patterns [B, 1, 1, 3] of side planes [B, 3, 1, 1]; table: BITS, or OF_32 for 32nds of them."""
+    return table[_ZERO + planes.permute(0, 2, 3, 1).to(torch.int64).cpu().numpy()]
+
+
 def magnitudes(log: np.ndarray) -> np.ndarray:
     """Patterns of a log table uint8 [2048]."""
     return BITS[_ZERO + log.astype(np.int64)]

@@ -55,13 +55,11 @@ def unpack(planes: Planes) -> Picture:
 
 @njit(cache=True, nogil=True)
 def _meet(first, second, p, d):
-    """Mean and difference of samples uint8 [h, w] into p uint8 and d int16."""
-    for i in range(p.shape[0]):
-        a, b, mean, difference = first[i], second[i], p[i], d[i]
-        for j in range(p.shape[1]):
-            x, y = np.int32(a[j]), np.int32(b[j])
-            mean[j] = np.uint8((x + y + np.int32(1)) >> np.int32(1))
-            difference[j] = np.int16(x - y)
+    """Mean and difference of samples uint8 [n] into p uint8 and d int16."""
+    for k in range(p.shape[0]):
+        x, y = np.int32(first[k]), np.int32(second[k])
+        p[k] = np.uint8((x + y + np.int32(1)) >> np.int32(1))
+        d[k] = np.int16(x - y)
 
 
 def predictions(pairs: list[tuple[Picture, Picture] | None], height: int,
@@ -73,8 +71,7 @@ def predictions(pairs: list[tuple[Picture, Picture] | None], height: int,
     d = np.zeros(p.shape, np.int16)
     for k, pair in enumerate(pairs):
         if pair is not None:
-            for first, second, mean, difference in zip(pack(pair[0]), pack(pair[1]), p[k], d[k], strict=True):
-                _meet(first, second, mean, difference)
+            _meet(*(planes.reshape(-1) for planes in (pack(pair[0]), pack(pair[1]), p[k], d[k])))
     return p, d
 
 

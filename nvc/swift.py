@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nvc import layout, linear
 from nvc.fixed import FixedNetwork
-from nvc.layout import BITS, as_grid, as_tensor
+from nvc.layout import BITS, as_grid, as_tensor, side_grid
 from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, Side
 
 Integers = NDArray[np.int32]
@@ -32,11 +32,6 @@ def _active(conv: nn.Module, grid: Patterns) -> Patterns:
     sums = as_grid(conv(as_tensor(grid)))
     layout.activate(sums)
     return sums
-
-
-def _side_planes(side: Side) -> Patterns:
-    """[B, 1, 1, 3]."""
-    return BITS[256 + side.planes[:, None, None, :, 0, 0].to(torch.int64).numpy()]
 
 
 def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
@@ -62,7 +57,7 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     for k, planes in enumerate((p.astype(np.int16) - 128, d)):
         spectra = as_grid(network.transform(torch.from_numpy(planes)))
         layout.seen(spectra, inverse, network.log_patterns, k, inputs)
-    inputs[..., _SEEN:] = _side_planes(side)
+    inputs[..., _SEEN:] = side_grid(side.planes, BITS)
     hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
     context = as_grid(hyper.float())
     layout.add(as_grid(network.prior[1](as_tensor(_active(network.prior[0], inputs)))), context)
@@ -86,10 +81,10 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)
     seen = np.empty((b, height, width, _FEATURES + 3), np.int16)
-    seen[..., _FEATURES:] = _side_planes(side)
+    seen[..., _FEATURES:] = side_grid(side.planes, BITS)
     log = network.log_patterns
     for step, (group, parity) in enumerate(STEPS):
-        n, at, colour = GROUPS[group], _FEATURE[group], 2 if parity is None else parity
+        n, colour = GROUPS[group], 2 if parity is None else parity
         hidden, outputs = cast(nn.ModuleList, network.heads[step])
         columns = width if parity is None else width // 2
         gathered = np.empty((b, height, columns, context.shape[3]), np.int16)
@@ -97,16 +92,18 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
         mean, index = (np.empty((b, height, columns, n), np.int32) for _ in range(2))
         layout.parameters(as_grid(outputs(as_tensor(_active(hidden, gathered)))), mean, index)
         layout.place(visit(step, mean, index), mean, colour, FIRST[group], v8)
+        if group > 0:
+            layout.features(v8, colour, FIRST[group], n, _FEATURE[group], log, seen)
+        if step == len(STEPS) - 1:
+            break                               # nothing is read from the context any more
         fresh = np.empty((b, height, width, (6 if group == 0 else 2) * n), np.int16)
         if step == 0:
             layout.bands(v8, log, BITS, fresh)
         elif step == 1:
             layout.joined(v8, log, BITS, seen, fresh)
         else:
-            layout.features(v8, colour, FIRST[group], n, at, log, seen)
-            layout.fresh(seen, colour, at, fresh)
-        if step < len(STEPS) - 1:
-            layout.add(as_grid(network.updates[step](as_tensor(fresh))), context)
+            layout.fresh(seen, colour, _FEATURE[group], fresh)
+        layout.add(as_grid(network.updates[step](as_tensor(fresh))), context)
     return v8, seen
 
 
