@@ -32,7 +32,7 @@ from nvc.clip import encode_clip
 from nvc.decode import StreamDecoder
 from nvc.model import DEFAULT_MODEL, load_for, load_model, models
 from nvc.ratecontrol import choose_quality
-from nvc.syntax import parse, recover
+from nvc.reading import parse, recover
 from picture import ClipInfo, Picture, VideoError
 
 ENTRY_POINTS = "neural_codec.codecs"

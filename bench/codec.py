@@ -32,8 +32,9 @@ from metrics import frame_psnr
 from nvc import swift
 from nvc.cost import kmac_per_pixel
 from nvc.effort import EFFORT_MAX
+from nvc.layers import Conv
 from nvc.model import DEFAULT_MODEL, load_model
-from nvc.network import Conv, Side
+from nvc.network import Side
 from video import open_clip
 
 SIZES = {"176x144": "carphone", "352x288": "foreman_cif.mp4", "640x360": "crowd_360p.mp4"}

@@ -20,13 +20,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from nvc import vectors
+from nvc import neighbours
 from nvc.bits import cost0, cost1
 from nvc.compensation import BACKWARD, BOTH, INTRA
 from nvc.differences import bits8, bits8_pair, sad8, sad16, satd8, satd8_pair
 from nvc.motion import REACH
+from nvc.neighbours import MODE, NONE, V0X, V0Y
 from nvc.vector_contexts import C_BOTH, C_INTRA, C_SECOND, DIGITS_MAX
-from nvc.vectors import MODE, NONE, V0X, V0Y
 
 BIG = 1e18
 PRICE = 1.36                  # bits for each unit of the log sum
@@ -54,7 +54,7 @@ class Scene(NamedTuple):
     thorough: bool                # refine by bits, not by SATD
     spans: NDArray[np.int64]
     contexts: NDArray[np.int32]
-    grid: NDArray[np.int16]       # the decisions so far; this and temporal as in nvc/vectors.py
+    grid: NDArray[np.int16]       # the decisions so far; this and temporal as in nvc/neighbours.py
     temporal: NDArray[np.int16]
     hints: NDArray[np.int64]      # [2, H/16, W/16, 2] coarse guesses
     before: NDArray[np.int16]     # [H/8, W/8, 2, 2] vectors of an earlier pass, or empty
@@ -150,7 +150,7 @@ def difference_costs(contexts, table):
     for both in range(2):
         for spread in range(3):
             for component in range(2):
-                base = vectors.digits_context(both, spread, component)
+                base = neighbours.digits_context(both, spread, component)
                 more = 0.0
                 for n in range(DIGITS_MAX + 1):
                     total = more
@@ -268,8 +268,8 @@ def _search_one(s, k, y, x, n, py, px, table, price, sad_price, count, v):
 def _pair_rate(s, predicted, spread, v):
     dy, dx = v[0] - predicted[0], v[1] - predicted[1]
     return (_vector_cost(s.table[1, spread[0]], dy, dx)
-            + _vector_cost(s.table[1, spread[1]], v[2] - vectors.following(predicted[2], dy, s.spans),
-                           v[3] - vectors.following(predicted[3], dx, s.spans)))
+            + _vector_cost(s.table[1, spread[1]], v[2] - neighbours.following(predicted[2], dy, s.spans),
+                           v[3] - neighbours.following(predicted[3], dx, s.spans)))
 
 
 @njit(cache=True, nogil=True)
@@ -298,33 +298,33 @@ def _refine_pair(s, y, x, n, predicted, spread, price, v, best):
 @njit(cache=True, nogil=True)
 def _best_merge(s, y8, x8, n8, count, leaf):
     """-> price of the best candidate, leaf int64 [5], and that of its residual alone."""
-    c = vectors.merge_context(s.grid, y8, x8, n8)
+    c = neighbours.merge_context(s.grid, y8, x8, n8)
     rate = cost1(s.contexts, c)
     best, residual = BIG, BIG
     for k in range(count):
-        c = vectors.index_context(count, k)
+        c = neighbours.index_context(count, k)
         bits = _leaf_difference(s, _BY_BITS, y8 * 8, x8 * 8, n8 * 8, s.found[k])
         price = bits + s.weight * (rate + (0.0 if k == count - 1 else cost0(s.contexts, c)))
         rate += cost1(s.contexts, c)
         if price < best:
             best, residual = price, bits
-            vectors.copy(leaf, s.found[k])
+            neighbours.copy(leaf, s.found[k])
     return best, residual
 
 
 @njit(cache=True, nogil=True)
 def _mode_costs(s, y8, x8, n8, modes):
     """Fill modes float64 [4] with what saying each mode costs, weighted."""
-    c = vectors.merge_context(s.grid, y8, x8, n8)
+    c = neighbours.merge_context(s.grid, y8, x8, n8)
     own = cost0(s.contexts, c)
-    c = C_INTRA + vectors.like(s.grid, y8, x8, np.int64(INTRA))
+    c = C_INTRA + neighbours.like(s.grid, y8, x8, np.int64(INTRA))
     modes[3] = own + cost1(s.contexts, c)
     modes[0] = own + cost0(s.contexts, c)
     if s.spans[1] != 0:
-        c = C_BOTH + vectors.like(s.grid, y8, x8, np.int64(BOTH))
+        c = C_BOTH + neighbours.like(s.grid, y8, x8, np.int64(BOTH))
         single = modes[0] + cost0(s.contexts, c)
         modes[2] = modes[0] + cost1(s.contexts, c)
-        c = vectors.which_context(s.grid, y8, x8)
+        c = neighbours.which_context(s.grid, y8, x8)
         modes[0], modes[1] = single + cost0(s.contexts, c), single + cost1(s.contexts, c)
     for k in range(4):
         modes[k] *= s.weight
@@ -338,11 +338,11 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     those of this one."""
     y, x, n = y8 * 8, x8 * 8, n8 * 8
     references = 2 if s.spans[1] != 0 else 1
-    count = vectors.candidates(s.grid, s.temporal, s.spans, y8, x8, n8, s.found)
+    count = neighbours.candidates(s.grid, s.temporal, s.spans, y8, x8, n8, s.found)
     best, residual = _best_merge(s, y8, x8, n8, count, leaf)
     merged = np.int64(1)
     if residual <= s.enough * n8 * n8:
-        vectors.copy(seeds.reshape(-1), leaf[V0Y:])
+        neighbours.copy(seeds.reshape(-1), leaf[V0Y:])
         return best, merged
     modes = np.zeros(4)
     _mode_costs(s, y8, x8, n8, modes)
@@ -358,7 +358,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     predicted, spread = np.empty(4, np.int64), np.zeros(2, np.int64)
     single = BIG
     for k in range(references):
-        py, px, spread[k] = vectors.predicted(s.grid, s.temporal, y8, x8, n8, k)
+        py, px, spread[k] = neighbours.predicted(s.grid, s.temporal, y8, x8, n8, k)
         predicted[2 * k], predicted[2 * k + 1] = py, px
         m = _gather_starts(s, k, y8, x8, n8, py, px, count, seeds, seeded)
         table = s.table[0, spread[k]]
@@ -369,35 +369,35 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
                 + s.weight * _vector_cost(table, v[0] - py, v[1] - px))
         if cost < best:
             best, merged = cost, np.int64(0)
-            vectors.copy(leaf, trial)
+            neighbours.copy(leaf, trial)
     if references == 2:
         # Both: from the two vectors just found, or from the best candidate that uses both.
         least = BIG
         trial[MODE] = BOTH
         for q in range(count + 1):
             if q == count:
-                vectors.copy(trial[V0Y:], seeds.reshape(-1))
+                neighbours.copy(trial[V0Y:], seeds.reshape(-1))
             elif s.found[q, MODE] == BOTH:
-                vectors.copy(trial, s.found[q])
+                neighbours.copy(trial, s.found[q])
             else:
                 continue
             cost = (price * _pair_rate(s, predicted, spread, trial[V0Y:])
                     + _two(s, s.thorough, y, x, n, trial[V0Y:]))
             if cost < least:
                 least = cost
-                vectors.copy(pair, trial[V0Y:])
+                neighbours.copy(pair, trial[V0Y:])
         if least < BOTH_WORTH * single:
             _refine_pair(s, y, x, n, predicted, spread, price, pair, least)
-            vectors.copy(trial[V0Y:], pair)
+            neighbours.copy(trial[V0Y:], pair)
             cost = (_leaf_difference(s, _BY_BITS, y, x, n, trial) + modes[2]
                     + s.weight * _pair_rate(s, predicted, spread, pair))
             if cost < best:
                 best, merged = cost, np.int64(0)
-                vectors.copy(leaf, trial)
+                neighbours.copy(leaf, trial)
     cost = modes[3] + _intra_bits(s, y, x, n)
     if cost < best:
         best, merged = cost, np.int64(0)
         leaf[MODE] = INTRA
     if merged == 0:
-        vectors.fill_other(leaf, s.spans)
+        neighbours.fill_other(leaf, s.spans)
     return best, merged

@@ -26,7 +26,8 @@ from nvc.planes import pad
 from nvc.processes import code_in_processes
 from nvc.scenes import mark_cuts
 from nvc.structure import gops
-from nvc.syntax import Header, Writer
+from nvc.syntax import Header
+from nvc.writing import Writer
 from picture import ClipInfo, Picture
 
 Gops = Iterable[tuple[int, Iterable[Picture]]]          # first number, padded pictures

@@ -38,14 +38,14 @@ def _at_quarter(x, r, height, width, reach, price, out):
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             y, x0 = 4 * i - 2 + m, 4 * j - 2 + m
-            best, by, bx = _FAR, 0, 0
+            best, by, bx = _difference(x, r, height, width, y, x0, 0, 0), 0, 0
             for vy in range(-(min(reach, y) & ~1), min(reach, height - 8 - y) + 1, 2):
                 price_y = price * _DIGITS[abs(vy)]
                 row = (y + vy) * width + x0
                 for vx in range(-min(reach, x0), min(reach, width - 8 - x0) + 1):
-                    cost = sad8(x, y * width + x0, width, r, row + vx, width) + price_y
-                    if cost < best:
-                        cost += price * _DIGITS[abs(vx)]
+                    rate = price_y + price * _DIGITS[abs(vx)]
+                    if rate < best:
+                        cost = sad8(x, y * width + x0, width, r, row + vx, width) + rate
                         if cost < best:
                             best, by, bx = cost, vy, vx
             cy, cx = by, bx

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from nvc.layers import Conv
 from nvc.model import load_model
-from nvc.network import Conv, Side
+from nvc.network import Side
 
 
 def kmac_per_pixel(model: str, height: int, width: int) -> dict[str, float]:

@@ -25,7 +25,8 @@ from nvc.motion import MotionField, Reference, predict
 from nvc.network import TYPES, Side
 from nvc.parallel import each, shares
 from nvc.planes import Planes, crop, predictions, unpack
-from nvc.syntax import Packet, Stream
+from nvc.reading import Stream
+from nvc.syntax import Packet
 from picture import Picture
 
 BATCH = 4                       # pictures at once, at most; more gain little and cost memory

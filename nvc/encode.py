@@ -21,14 +21,14 @@ import torch
 from numpy.typing import NDArray
 
 from coding import Settings
-from nvc import hyper, layout, quantise, rangecoder, search, vectors
+from nvc import hyper, quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
 from nvc.decode import Clock, Frame, Moved, reconstruct, side_of, spans_of
 from nvc.effort import EFFORT_MAX, EFFORTS
 from nvc.errors import SettingsError
 from nvc.model import Model
 from nvc.motion import MotionField, Reference, predict
-from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis
+from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis, first_joined
 from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
 from nvc.refine import refine
@@ -166,7 +166,7 @@ class Encoder:
         coarser step, while the step stays."""
         self.model, self.settings, self.t, self.slack = model, settings, t, slack
         self.network, self.analysis = model.network, analysis_of(model)
-        self.fast = torch.bfloat16 if "bfloat16" in self.network.kernels.values() else torch.float32
+        self.fast = "bfloat16" in self.network.kernels.values()
         self.slot_bits = model.network.tables.bits()
         self.effort = EFFORTS[settings.effort]
         self.search = self.effort.searches[-1]
@@ -217,23 +217,17 @@ class Encoder:
         found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
         return vectors.encode_field(coder, found, references)
 
-    def analyse(self, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
+    def analyse(self, x: NDArray[np.uint8], p: NDArray[np.uint8],
                 side: Side) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Latents y [B, H, W, 96] (steps, before quantisation) and hyper-latent z [B, .., .., 48] (rounded)."""
         device, there = self.network.device, side.to(self.network.device)
-        inputs = np.empty((*x.shape[:1], *x.shape[2:], 21), np.int16)
-        layout.analysed(x, p, d, layout.OF_32, layout.OF_64, inputs)
-        inputs[..., 18:] = layout.side_grid(side.planes, layout.OF_32)
         residual = torch.from_numpy(np.subtract(x, p, dtype=np.int16)).to(device).float()
-        fast = self.fast == torch.bfloat16
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-            y = self.analysis.latents(residual.contiguous(memory_format=torch.channels_last),
-                                      layout.as_tensor(inputs).to(device, self.fast), there)
+        y = self.analysis.transform(residual.contiguous(memory_format=torch.channels_last), there)
         # oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast and min(y.shape[2:]) >= WIDE):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.fast and min(y.shape[2:]) >= WIDE):
             wanted = self.analysis.hyper(y, there)
         z = hyper.choose(wanted, self.network.z_index(there).to(wanted))
-        grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (y, z)]
+        grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (first_joined(y), z)]
         return grids[0].float().numpy(), grids[1].to(torch.int32).numpy()
 
     def encode(self, batch: list[tuple[Unit, Picture]]) -> Iterator[Packet]:
@@ -270,7 +264,7 @@ class Encoder:
         p, d = predictions([found.pair for found in moved], height, width)
         side = side_of([u.type for u in units], [self.q(u) for u in units])
         x, thrift = np.stack([pack(picture) for picture in pictures]), [self.thrift(u) for u in units]
-        y, z = self.analyse(x, p, d, side)
+        y, z = self.analyse(x, p, side)
         alike = np.ones(y.shape[1:3], np.float32)
         worth = [self.worth[u.number].grid if u.number in self.worth else alike for u in units]
         for k, unit in enumerate(units):

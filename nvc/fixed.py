@@ -34,8 +34,9 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from nvc import linear
+from nvc.layers import Conv
 from nvc.layout import magnitudes
-from nvc.network import LOCAL_MAX, SCALES, T_MAX, V8_MAX, Conv, Network, Side, step_size
+from nvc.network import LOCAL_MAX, SCALES, T_MAX, V8_MAX, Network, Side, step_size
 from nvc.rangecoder import Tables
 
 CORE_BITS, GAIN_BITS, INVERSE_BITS = 14, 10, 10

@@ -13,8 +13,9 @@ from nvc.model import load_model
 from nvc.pace import MINI_GOP
 from nvc.planes import crop
 from nvc.structure import Planner, schedule
-from nvc.syntax import GopWriter, Header
+from nvc.syntax import Header
 from nvc.trial import code_by_trial
+from nvc.writing import GopWriter
 from picture import Picture
 
 

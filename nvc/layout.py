@@ -18,7 +18,6 @@ from torch import Tensor
 from nvc.bands import band, half
 
 BITS = torch.arange(-256, 257).to(torch.bfloat16).view(torch.int16).numpy().copy()
-OF_32, OF_64 = ((torch.arange(-256, 257) / n).to(torch.bfloat16).view(torch.int16).numpy() for n in (32, 64))
 _ZERO = 256
 _SIGN = -0x8000             # the pattern of -0.0
 _FULL = 0x437F0000          # the pattern of float32 255.0
@@ -38,9 +37,9 @@ def as_grid(tensor: Tensor) -> np.ndarray:
     return (grid.view(torch.int16) if grid.dtype == torch.bfloat16 else grid).numpy()
 
 
-def side_grid(planes: Tensor, table: np.ndarray) -> np.ndarray:
-    """Patterns [B, 1, 1, 3] of side planes [B, 3, 1, 1]; table: BITS, or OF_32 for 32nds of them."""
-    return table[_ZERO + planes.permute(0, 2, 3, 1).to(torch.int64).cpu().numpy()]
+def side_grid(planes: Tensor) -> np.ndarray:
+    """Patterns [B, 1, 1, 3] of side planes [B, 3, 1, 1]."""
+    return BITS[_ZERO + planes.permute(0, 2, 3, 1).to(torch.int64).cpu().numpy()]
 
 
 def magnitudes(log: np.ndarray) -> np.ndarray:
@@ -275,22 +274,6 @@ def shuffle(sums, out):
                         out[b, c, 2 * i + (k >> 1), 2 * j + (k & 1)] = np.rint(floats[4 * c + k])
 
 
-@njit(cache=True, nogil=True)
-def analysed(x, p, d, of_32, of_64, out):
-    """Input of the analysis, patterns [B, h, w, 21] of which the first 18 channels are filled: see `Analysis.inputs`.
-
-    x, p uint8 [B, 6, h, w]; d int16 [B, 6, h, w]; of_32, of_64: OF_32, OF_64."""
-    for b in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                target = out[b, i, j]
-                for c in range(6):
-                    prediction = np.int64(p[b, c, i, j])
-                    target[c] = of_32[_ZERO + np.int64(x[b, c, i, j]) - prediction]
-                    target[6 + c] = of_64[_ZERO + prediction - 128]
-                    target[12 + c] = of_32[_ZERO + np.int64(d[b, c, i, j])]
-
-
 def warm() -> None:
     """Compile every kernel into numba's cache."""
     f = lambda *shape: np.zeros(shape, np.float32)      # noqa: E731
@@ -310,4 +293,3 @@ def warm() -> None:
     joined(n(1, 2, 2, 96), table, BITS, s(1, 2, 2, 199), s(1, 2, 2, 24))
     filter_input(u(1, 6, 8, 8), u(1, 6, 8, 8), s(1, 6, 8, 8), s(1, 2, 2, 128), BITS, s(1, 4, 4, 104))
     shuffle(s(1, 4, 4, 24), f(1, 6, 8, 8))
-    analysed(u(1, 6, 8, 8), u(1, 6, 8, 8), s(1, 6, 8, 8), OF_32, OF_64, s(1, 8, 8, 21))

@@ -11,12 +11,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from nvc import coarse, vectors
+from nvc import coarse, neighbours, vectors
 from nvc.bits import MEASURE, cost0, cost1
 from nvc.block_search import BIG, STARTS, Scene, best_leaf, difference_costs
 from nvc.motion import MARGIN, REACH, MotionField, Plane, Reference, padded
+from nvc.neighbours import LEFT, MODE, NONE, TOP
 from nvc.vector_contexts import CANDIDATES, start_contexts
-from nvc.vectors import LEFT, MODE, NONE, TOP
 from picture import Picture
 
 ENOUGH = (2.0, 0.0, 0.0)      # by effort: bits of residual at which an 8x8 block is merged without a search
@@ -29,7 +29,7 @@ def _decide_16(s, y, x, seeds, seeded, leaf, seeds8, leaf8):
 
     leaf, leaf8 int64 [5], seeds8 int64 [2, 2]: scratch; seeds: as for best_leaf."""
     two, one = np.int64(2), np.int64(1)
-    c = vectors.split_context(s.grid, y, x, two)
+    c = neighbours.split_context(s.grid, y, x, two)
     whole, merged = best_leaf(s, y, x, two, seeds, seeded, leaf)
     whole += s.weight * cost0(s.contexts, c)
     parts = s.weight * cost1(s.contexts, c)
@@ -37,12 +37,12 @@ def _decide_16(s, y, x, seeds, seeded, leaf, seeds8, leaf8):
         if whole <= 4 * s.enough or parts >= whole:
             parts = BIG
             break
-        vectors.copy(seeds8.reshape(-1), seeds.reshape(-1))
+        neighbours.copy(seeds8.reshape(-1), seeds.reshape(-1))
         price, merged8 = best_leaf(s, y + (q >> 1), x + (q & 1), one, seeds8, True, leaf8)
         parts += price
-        vectors.set_leaf(s.grid, y + (q >> 1), x + (q & 1), one, leaf8, merged8)
+        neighbours.set_leaf(s.grid, y + (q >> 1), x + (q & 1), one, leaf8, merged8)
     if whole <= parts:
-        vectors.set_leaf(s.grid, y, x, two, leaf, merged)
+        neighbours.set_leaf(s.grid, y, x, two, leaf, merged)
     return min(whole, parts)
 
 
@@ -61,7 +61,7 @@ def _decide(s):
             whole, merged, fits = BIG, np.int64(0), y + 4 <= h8 and x + 4 <= w8
             quarters = 0.0
             if fits:
-                c = vectors.split_context(s.grid, y, x, four)
+                c = neighbours.split_context(s.grid, y, x, four)
                 whole, merged = best_leaf(s, y, x, four, seeds32, not fits, leaf32)
                 whole += s.weight * cost0(s.contexts, c)
                 quarters = s.weight * cost1(s.contexts, c)
@@ -72,14 +72,14 @@ def _decide(s):
                 if whole <= 16 * s.enough or quarters >= whole:
                     quarters = BIG
                     break
-                vectors.copy(seeds16.reshape(-1), seeds32.reshape(-1))
+                neighbours.copy(seeds16.reshape(-1), seeds32.reshape(-1))
                 quarters += _decide_16(s, i, j, seeds16, fits, leaf16, seeds8, leaf8)
             if whole <= quarters:
-                vectors.set_leaf(s.grid, y, x, four, leaf32, merged)
+                neighbours.set_leaf(s.grid, y, x, four, leaf32, merged)
             # Code the block, for its effect on the contexts.
             for a in range(y + TOP, min(y + 4, h8) + TOP):
                 for b in range(x + LEFT, min(x + 4, w8) + LEFT):
-                    vectors.copy(decided[a, b], s.grid[a, b])
+                    neighbours.copy(decided[a, b], s.grid[a, b])
                     s.grid[a, b, :] = 0
                     s.grid[a, b, MODE] = NONE
             vectors.code_block(np.int64(MEASURE), state, nothing, s.contexts, s.grid, s.temporal, s.spans, decided,
@@ -87,11 +87,12 @@ def _decide(s):
 
 
 def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int], step: float,
-           weight: float = 1.0, effort: int = 0) -> MotionField:
+           weight: float = 1.0, effort: int = 0, enough: float | None = None) -> MotionField:
     """The motion field for a picture's luma [H, W] (multiples of 16), predicted from one or two references.
 
     spans: as in MotionField. step: the quantiser's. weight: what a bit of motion counts against one of the residual.
     effort: 0 fast; 1 without short cuts and refined by bits; 2 the same a second time, knowing the first field.
+    enough: see ENOUGH, as the effort has it where nothing is said.
     Raises ValueError if the sizes or spans do not fit the references."""
     height, width = luma.shape
     for reference in references:
@@ -105,16 +106,17 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
     for k, reference in enumerate(references):
         reach = coarse.REACH_MOST if effort else coarse.reach_of(spans[k])
         hints[k] = coarse.guess(current, reference.pyramid, reach, step)
-    temporal = vectors.temporal_motion(references, distances)
+    temporal = neighbours.temporal_motion(references, distances)
     pitch = width + 2 * REACH
     before: NDArray[np.int16] = np.zeros((0, 0, 2, 2), np.int16)
     for _ in range(max(effort, 1)):
-        grid = vectors.empty_grid(height // 8, width // 8)
+        grid = neighbours.empty_grid(height // 8, width // 8)
         _decide(Scene(
             x.reshape(-1), width, height, first.phases.reshape(-1), second.phases.reshape(-1),
             (height + 2 * REACH) * pitch, pitch, np.full(64, 128, np.uint8), 4.0 / step**2, float(weight),
-            ENOUGH[effort], effort > 0, distances, start_contexts(), grid, temporal, hints, before,
-            np.zeros((CANDIDATES, 5), np.int64), np.zeros((STARTS, 2), np.int64), np.zeros((2, 3, 2, 15))))
+            ENOUGH[effort] if enough is None else enough, effort > 0, distances, start_contexts(), grid, temporal,
+            hints, before, np.zeros((CANDIDATES, 5), np.int64), np.zeros((STARTS, 2), np.int64),
+            np.zeros((2, 3, 2, 15))))
         field = vectors.field_of(grid, spans)
         before = np.ascontiguousarray(field.vectors)
     return field

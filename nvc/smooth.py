@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nvc.fixed import CORE_BITS, GAIN_BITS, FixedNetwork, Weights
-from nvc.network import Network, Side, clip_, first_joined, round_
+from nvc.layers import clip_, round_
+from nvc.network import Network, Side, first_joined
 
 
 class Smooth(FixedNetwork):

@@ -57,7 +57,7 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     for k, planes in enumerate((p.astype(np.int16) - 128, d)):
         spectra = as_grid(network.transform(torch.from_numpy(planes)))
         layout.seen(spectra, inverse, network.log_patterns, k, inputs)
-    inputs[..., _SEEN:] = side_grid(side.planes, BITS)
+    inputs[..., _SEEN:] = side_grid(side.planes)
     hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
     context = as_grid(hyper.float())
     layout.add(as_grid(network.prior[1](as_tensor(_active(network.prior[0], inputs)))), context)
@@ -81,7 +81,7 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)
     seen = np.empty((b, height, width, _FEATURES + 3), np.int16)
-    seen[..., _FEATURES:] = side_grid(side.planes, BITS)
+    seen[..., _FEATURES:] = side_grid(side.planes)
     log = network.log_patterns
     for step, (group, parity) in enumerate(STEPS):
         n, colour = GROUPS[group], 2 if parity is None else parity

@@ -81,7 +81,6 @@ are still good. docs/decisions/0002-one-check-per-gop.md says why packets have n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -92,7 +91,7 @@ from nvc.crc32c import crc32c
 from nvc.errors import BitstreamError
 from nvc.fields import U32_MAX, Cursor, Field, varint, write_fields
 from nvc.references import B_BIT, EXPLICIT_BIT, PICTURE_BIT, CodedOrder
-from picture import DEFAULT_LIMITS, ClipInfo, Limits
+from picture import ClipInfo, Limits
 
 VERSION = 3
 MODEL_BYTES, CRC_BYTES, LENGTH_BYTES, HASH_BYTES = 8, 4, 4, 32
@@ -160,21 +159,21 @@ class Header:
         """The header's bytes, with its check. ValueError names a field out of its range."""
         rate = {"fps_numerator": self.fps.numerator, "fps_denominator": self.fps.denominator}
         octets = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC, "version": VERSION})
-        return octets + _crc(octets)
+        return octets + crc_of(octets)
 
 
-def _crc(octets: bytes | bytearray | memoryview) -> bytes:
+def crc_of(octets: bytes | bytearray | memoryview) -> bytes:
     return crc32c(octets).to_bytes(CRC_BYTES, "little")
 
 
 def _read_crc(cursor: Cursor, start: int, name: str) -> None:
     """Check the CRC that follows what was read since ``start``."""
-    computed, at = _crc(cursor.data[start : cursor.position]), cursor.position
+    computed, at = crc_of(cursor.data[start : cursor.position]), cursor.position
     if cursor.take(CRC_BYTES, f"the check of {name}") != computed:
         raise BitstreamError(f"damaged: {name} from byte {start} on does not match its check", at)
 
 
-def _read_header(cursor: Cursor, limits: Limits) -> Header:
+def read_header(cursor: Cursor, limits: Limits) -> Header:
     if cursor.data[: len(MAGIC)] != MAGIC:
         raise BitstreamError(f"not an NVC1 stream: it does not start with {MAGIC.decode()}", 0)
     values = cursor.fields(HEADER_FIELDS)
@@ -222,7 +221,7 @@ class Gop:
     size: int
 
 
-def _write_head(coded: CodedOrder, packet: Packet) -> bytes:
+def write_head(coded: CodedOrder, packet: Packet) -> bytes:
     head = coded.short_head(packet.type, packet.number, packet.references)
     if head is not None:
         return bytes([head])
@@ -248,7 +247,7 @@ def _read_head(cursor: Cursor, coded: CodedOrder, head: int) -> tuple[int, tuple
     return number, tuple(number + (step >> 1 if step & 1 else -(step >> 1)) for step in steps)
 
 
-def _walk(cursor: Cursor, header: Header) -> tuple[Gop, CodedOrder, list[dict[str, Any]]]:
+def read_gop(cursor: Cursor, header: Header) -> tuple[Gop, CodedOrder, list[dict[str, Any]]]:
     """Read one GOP, all but the payloads' meaning; the cursor stands at its "GOP"."""
     start = cursor.position
     if cursor.take(len(GOP_MARK), "the start of a GOP") != GOP_MARK:
@@ -281,233 +280,7 @@ def _walk(cursor: Cursor, header: Header) -> tuple[Gop, CodedOrder, list[dict[st
     return Gop(coded.first, len(values), start, cursor.position - start), coded, values
 
 
-# --- Reading ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A stream, or what was recovered of one: its header and where its GOPs stand, in display order."""
-
-    header: Header
-    gops: tuple[Gop, ...]
-    data: memoryview
-
-    def packets(self, gop: Gop) -> list[Packet]:
-        """The GOP's pictures in coding order; BitstreamError if it is damaged, so after :func:`locate` it may be."""
-        found, coded, values = _walk(Cursor(self.data, gop.offset), self.header)
-        if found != gop:
-            raise BitstreamError(f"expected the GOP of pictures {gop.first}…{gop.first + gop.pictures - 1}", gop.offset)
-        return [Packet(**fields, drop=drop) for fields, drop in zip(values, coded.drops(), strict=True)]
-
-    @property
-    def missing(self) -> list[range]:
-        """The pictures that no GOP here holds, as ranges of numbers; empty for a whole stream."""
-        ranges, number = [], 0
-        for first, pictures in [(gop.first, gop.pictures) for gop in self.gops] + [(self.header.frames, 0)]:
-            if first > number:
-                ranges.append(range(number, first))
-            number = first + pictures
-        return ranges
-
-
-def parse(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Stream:
-    """Check the whole stream and say what is in it; payloads are not looked into.
-
-    Raises BitstreamError, with the offset, for anything that is no undamaged NVC1 stream, and for one that asks for
-    more than ``limits`` allow. Takes time and memory in proportion to ``len(data)``, whatever the bytes say.
-    """
-    cursor = Cursor(memoryview(data).toreadonly())
-    header = _read_header(cursor, limits)
-    gops: list[Gop] = []
-    frames = 0
-    while frames < header.frames:
-        gop, _, _ = _walk(cursor, header)
-        if gop.first != frames:
-            raise BitstreamError(f"a GOP of picture {gop.first}, expected {frames}", gop.offset)
-        gops.append(gop)
-        frames += gop.pictures
-    start = cursor.position
-    index = _write_index(gops)
-    if cursor.take(len(index), "the index") != index:
-        raise BitstreamError("the index does not agree with the GOPs before it", start)
-    at = cursor.position
-    if cursor.take(HASH_BYTES, "the hash") != hashlib.sha256(cursor.data[:at]).digest():
-        raise BitstreamError("damaged: the bytes before do not match the hash", at)
-    if cursor.position != len(data):
-        raise BitstreamError(f"{len(data) - cursor.position} bytes after the end", cursor.position)
-    return Stream(header, tuple(gops), cursor.data)
-
-
-def locate(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Stream:
-    """The stream by its header and index alone: for a quick look, or to decode one GOP of a long stream.
-
-    Neither the hash nor the GOPs are read; a GOP is checked when :meth:`Stream.packets` opens it.
-    """
-    cursor = Cursor(memoryview(data).toreadonly())
-    header = _read_header(cursor, limits)
-    offset, end = cursor.position, len(data) - HASH_BYTES - LENGTH_BYTES
-    start = end - int.from_bytes(cursor.data[max(end, 0) :][:LENGTH_BYTES], "little")
-    if start < offset:
-        raise BitstreamError("truncated: there is no index at the end", len(data))
-    cursor.position = start
-    if cursor.take(len(INDEX_MARK), "the index") != INDEX_MARK:
-        raise BitstreamError("truncated: there is no index at the end", start)
-    gops: list[Gop] = []
-    frames = 0
-    for _ in range(cursor.varint("count")):
-        gops.append(Gop(frames, cursor.varint("pictures"), offset, cursor.varint("size")))
-        frames += gops[-1].pictures
-        offset += gops[-1].size
-    if (frames, offset, cursor.position) != (header.frames, start, end):
-        raise BitstreamError("the index does not agree with the header and the stream's length", start)
-    return Stream(header, tuple(gops), cursor.data)
-
-
-def recover(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Stream:
-    """The GOPs that are still whole, found by their marks and held to their checks; the rest is in ``missing``.
-
-    Raises BitstreamError if the header is damaged or over the limits, or if no GOP is whole. Time is bounded: after
-    reading four times as many bytes as there are it stops with what it has.
-    """
-    cursor = Cursor(memoryview(data).toreadonly())
-    header = _read_header(cursor, limits)
-    octets = bytes(data)
-    found: dict[int, Gop] = {}
-    budget = 4 * len(octets)
-    at = octets.find(GOP_MARK, cursor.position)
-    while at >= 0 and budget > 0:
-        cursor.position = at
-        try:
-            gop, _, _ = _walk(cursor, header)
-        except BitstreamError:
-            budget -= cursor.position - at
-            at = octets.find(GOP_MARK, at + 1)
-        else:
-            budget -= gop.size
-            found.setdefault(gop.first, gop)
-            at = octets.find(GOP_MARK, cursor.position)
-    gops: list[Gop] = []
-    for _, gop in sorted(found.items()):
-        if not gops or gop.first >= gops[-1].first + gops[-1].pictures:
-            gops.append(gop)
-    if not gops:
-        raise BitstreamError("no GOP is whole", cursor.position)
-    return Stream(header, tuple(gops), cursor.data)
-
-
-# --- Writing ----------------------------------------------------------------------------------------------------------
-
-
-def _write_index(gops: Iterable[Gop]) -> bytes:
+def write_index(gops: Iterable[Gop]) -> bytes:
     entries = [varint(gop.pictures) + varint(gop.size) for gop in gops]
     index = INDEX_MARK + varint(len(entries)) + b"".join(entries)
     return index + len(index).to_bytes(LENGTH_BYTES, "little")
-
-
-class GopWriter:
-    """Writes one GOP; for encoders that code several GOPs at a time, each in its own process.
-
-    ValueError names a packet's field that the format does not allow: a fault of the encoder.
-    """
-
-    def __init__(self, header: Header) -> None:
-        self._header = header
-        self._coded: CodedOrder | None = None
-        self._octets = bytearray()
-
-    @property
-    def first(self) -> int:
-        """Number of the I picture."""
-        return self._begun().first
-
-    @property
-    def pictures(self) -> int:
-        """Pictures so far."""
-        return len(self._begun().order)
-
-    def _begun(self) -> CodedOrder:
-        if self._coded is None:
-            raise ValueError("type: a GOP begins with an I picture")
-        return self._coded
-
-    def add(self, packet: Packet) -> int:
-        """Append the next picture in coding order; the bytes that it took."""
-        before = len(self._octets)
-        if self._coded is None:
-            if packet.type != "I" or packet.references:
-                raise ValueError("type: a GOP begins with an I picture, without references")
-            self._octets += GOP_MARK + write_fields(I_FIELDS, vars(packet))
-            self._coded = CodedOrder(packet.number, self._header.structure)
-        else:
-            if packet.type not in ("P", "B") or len(packet.references) not in (1, 2):
-                raise ValueError(f"type: {packet.type!r}, expected P or B with 1 or 2 references")
-            octets = write_fields(P_AND_B_FIELDS, vars(packet))
-            head = _write_head(self._coded, packet)
-            complaint = self._coded.admit(packet.number, packet.references)
-            if complaint:
-                raise ValueError(f"number: {complaint}")
-            self._octets += head + octets
-        if self.pictures > self._header.intra_period:
-            raise ValueError(f"intra_period: a GOP of more than {self._header.intra_period} pictures")
-        return len(self._octets) - before
-
-    def finish(self) -> bytes:
-        """The GOP, complete."""
-        complaint = self._begun().complaint()
-        if complaint:
-            raise ValueError(f"number: {complaint}")
-        self._octets += END_MARK
-        return bytes(self._octets) + _crc(self._octets)
-
-
-class Writer:
-    """Writes a stream: packets in coding order by :meth:`add`, or whole GOPs by :meth:`add_gop`, then :meth:`finish`.
-
-    Keeps the coded bytes, no pictures. ValueError names what the format does not allow: a fault of the encoder.
-    """
-
-    def __init__(self, header: Header) -> None:
-        self._header = header
-        self._gop: GopWriter | None = None
-        self._gops: list[Gop] = []
-        self._body = bytearray()
-
-    @property
-    def frames(self) -> int:
-        """Pictures in the GOPs that are complete."""
-        return self._gops[-1].first + self._gops[-1].pictures if self._gops else 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of the GOPs that are complete."""
-        return len(self._body)
-
-    def add(self, packet: Packet) -> int:
-        """Append the next picture in coding order; the bytes that its packet took. An I picture begins a new GOP."""
-        if packet.type == "I":
-            self._close()
-        if self._gop is None:
-            self._gop = GopWriter(self._header)
-        return self._gop.add(packet)
-
-    def add_gop(self, first: int, pictures: int, octets: bytes) -> None:
-        """Append a GOP that a GopWriter made. They come in display order."""
-        self._close()
-        if first != self.frames:
-            raise ValueError(f"first: a GOP of picture {first}, expected {self.frames}")
-        self._gops.append(Gop(first, pictures, len(self._body), len(octets)))
-        self._body += octets
-
-    def _close(self) -> None:
-        if self._gop is not None:
-            gop, self._gop = self._gop, None
-            self.add_gop(gop.first, gop.pictures, gop.finish())
-
-    def finish(self) -> bytes:
-        """The stream, complete."""
-        self._close()
-        if not self._gops:
-            raise ValueError("frames: a stream has at least one picture")
-        header = Header(**(vars(self._header) | {"frames": self.frames}))
-        octets = header.write() + bytes(self._body) + _write_index(self._gops)
-        return octets + hashlib.sha256(octets).digest()

@@ -26,6 +26,7 @@ from picture import Picture
 REACH = (4, 4, 2)                   # of levels: pictures that far before and after are averaged with; then none
 PICTURES_AROUND = max(REACH)
 WEIGHTS = (1.13, 0.97, 0.81, 0.57)  # of sources 1, 2, 3, 4 pictures away, beside 1 of the picture's own
+ENOUGH = 16.0                       # bits of residual at which an 8×8 block is merged: samples that differ count less
 POWER = 2.0                         # of the share of a position's worth that others' copies of it make up
 # Samples count less by the Gaussian of their difference whose deviation goes with the octaves of the step above 2.
 DEVIATION, LEAST_DEVIATION = 6.0, 0.5
@@ -54,7 +55,7 @@ def _part(own: Picture, number: int, sources: Mapping[int, Picture], share: Grid
           other: int) -> tuple[Planes, Planes]:
     """What source `other` counts in each sample of the planes, and that times the difference it makes."""
     reference = Reference(sources[other])
-    field = search(own.y, [reference], (number - other, 0), step)
+    field = search(own.y, [reference], (number - other, 0), step, enough=ENOUGH)
     moved, _ = predict(field, [reference])
     deviation = max(DEVIATION * (math.log2(step) - 1.0), LEAST_DEVIATION)
     weights, products = [], []

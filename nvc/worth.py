@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from nvc.compensation import BACKWARD, BOTH, FORWARD
@@ -107,13 +108,26 @@ def uses(mode: NDArray[np.uint8], k: int) -> Grid:
     return np.where(mode == BOTH, SHARED, alone).astype(np.float32)
 
 
-def hand_on(there: Grid, amount: Grid, vectors: NDArray[np.int16]) -> None:
-    """Add amounts to the positions that vectors [H/8, W/8, (y, x)] (quarter samples) lead to, spread over the four that
-    they lie between; what lies outside counts for the border."""
+@njit(cache=True, nogil=True)
+def hand_on(there, amount, vectors):
+    """Add amount [H/8, W/8] to the positions of there, float32 alike, that vectors [H/8, W/8, (y, x)] (quarter samples)
+    lead to, spread over the four that they lie between; what lies outside counts for the border."""
     rows, columns = there.shape
-    y, x = np.mgrid[:rows, :columns] + vectors.transpose(2, 0, 1) / 32.0
-    y, x = np.clip(y, 0, rows - 1), np.clip(x, 0, columns - 1)
-    top, left = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
-    for i, share_y in ((top, top + 1 - y), (np.minimum(top + 1, rows - 1), y - top)):
-        for j, share_x in ((left, left + 1 - x), (np.minimum(left + 1, columns - 1), x - left)):
-            np.add.at(there, (i, j), amount * share_y * share_x)
+    for i in range(rows):
+        for j in range(columns):
+            y = min(max(i + vectors[i, j, 0] / 32.0, 0.0), rows - 1.0)
+            x = min(max(j + vectors[i, j, 1] / 32.0, 0.0), columns - 1.0)
+            top, left = int(y), int(x)
+            down, right = amount[i, j] * (y - top), x - left
+            up = amount[i, j] - down
+            below, beyond = min(top + 1, rows - 1), min(left + 1, columns - 1)
+            there[top, left] += up * (1 - right)
+            there[top, beyond] += up * right
+            there[below, left] += down * (1 - right)
+            there[below, beyond] += down * right
+
+
+def warm() -> None:
+    """Compile the kernel into numba's cache."""
+    grid = np.zeros((1, 1), np.float32)
+    hand_on(grid, grid.copy(), np.zeros((1, 1, 2), np.int16))

@@ -17,7 +17,7 @@ from test_syntax import sign_again, small_stream
 
 import codec
 from coding import Settings
-from nvc.syntax import parse
+from nvc.reading import parse
 from picture import Picture
 
 FOLDER = Path(__file__).resolve().parent / "streams"

@@ -20,7 +20,7 @@ from nvc.cost import kmac_per_pixel
 from nvc.errors import SettingsError
 from nvc.model import DEFAULT_MODEL, load_model, models
 from nvc.parallel import shares
-from nvc.syntax import parse
+from nvc.reading import parse
 from picture import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,7 +168,8 @@ def test_best_effort_gives_the_groups_of_pictures_that_are_whole(tmp_path: Path,
 
 
 def test_a_stream_of_other_weights_is_refused_by_name(stream: bytes) -> None:
-    from nvc.syntax import Header, Packet, Writer
+    from nvc.syntax import Header, Packet
+    from nvc.writing import Writer
 
     header = parse(stream).header
     writer = Writer(Header(**(vars(header) | {"model": b"\x01" * 8})))

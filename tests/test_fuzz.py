@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from test_syntax import sign_again
 
 from coding import BitstreamError
-from nvc.syntax import parse, recover
+from nvc.reading import parse, recover
 from picture import Limits, VideoError
 from video import open_clip
 from web.exchange import Event, requested_wait

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import codec
 from coding import BitstreamError
-from nvc.syntax import Packet, Writer, parse
+from nvc.reading import parse
+from nvc.syntax import Packet
+from nvc.writing import Writer
 
 STREAM = (Path(__file__).resolve().parent / "streams/scene-cut.nvc").read_bytes()
 NVC = codec.get("nvc")

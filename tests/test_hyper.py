@@ -35,7 +35,7 @@ def test_just_over_a_half_is_not_worth_a_symbol(monkeypatch: pytest.MonkeyPatch,
     encoder = encode.Encoder(load_model(DEFAULT_MODEL), Settings(), 40.0)
     monkeypatch.setattr(encoder.analysis, "hyper", lambda y, side: torch.full((1, HYPER, 1, 1), wanted))
     x = np.full((1, 6, 32, 32), 128, np.uint8)
-    _, z = encoder.analyse(x, x, np.zeros(x.shape, np.int16), side_of(["B"], [40]))
+    _, z = encoder.analyse(x, x, side_of(["B"], [40]))
     told = index_of("B", 1, 1)[0, 0] > 0                # tables of index 0 code nothing
     assert np.unique(z[0, 0, 0, told]).tolist() == [symbol]
     assert not z[0, 0, 0, ~told].any()

@@ -8,10 +8,10 @@ import torch
 
 from metrics import ssim_and_ms_ssim
 from nvc import bands, fixed, layout, quantise
-from nvc.analysis import Analysis
 from nvc.laplace import Laplace
+from nvc.layers import Conv
 from nvc.model import DEFAULT_MODEL, load_model
-from nvc.network import STEPS, Conv, Network, Side, apart, dct_basis, gather, join, scatter
+from nvc.network import STEPS, Network, Side, apart, dct_basis, gather, join, scatter
 from train.export import frozen, laplace_tables
 from train.objective import Objective, lagrangian
 
@@ -25,17 +25,6 @@ def test_gather_takes_the_even_colour_row_by_row() -> None:
     x = torch.tensor([[0.0, 1, 2, 3], [4, 5, 6, 7]])[None, None]
     assert gather(x, 0)[0, 0].tolist() == [[0, 2], [5, 7]]
     assert gather(x, 1)[0, 0].tolist() == [[1, 3], [4, 6]]
-
-
-def test_the_encoders_loop_fills_what_the_analysis_sees() -> None:
-    rng = np.random.default_rng(5)
-    x, p = rng.integers(0, 256, (2, 2, 6, 8, 8)).astype(np.uint8)
-    d = rng.integers(-255, 256, x.shape).astype(np.int16)
-    side = Side.of(torch.tensor([0, 2]), torch.tensor([40.0, 81.0]))
-    made = np.zeros((2, 8, 8, 21), np.int16)
-    layout.analysed(x, p, d, layout.OF_32, layout.OF_64, made)
-    expected = Analysis().inputs(*(torch.from_numpy(v).float() for v in (x, p, d)), side)
-    assert torch.equal(layout.as_tensor(made)[:, :18].float(), expected[:, :18])
 
 
 def test_activations_are_rounded_to_even_and_clipped() -> None:

@@ -14,7 +14,7 @@ from coding import Settings
 from nvc.decode import reconstruct, side_of
 from nvc.encode import SymbolWriter, Tally, analysis_of, thrift_of
 from nvc.model import Model, load_model, models
-from nvc.network import CHANNELS, FIRST, HYPER, STEPS, Side, gather
+from nvc.network import CHANNELS, FIRST, HYPER, STEPS, Side, first_joined, gather
 from nvc.rangecoder import Encoder
 from nvc.refine import Refinement, refine
 from nvc.smooth import Smooth
@@ -99,7 +99,7 @@ def test_errors_are_less_where_they_count_more(model: Model, smooth: Smooth) -> 
         RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
         r = refinement_of(smooth, H, W, worth, 20.0)
         analysis = analysis_of(model)
-        y = analysis.latents(r.x - r.p, analysis.inputs(r.x, r.p, r.d, r.side), r.side)
+        y = first_joined(analysis.transform(r.x - r.p, r.side))
         squared = (r.attempt(r.run(y, 4) / r.steps, 0.0).out - r.x) ** 2
         off.append(squared[..., :2 * W].mean().item())
     assert off[0] < 0.9 * off[1]

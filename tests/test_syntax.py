@@ -19,9 +19,11 @@ from nvc import syntax
 from nvc.crc32c import crc32c
 from nvc.errors import BitstreamError
 from nvc.fields import Cursor, Field, varint
+from nvc.reading import Stream, locate, parse, recover
 from nvc.references import CodedOrder
 from nvc.structure import Planner, gops, schedule
-from nvc.syntax import GopWriter, Header, Packet, Stream, Writer, locate, parse, recover
+from nvc.syntax import Header, Packet
+from nvc.writing import GopWriter, Writer
 
 HEADER = Header(model=b"\x01\x02\x03\x04\x05\x06\x07\x08", width=176, height=144, fps=Fraction(30000, 1001))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvc import vector_contexts, vectors
+from nvc import neighbours, vector_contexts, vectors
 from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
 from nvc.motion import VECTOR_MAX, MotionField, Reference
 from nvc.rangecoder import Decoder, Encoder
@@ -148,21 +148,21 @@ def test_a_vector_beyond_the_limit_is_refused():
 def grid_with(**motions: list[int]) -> np.ndarray:
     """A grid of 4x4 blocks, nothing coded but neighbours of the 16x16 at row 2, column 2: mode, v0y, v0x, v1y, v1x."""
     places = {"left": (3, 1), "up": (1, 3), "up_right": (1, 4), "down_left": (4, 1), "up_left": (1, 1)}
-    grid = vectors.empty_grid(4, 4)
+    grid = neighbours.empty_grid(4, 4)
     for name, motion in motions.items():
         y, x = places[name]
-        grid[y + vectors.TOP, x + vectors.LEFT, :5] = motion
+        grid[y + neighbours.TOP, x + neighbours.LEFT, :5] = motion
     return grid
 
 
 def offered(grid: np.ndarray, temporal: list[int] | None, spans: tuple[int, int]) -> list[list[int]]:
     """Candidates of the block of 16 at row 2, column 2."""
     from_references = np.zeros((4, 4, 5), np.int16)
-    from_references[..., vectors.MODE] = vectors.NONE
+    from_references[..., neighbours.MODE] = neighbours.NONE
     if temporal:
         from_references[3, 3] = temporal
     found = np.zeros((vector_contexts.CANDIDATES, 5), np.int64)
-    count = vectors.candidates(grid, from_references, np.array(spans), np.int64(2), np.int64(2), np.int64(2), found)
+    count = neighbours.candidates(grid, from_references, np.array(spans), np.int64(2), np.int64(2), np.int64(2), found)
     return found[:count].tolist()
 
 
@@ -190,4 +190,4 @@ def test_where_nothing_is_known_the_only_candidate_stands_still() -> None:
 @pytest.mark.parametrize(("difference", "spans", "second"), [(8, (2, -2), 96), (8, (2, -4), 92), (-8, (4, -2), 102),
                                                              (VECTOR_MAX, (1, 200), VECTOR_MAX)])
 def test_the_second_vector_follows_half_of_the_firsts_difference(difference, spans, second):
-    assert vectors.following(np.int64(100), np.int64(difference), np.array(spans)) == second
+    assert neighbours.following(np.int64(100), np.int64(difference), np.array(spans)) == second

@@ -121,12 +121,6 @@ def no_correction(model: Objective) -> None:
     model.network.correction = lambda features, base, p, d, side: torch.zeros_like(p)
 
 
-def no_analysis(model: Objective) -> None:
-    *_, weight, bias = model.analysis.ga.parameters()
-    weight.requires_grad_(False).zero_()
-    bias.requires_grad_(False)
-
-
 WHOLE = (4, 12, 32, 48)
 # Name: what is set before the networks are made, what is changed in them.
 VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
@@ -137,7 +131,6 @@ VARIANTS: dict[str, tuple[Callable[[], None], Callable[[Objective], None]]] = {
     "stride 16, hybrid basis": (lambda: wide(True), nothing),
     "no second transform": (alone, nothing),
     "no linear core": (nothing, no_core),
-    "no analysis network": (nothing, no_analysis),
     "no correction": (nothing, no_correction),
     "no hyperprior": (nothing, no_hyper),
     "no prediction context": (nothing, no_prediction),

@@ -27,7 +27,8 @@ import nvc.encode
 import nvc.model
 from coding import Settings
 from nvc.fixed import FixedNetwork, Weights, context_of, integers_of, prove, tables_of
-from nvc.network import SCALES, Conv
+from nvc.layers import Conv
+from nvc.network import SCALES
 from nvc.rangecoder import Tables
 from train.objective import Objective
 from video import open_clip

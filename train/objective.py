@@ -16,7 +16,8 @@ from nvc import hyper
 from nvc.analysis import Analysis
 from nvc.encode import thrift_of
 from nvc.laplace import Laplace
-from nvc.network import FIRST, STEPS, Network, Side, clip_, gather, step_size
+from nvc.layers import clip_
+from nvc.network import FIRST, STEPS, Network, Side, first_joined, gather, step_size
 
 LAMBDA = 0.15                       # λ = 0.15 Δ² · 2^(a + b · octaves of Δ): squared error against bits, of a pixel
 # a, b of I, P and B: the slope dD/dR at which the encoder's choice of symbols really works, with its thrift and the
@@ -53,8 +54,9 @@ class Objective(nn.Module):
         intra = (kind == 0).float()[:, None, None, None]
         p = torch.floor((p0 + p1 + 1) * 0.5) * (1 - intra) + 128.0 * intra
         d = (p0 - p1) * (1 - intra)
-        y = self.analysis.latents(x - p, self.analysis.inputs(x, p, d, side), side)
+        y = self.analysis.transform(x - p, side)
         z = self.analysis.hyper(y, side)
+        y = first_joined(y)
         z_index = net.z_index(side)
         z_prior = Laplace.of(z_index)
         with torch.no_grad():

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import nvc.network
 from nvc.analysis import Analysis
-from nvc.network import HYPER, STEPS, Conv, Network, Side, act, dct_matrix, round_
+from nvc.layers import Conv, act, round_
+from nvc.network import HYPER, STEPS, Network, Side, dct_matrix
 
 GROUPS = (16, 48, 128, 192)     # of Wide's channels
 CONTEXT = 256                   # channels of its running context
@@ -107,10 +108,5 @@ class WideAnalysis(Analysis):
         self.core = nn.Parameter(F.pad(nvc.network.dct_basis(), (MARGIN,) * 4))
         self.gain = nn.Parameter(torch.zeros(3, channels))
         self.gain_slope = nn.Parameter(torch.zeros(3, channels))
-        self.ga = nn.Sequential(conv(18 + 3, 64, 4, 4), nn.LeakyReLU(0.1), conv(64, 96, 3, 1, 1), nn.LeakyReLU(0.1),
-                                conv(96, 192, 2, 2), nn.LeakyReLU(0.1), conv(192, channels, 3, 1, 1))
         self.ha = nn.Sequential(conv(2 * channels + 3, 192, 1), nn.LeakyReLU(0.1), conv(192, 96, 5, 2, 2),
                                 nn.LeakyReLU(0.1), conv(96, HYPER, 5, 2, 2))
-        *_, weight, bias = self.ga.parameters()
-        nn.init.zeros_(bias)
-        weight.data *= 0.05
