@@ -42,6 +42,9 @@ QUALITY_MAX = 63
 JOBS_MAX = 64
 T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
 THRIFT = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less in pictures that others copy
+# Where I pictures have a finer step than this, the range of quality's finer half, a symbol is worth less than its bits
+# say by that share, and levels are further apart by that share, at the finest (docs/decisions, 15).
+T_MIDDLE, LESS_THRIFT, WIDER = 50.0, 0.45, 0.3
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
 # seldom corrected there.
 MOTION_FINER = 0.1
@@ -54,10 +57,16 @@ _analyses: dict[str, Analysis] = {}
 _smooth: dict[str, Smooth] = {}
 
 
-def thrift_of(kind: str) -> NDArray[np.float32]:
-    """λ of quantisation in Δ² of each channel [CHANNELS] in pictures of a type."""
+def fineness(t: float) -> float:
+    """How far step index t of I pictures is on the way from T_MIDDLE to the finest, 0 … 1."""
+    return min(max(1.0 - t / T_MIDDLE, 0.0), 1.0)
+
+
+def thrift_of(kind: str, fine: float = 0.0) -> NDArray[np.float32]:
+    """λ of quantisation in Δ² of each channel [CHANNELS] in pictures of a type; fine: see `fineness`."""
     chroma = dct_basis()[:, 4:].abs().amax((1, 2, 3)).numpy() > 0
-    return (THRIFT[kind] * np.where(chroma, CHROMA_THRIFT, 1.0)).astype(np.float32)
+    own = THRIFT[kind] * (1.0 - LESS_THRIFT * fine)
+    return (own * np.where(chroma, CHROMA_THRIFT, 1.0)).astype(np.float32)
 
 
 def step_index(quality: int) -> int:
@@ -165,6 +174,7 @@ class Encoder:
         """t: step index of I pictures, may have a fraction; slack: by how much of it symbols are chosen as for a
         coarser step, while the step stays."""
         self.model, self.settings, self.t, self.slack = model, settings, t, slack
+        self.fine = fineness(t)
         self.network, self.analysis = model.network, analysis_of(model)
         self.fast = "bfloat16" in self.network.kernels.values()
         self.slot_bits = model.network.tables.bits()
@@ -200,14 +210,15 @@ class Encoder:
     def offset(self, unit: Unit) -> float:
         """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
         worth = self.worth.get(unit.number)
-        alike = self.network.alike
-        by_level = float(unit.step_offset) if alike else SPREAD_UNALIKE * unit.step_offset - FINER_UNALIKE
+        by_level = unit.step_offset * (1.0 + WIDER * self.fine)
+        if not self.network.alike:
+            by_level = SPREAD_UNALIKE * by_level - FINER_UNALIKE
         return by_level + (worth.offset if worth else 0.0)
 
     def thrift(self, unit: Unit) -> NDArray[np.float32]:
         """`thrift_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then
         follow t without the jumps that an I picture's next step would make. The exponent makes up for one in PSNR."""
-        return thrift_of(unit.type) * np.float32(2.0 ** (5 * (self.wanted(unit) - self.q(unit)) / 16.0))
+        return thrift_of(unit.type, self.fine) * np.float32(2.0 ** (5 * (self.wanted(unit) - self.q(unit)) / 16.0))
 
     def motion(self, unit: Unit, picture: Picture, coder: rangecoder.Encoder) -> MotionField:
         """Search and code the motion of a P or B picture."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from coding import Encoded, Report, Settings
 from nvc.clip import encode_clip
-from nvc.encode import SPREAD_UNALIKE, T_COARSEST, T_FINEST
+from nvc.encode import SPREAD_UNALIKE, T_COARSEST, T_FINEST, WIDER
 from nvc.errors import SettingsError
 from nvc.structure import LEVEL_OFFSETS
 from nvc.worth import CENTRE, OFFSET_MOST
@@ -30,7 +30,7 @@ PSNR_PER_T = -0.26
 STEEPER = 4.0                   # than that, a clip is taken to be at most; and the inverse, flatter
 
 # The most that a picture's step index lies beyond t.
-SPREAD = SPREAD_UNALIKE * LEVEL_OFFSETS[-1] + CENTRE + OFFSET_MOST
+SPREAD = SPREAD_UNALIKE * (1 + WIDER) * LEVEL_OFFSETS[-1] + CENTRE + OFFSET_MOST
 
 NEW = 0.02                      # of t or slack: nearer to what was probed, nothing new is learned
 

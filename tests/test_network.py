@@ -8,6 +8,7 @@ import torch
 
 from metrics import ssim_and_ms_ssim
 from nvc import bands, fixed, layout, quantise
+from nvc.analysis import Analysis
 from nvc.laplace import Laplace
 from nvc.layers import Conv
 from nvc.model import DEFAULT_MODEL, load_model
@@ -25,6 +26,13 @@ def test_gather_takes_the_even_colour_row_by_row() -> None:
     x = torch.tensor([[0.0, 1, 2, 3], [4, 5, 6, 7]])[None, None]
     assert gather(x, 0)[0, 0].tolist() == [[0, 2], [5, 7]]
     assert gather(x, 1)[0, 0].tolist() == [[1, 3], [4, 6]]
+
+
+def test_the_encoders_transform_is_linear() -> None:
+    a, b = torch.randint(-255, 256, (2, 1, 6, 16, 24)).float()
+    side = Side.of(torch.tensor([2]), torch.tensor([40.0]))
+    of = [Analysis().transform(residual, side) for residual in (a, b, a - 2 * b)]
+    assert torch.allclose(of[0] - 2 * of[1], of[2], atol=1e-3)
 
 
 def test_activations_are_rounded_to_even_and_clipped() -> None:
