@@ -42,8 +42,8 @@ QUALITY_MAX = 63
 JOBS_MAX = 64
 T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
 THRIFT = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less in pictures that others copy
-# Where I pictures have a finer step than this, the range of quality's finer half, a symbol is worth less than its bits
-# say by that share, and levels are further apart by that share, at the finest (docs/decisions, 15).
+# Where I pictures have a finer step than T_MIDDLE, thrift falls and levels lie further apart, by these shares at the
+# finest (docs/decisions, 15).
 T_MIDDLE, LESS_THRIFT, WIDER = 50.0, 0.45, 0.3
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
 # seldom corrected there.

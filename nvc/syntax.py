@@ -163,6 +163,7 @@ class Header:
 
 
 def crc_of(octets: bytes | bytearray | memoryview) -> bytes:
+    """The CRC-32C of octets, as it stands in a stream."""
     return crc32c(octets).to_bytes(CRC_BYTES, "little")
 
 
@@ -174,6 +175,7 @@ def _read_crc(cursor: Cursor, start: int, name: str) -> None:
 
 
 def read_header(cursor: Cursor, limits: Limits) -> Header:
+    """The header at the begin of a stream; BitstreamError if it is damaged, or asks for more than the limits allow."""
     if cursor.data[: len(MAGIC)] != MAGIC:
         raise BitstreamError(f"not an NVC1 stream: it does not start with {MAGIC.decode()}", 0)
     values = cursor.fields(HEADER_FIELDS)
@@ -222,6 +224,7 @@ class Gop:
 
 
 def write_head(coded: CodedOrder, packet: Packet) -> bytes:
+    """The head of a P or B packet, in the short form where it fits. coded: the GOP before it."""
     head = coded.short_head(packet.type, packet.number, packet.references)
     if head is not None:
         return bytes([head])
@@ -281,6 +284,7 @@ def read_gop(cursor: Cursor, header: Header) -> tuple[Gop, CodedOrder, list[dict
 
 
 def write_index(gops: Iterable[Gop]) -> bytes:
+    """The index of a stream's GOPs, in display order."""
     entries = [varint(gop.pictures) + varint(gop.size) for gop in gops]
     index = INDEX_MARK + varint(len(entries)) + b"".join(entries)
     return index + len(index).to_bytes(LENGTH_BYTES, "little")
