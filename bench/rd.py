@@ -68,13 +68,17 @@ def ours(clip: Path, options: argparse.Namespace, model: str, effort: int) -> li
 def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> dict[str, Any]:
     """Points of nvc and the anchors on one clip, and nvc's BD-rate against each by each metric.
 
-    ``nvc`` and ``bd_rate`` are of the first weight set and effort, ``others`` has the rest by their names.
+    ``nvc`` and ``bd_rate`` are of the first weight set and effort, ``others`` has the rest by their names;
+    ``against_before`` there is the BD-rate against the effort before, of the same weights.
     """
     theirs = {name: anchor_points(name, clip, options.frames, options.intra_period, options.cache) for name in anchors}
     made: dict[str, dict[str, Any]] = {}
+    before: dict[str, dict[str, list[Point]]] = {}      # by weights: the latest effort's name and points
     for name, (model, effort) in variants(options).items():
         points = ours(clip, options, model, effort)
-        made[name] = {"nvc": points, "bd_rate": against_each(points, theirs)}
+        made[name] = {"nvc": points, "bd_rate": against_each(points, theirs),
+                      "against_before": against_each(points, before.get(model, {}))}
+        before[model] = {name: points}
         row = "  ".join(f"{anchor} {_shown(by['psnr'])}" for anchor, by in made[name]["bd_rate"].items())
         print(f"{clip.stem:16s} {name}, BD-rate, PSNR-YUV: {row}", file=sys.stderr, flush=True)
     first = made.pop(next(iter(made)))
@@ -111,6 +115,7 @@ def video(paths: Iterable[Path], options: argparse.Namespace) -> dict[str, Any]:
         "mean_bd_rate": mean,
         "mean_bd_rate_clips": counts,
         "others": {name: means_of([row["others"][name]["bd_rate"] for row in rows])[0] for name in rest},
+        "against_before": {name: means_of([row["others"][name]["against_before"] for row in rows])[0] for name in rest},
         "left_out": left_out,
         "encoders": {name: coder.describe() for name, coder in here.items()},
         "clips": rows,

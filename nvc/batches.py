@@ -42,6 +42,6 @@ def code_segment(encoder: Encoder, planner: Planner, before: list[Picture], segm
     planner.mini_gop, encoder.worth = mini_gop, worths
     for batch in schedule(segment, planner):
         with encoder.tally.clock.part("filter"):
-            sources = [filtered(unit, near, worths[unit.number].copied, 2.0 ** (encoder.wanted(unit) / 16.0))
-                       if worths else picture for unit, picture in batch]
+            sources = [filtered(unit, near, worths[unit.number].copied, encoder.step(unit)) if worths else picture
+                       for unit, picture in batch]
         yield code_batch(encoder, [(unit, source) for (unit, _), source in zip(batch, sources, strict=True)])

@@ -100,7 +100,50 @@ def guess(current: tuple[Plane, Plane], reference: tuple[Plane, Plane], reach: i
     return out * 8
 
 
+@njit(cache=True, nogil=True)
+def _between(x, r, vectors, made):
+    """See `follow`; vectors are refined in place, made [H/16, W/16, 8, 8] is written."""
+    height, width = r.shape
+    tried = np.empty((8, 8), np.float32)
+    for i in range(made.shape[0]):
+        for j in range(made.shape[1]):
+            y, x0 = 8 * i + MARGIN // 2, 8 * j + MARGIN // 2
+            best, vy, vx = np.float32(np.inf), vectors[i, j, 0], vectors[i, j, 1]
+            step = 8
+            while step > 1:
+                cy, cx = vy, vx
+                for q in range(9):
+                    if (q == 4) != (step == 8):
+                        continue                # at first the vector itself, then those around the best
+                    ty, tx = cy + (q // 3 - 1) * step, cx + (q % 3 - 1) * step
+                    a, b = min(max(y + (ty >> 3), 0), height - 9), min(max(x0 + (tx >> 3), 0), width - 9)
+                    fy, fx = np.float32((ty & 7) * 0.125), np.float32((tx & 7) * 0.125)
+                    cost = np.float32(0)
+                    for k in range(8):
+                        for n in range(8):
+                            up, below = np.float32(r[a + k, b + n]), np.float32(r[a + k + 1, b + n])
+                            up += fx * (np.float32(r[a + k, b + n + 1]) - up)
+                            below += fx * (np.float32(r[a + k + 1, b + n + 1]) - below)
+                            tried[k, n] = up + fy * (below - up)
+                            cost += (tried[k, n] - np.float32(x[y + k, x0 + n])) ** 2
+                        if cost >= best:
+                            break
+                    if cost < best:
+                        best, vy, vx = cost, ty, tx
+                        made[i, j] = tried
+                step //= 2
+            vectors[i, j, 0], vectors[i, j, 1] = vy, vx
+
+
+def follow(x: Plane, r: Plane, vectors: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The blocks [H/16, W/16, 8, 8] of r, a padded plane at half size, that look most like those of x, between samples
+    bilinear; vectors, as `guess` gives them, are refined in place to multiples of 2."""
+    made = np.empty((*vectors.shape[:2], 8, 8), np.float32)
+    _between(x, r, vectors, made)
+    return made
+
+
 def warm() -> None:
     """Compile every kernel into numba's cache."""
     small = pyramid(padded(np.zeros((16, 16), np.uint8), MARGIN))
-    guess(small, small, 1, 1.0)
+    follow(small[0], small[0], guess(small, small, 1, 1.0))

@@ -207,6 +207,10 @@ class Encoder:
         """Step index that a unit would have if it needed not be whole, and what it is to cost and to lose."""
         return min(max(self.t + self.slack + self.offset(unit), 0.0), T_MAX)
 
+    def step(self, unit: Unit) -> float:
+        """Size of a unit's step, as `wanted`, in luma samples."""
+        return 2.0 ** (self.wanted(unit) / 16.0)
+
     def offset(self, unit: Unit) -> float:
         """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
         worth = self.worth.get(unit.number)

@@ -6,7 +6,7 @@ save as much, for a tenth of the time that coding takes. x264 looks ahead in the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -37,7 +37,7 @@ def code_ahead(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) 
     for anchor, segment, goes_on in segments(pictures):
         mini_gop, guessing.mini_gop = guessing.mini_gop, suited(anchor, segment)
         with encoder.tally.clock.part("motion"):
-            following = look.copied(segment, guessing, encoder.t)
+            following = look.copied(segment, guessing, encoder.step)
         worths = worth(copied + following, goes_on)
         yield from code_segment(encoder, planner, coded, waiting, segment, mini_gop, worths)
         coded, waiting, copied = waiting, segment, following
@@ -50,28 +50,28 @@ class Lookahead:
     def __init__(self) -> None:
         self.small: dict[int, tuple[Plane, Plane]] = {}
 
-    def copied(self, segment: list[Picture], planner: Planner, t: float) -> list[Copied]:
-        """What the next segment's padded pictures will copy, in coding order; planner: at its begin, moved on; t: step
-        index of I pictures."""
+    def copied(self, segment: list[Picture], planner: Planner, step_of: Callable[[Unit], float]) -> list[Copied]:
+        """What the next segment's padded pictures will copy, in coding order; planner: at its begin, moved on; step_of:
+        the size of a unit's steps."""
         for number, picture in enumerate(segment, planner.number):
             self.small[number] = coarse.pyramid(padded(np.require(picture.y, np.uint8, ["C", "W"]), MARGIN))
         units = [unit for batch in schedule(segment, planner) for unit, _ in batch]
-        made = each(partial(self._guess, t), units)
+        made = each(partial(self._guess, step_of), units)
         last = planner.number - 1
         self.small = {last: self.small[last]}
         return made
 
-    def _guess(self, t: float, unit: Unit) -> Copied:
-        step = 2.0 ** ((t + unit.step_offset) / 16.0)
+    def _guess(self, step_of: Callable[[Unit], float], unit: Unit) -> Copied:
+        step = step_of(unit)
         current = self.small[unit.number]
-        source = _blocks(current[0], None)
+        source = _blocks(current[0])
         rows, columns = source.shape[:2]
         if not unit.references:
             return Copied(unit, None, np.zeros((2 * rows, 2 * columns), np.float32))
         vectors, made = [], []
         for number in unit.references:
             vectors.append(coarse.guess(current, self.small[number], coarse.reach_of(unit.number - number), step))
-            made.append(_blocks(self.small[number][0], vectors[-1]))
+            made.append(coarse.follow(current[0], self.small[number][0], vectors[-1]))
         errors = {FORWARD: _error(source, made[0])}
         if len(made) == 2:
             errors |= {BACKWARD: _error(source, made[1]), BOTH: _error(source, np.float32(0.5) * (made[0] + made[1]))}
@@ -84,16 +84,10 @@ class Lookahead:
         return Copied(unit, MotionField(_twice(mode), _twice(pair), (0, 0)), _twice(kept.astype(np.float32)))
 
 
-def _blocks(half: Plane, vectors: NDArray[np.int64] | None) -> NDArray[np.float32]:
-    """Blocks [H/16, W/16, 8, 8] of a padded plane at half size, displaced by vectors [H/16, W/16, (y, x)] (quarter
-    luma samples, multiples of 8) where given."""
-    margin = MARGIN // 2
-    rows, columns = ((n - 2 * margin) // 8 for n in half.shape)
-    y, x = np.mgrid[:rows, :columns] * 8 + margin
-    if vectors is not None:
-        y, x = y + vectors[:, :, 0] // 8, x + vectors[:, :, 1] // 8
-    k = np.arange(8)
-    return half[y[:, :, None, None] + k[:, None], x[:, :, None, None] + k].astype(np.float32)
+def _blocks(half: Plane) -> NDArray[np.float32]:
+    """Blocks [H/16, W/16, 8, 8] of a padded plane at half size."""
+    inside = half[MARGIN // 2:-MARGIN // 2, MARGIN // 2:-MARGIN // 2].astype(np.float32)
+    return inside.reshape(inside.shape[0] // 8, 8, -1, 8).swapaxes(1, 2)
 
 
 def _error(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ OTHERS = {16: (8, 4), 8: (16, 4), 4: (8, 16)}   # what is tried besides the mini
 # A decibel of PSNR-YUV is worth this share of the rate: the slope of usual clips. D + λR with squared errors, at its
 # best λ, agrees less with BD-rate, which counts decibels and shares too.
 WORTH_OF_A_DB = 0.21
-# What later segments copy of the anchor at the end: it counts as much again as this share of a segment. Short mini-GOPs
-# leave it 0.2 dB worse on average.
+# What later segments copy of the anchor at the end, where there are any: it counts as much again as this share of a
+# segment. Short mini-GOPs leave it 0.2 dB worse on average.
 ANCHOR = 0.5
 ROUNDING = 1 / 12           # least squared error that counts: that of rounding
 
@@ -37,11 +37,12 @@ def psnr(decoded: Picture, source: Picture) -> float:
 
 
 class Trial:
-    """A segment coded in one way, unrefined: its bits, the sum of its PSNRs (dB, the last more than once) and what was
-    copied from where; encoder and planner as they are then."""
+    """A segment coded in one way, unrefined: its bits, the sum of its PSNRs (dB, the last more than once where more
+    follow) and what was copied from where; encoder and planner as they are then."""
 
-    def __init__(self, encoder: Encoder, planner: Planner, segment: list[Picture]) -> None:
+    def __init__(self, encoder: Encoder, planner: Planner, segment: list[Picture], goes_on: bool) -> None:
         self.encoder, self.planner, self.segment = encoder, planner, segment
+        self.again = ANCHOR * MINI_GOP if goes_on else 0.0      # how often the anchor counts besides
         self.bits, self.db = 0, 0.0
         self.copied: list[Copied] = []
         encoder.observe = self.note
@@ -58,7 +59,7 @@ class Trial:
             self.bits += sum(8 * len(packet.payload) for packet in coded.packets)
             for number, picture in coded.pictures.items():
                 db = psnr(*(crop(p, header.width, header.height) for p in (picture, sources[number])))
-                self.db += db * (1 + ANCHOR * MINI_GOP * (number == max(sources)))
+                self.db += db * (1 + self.again * (number == max(sources)))
             yield Coded()
 
 
@@ -73,7 +74,7 @@ def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture
     coded: list[Picture] = []
     intra_bits = 0
     for anchor, segment, goes_on in segments(pictures):
-        best = yield from _best(scout, ahead, anchor, segment, header, intra_bits)
+        best = yield from _best(scout, ahead, anchor, segment, goes_on, header, intra_bits)
         if chosen:
             worths = worth(chosen.copied + best.copied, goes_on)
             yield from _as_chosen(encoder, planner, coded, chosen, segment, worths)
@@ -84,12 +85,13 @@ def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture
         yield from _as_chosen(encoder, planner, coded, chosen, [], worth(chosen.copied, False))
 
 
-def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: list[Picture], header: Header,
-          intra_bits: int) -> Generator[Coded, None, Trial]:
-    """The best trial of a segment, from encoder and planner as they are. intra_bits: of the GOP's I picture."""
+def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: list[Picture], goes_on: bool,
+          header: Header, intra_bits: int) -> Generator[Coded, None, Trial]:
+    """The best trial of a segment, from encoder and planner as they are. goes_on: whether more follow; intra_bits: of
+    the GOP's I picture."""
     fastest, *searches = encoder.effort.searches
     first = suited(before, segment)
-    best = Trial(encoder.fork(fastest), planner.copy(first), segment)
+    best = Trial(encoder.fork(fastest), planner.copy(first), segment, goes_on)
     yield from best.run(header)
     # Bits that a decibel of one picture is worth; an I picture's are spread over those that it serves.
     a_db = WORTH_OF_A_DB * (intra_bits / header.intra_period + best.bits / len(segment))
@@ -98,7 +100,7 @@ def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: l
     ways = [(first, search) for search in searches if before] + [(mini_gop, None) for mini_gop in others]
     for mini_gop, search in ways:
         other = encoder.fork(best.encoder.search if search is None else search)
-        trial = Trial(other, planner.copy(mini_gop), segment)
+        trial = Trial(other, planner.copy(mini_gop), segment, goes_on)
         yield from trial.run(header)
         if trial.bits - a_db * trial.db < best.bits - a_db * best.db:
             best = trial

@@ -10,7 +10,7 @@ from nvc.compensation import BOTH, FORWARD, INTRA
 from nvc.encode import Encoder
 from nvc.lookahead import CODED, Lookahead, code_ahead
 from nvc.model import DEFAULT_MODEL, load_model
-from nvc.structure import Planner
+from nvc.structure import Planner, Unit
 from nvc.worth import ROUNDING, Copied
 from picture import Picture
 
@@ -23,16 +23,19 @@ def picture(y: np.ndarray) -> Picture:
     return Picture(y.astype(np.uint8), grey, grey)
 
 
-def blobs(seed: int = 1) -> np.ndarray:
-    """Squares of 8 samples, each of one grey."""
-    return np.random.default_rng(seed).integers(40, 216, (SIDE // 8, SIDE // 8)).repeat(8, 0).repeat(8, 1)
+def blobs(seed: int = 1, side: int = 8) -> np.ndarray:
+    """Squares of so many samples, each of one grey."""
+    return np.random.default_rng(seed).integers(40, 216, (SIDE // side, SIDE // side)).repeat(side, 0).repeat(side, 1)
 
 
 def copies(first: np.ndarray, *following: np.ndarray, t: float = FINE) -> list[Copied]:
     """Of the pictures after the first, in coding order."""
+    def step(unit: Unit) -> float:
+        return 2.0 ** ((t + unit.step_offset) / 16)
+
     look, planner = Lookahead(), Planner("random_access", 0, 16)
-    look.copied([picture(first)], planner, t)
-    return look.copied([picture(y) for y in following], planner, t)
+    look.copied([picture(first)], planner, step)
+    return look.copied([picture(y) for y in following], planner, step)
 
 
 def test_a_picture_that_stays_is_copied_whole() -> None:
@@ -51,6 +54,16 @@ def test_vectors_lead_to_where_it_was() -> None:
     assert np.unique(inside, axis=0).tolist() == [[-16, -32]]
 
 
+def test_vectors_lead_between_samples() -> None:
+    """A slow wave moved by one luma sample, half a sample of the small pictures."""
+    x = np.arange(SIDE + 1)
+    wave = (128 + 60 * np.sin(x / 9)[:, None] * np.sin(x / 7)).round()
+    (p,) = copies(wave[:-1, :-1], wave[:-1, 1:])
+    assert p.field is not None
+    inside = p.field.vectors[2:-2, 2:-2, 0].reshape(-1, 2)
+    assert np.median(inside, axis=0).tolist() == [0, 4]
+
+
 def test_what_is_new_is_copied_from_nowhere() -> None:
     """A flat picture after blobs is better not predicted at all."""
     (p,) = copies(blobs(), np.full((SIDE, SIDE), 128))
@@ -61,8 +74,8 @@ def test_what_is_new_is_copied_from_nowhere() -> None:
 @pytest.mark.parametrize(("t", "kept"), [
     (COARSE, 1.0), (FINE, (CODED * 2 ** (11 / 8) + ROUNDING) / (64 + ROUNDING))])
 def test_an_error_is_kept_as_far_as_the_step_leaves_it(t: float, kept: float) -> None:
-    """8 grey levels brighter everywhere, so 64 squared."""
-    (p,) = copies(blobs(), blobs() + 8, t=t)
+    """8 grey levels brighter everywhere, so 64 squared, and too fine for any other place to look more alike."""
+    (p,) = copies(blobs(side=2), blobs(side=2) + 8, t=t)
     assert p.kept == pytest.approx(np.full((12, 12), kept), rel=1e-3)
 
 
@@ -76,7 +89,7 @@ def test_a_b_picture_halfway_between_is_copied_from_both() -> None:
 def test_only_the_anchor_is_remembered() -> None:
     look, planner = Lookahead(), Planner("random_access", 0, 16)
     for n in (1, 16, 5):
-        look.copied([picture(blobs())] * n, planner, FINE)
+        look.copied([picture(blobs())] * n, planner, lambda _: 1.0)
         assert list(look.small) == [planner.number - 1]
 
 

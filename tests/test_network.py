@@ -9,12 +9,13 @@ import torch
 from metrics import ssim_and_ms_ssim
 from nvc import bands, fixed, layout, quantise
 from nvc.analysis import Analysis
+from nvc.encode import fineness, thrift_of
 from nvc.laplace import Laplace
 from nvc.layers import Conv
 from nvc.model import DEFAULT_MODEL, load_model
 from nvc.network import STEPS, Network, Side, apart, dct_basis, gather, join, scatter
 from train.export import frozen, laplace_tables
-from train.objective import Objective, lagrangian
+from train.objective import Objective, lagrangian, lean
 
 
 def test_scatter_undoes_gather_for_both_colours() -> None:
@@ -175,9 +176,24 @@ def test_distortion_for_ms_ssim_is_what_luma_lost_of_it_and_chromas_squared_erro
 
 
 def test_a_pictures_distortion_counts_in_bits_at_its_types_slope() -> None:
-    kind, t = torch.tensor([0, 2]), torch.tensor([0.0, 32.0])
+    kind, t = torch.tensor([0, 2]), torch.tensor([0.0, 96.0])
     j = lagrangian(torch.tensor([100.0, 0.0]), torch.tensor([0.0, 3.0]), kind, t, 50)
-    assert j.tolist() == pytest.approx([2.0, 3.0 / (0.15 * 2 ** (0.78 - 2 * 0.133) * 16)])
+    assert j.tolist() == pytest.approx([2.0, 3.0 / (0.15 * 2 ** (0.78 - 6 * 0.133) * 4096)])
+
+
+def test_training_chooses_with_the_encoders_thrift_at_fine_steps_too() -> None:
+    """An I picture is 8 steps coarser than what was asked for, a P picture 19; from 50 on nothing is left of it."""
+    kinds, steps = torch.tensor([0, 1, 1, 2]), torch.tensor([33.0, 44.0, 69.0, 20.0])
+    assert lean(kinds, steps).tolist() == pytest.approx([0.775, 0.775, 1.0, 0.55])
+    for kind, share in (("I", 0.775), ("P", 0.775)):
+        assert thrift_of(kind, fineness(25.0))[0] == pytest.approx(share * thrift_of(kind)[0])
+
+
+def test_where_less_thrift_is_left_distortion_counts_as_much_more() -> None:
+    kind, t = torch.tensor([0, 0]), torch.tensor([33.0, 58.0])
+    price = [0.15 * 2 ** (1.52 - 0.315 * s / 16) * 4 ** (s / 16) for s in (33.0, 58.0)]
+    j = lagrangian(torch.zeros(2), torch.tensor([0.775, 1.0]), kind, t, 50)
+    assert j.tolist() == pytest.approx([1 / price[0], 1 / price[1]])
 
 
 def test_a_position_with_half_the_step_takes_twice_the_symbol() -> None:

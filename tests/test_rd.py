@@ -166,6 +166,16 @@ def test_the_first_effort_leads_and_the_others_follow_by_name(result: dict[str, 
     assert [point["settings"]["options"]["crf"] for point in row["vp9"]] == [20, 29, 38, 47, 55, 63]
 
 
+def test_an_effort_is_compared_with_the_one_before(result: dict[str, Any]) -> None:
+    (row,) = result["clips"]
+    (before,) = row["others"]["nvc-1, effort 1"]["against_before"].items()
+    points = [row["nvc"], row["others"]["nvc-1, effort 1"]["nvc"]]
+    assert before[0] == "nvc-1, effort 0"
+    assert before[1]["psnr"]["percent"] == pytest.approx(rates.compare(*points, "psnr").percent)
+    mean = result["against_before"]["nvc-1, effort 1"]["nvc-1, effort 0"]
+    assert mean["psnr"] == round(before[1]["psnr"]["percent"], 2)
+
+
 def test_the_command_writes_a_page_and_its_plots(result: dict[str, Any]) -> None:
     names = sorted(path.name for path in (result["out"] / "plots").iterdir())
     assert names == ["carphone_pristine.svg", "clips-mean.svg"]

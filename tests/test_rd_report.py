@@ -25,7 +25,8 @@ def result() -> dict[str, Any]:
         "x264": points("bitrate_mbps", (1.0, 31.0), (3.0, 41.0)),
         "bd_rate": {"x264": by(-12.34, 1.0, None, 3.0)},
         "others": {"nvc-1, effort 1": {"nvc": points("bitrate_mbps", (0.9, 30.0), (3.5, 40.0)),
-                                       "bd_rate": {"x264": by(-14.0, 0.0, None, 2.0)}}},
+                                       "bd_rate": {"x264": by(-14.0, 0.0, None, 2.0)},
+                                       "against_before": {"nvc-1, effort 0": by(-2.0, -1.0, None, 0.1)}}},
     }  # fmt: skip
     still = {
         "clip": "boat",
@@ -42,6 +43,7 @@ def result() -> dict[str, Any]:
         "mean_bd_rate": {"x264": {"psnr_y": -12.34, "psnr": 1.0, "ssim": None, "ms_ssim": 3.0}},
         "mean_bd_rate_clips": {"x264": {"psnr_y": 2, "psnr": 1, "ssim": 0, "ms_ssim": 2}},
         "others": {"nvc-1, effort 1": {"x264": {"psnr_y": -14.0, "psnr": 0.0, "ssim": None, "ms_ssim": 2.0}}},
+        "against_before": {"nvc-1, effort 1": {"nvc-1, effort 0": {"psnr_y": -2.5, "psnr": 0.5}}},
         "left_out": {"vp9": "vp9: not here"},
         "encoders": {"x264": {}},
         "clips": [row, {**row, "clip": "zoom"}],
@@ -116,6 +118,17 @@ def test_a_mean_curve_is_taken_setting_by_setting() -> None:
 def test_a_plot_is_made_small_without_a_change_to_be_seen() -> None:
     svg = '<g>\n <!-- 0.2 -->\n <path d="M 1.23456 2\nL 10.001 -0.5\nz"/>\n <g transform="scale(0.015625)"/>\n</g>'
     assert plots.small(svg) == '<g>\n<path d="M 1.23 2L 10 -0.5z"/>\n<g transform="scale(0.015625)"/>\n</g>'
+
+
+def test_each_effort_stands_beside_the_one_before(result: dict[str, Any]) -> None:
+    assert (
+        "| --- | --: |\n"
+        "| pan | -2.0 % / -1.0 % |\n"
+        "| zoom | -2.0 % / -1.0 % |\n"
+        "| mean | -2.5 % / +0.5 % |"
+    ) in tables.page(result, Path("docs/page.md"))
+    result["against_before"] = {}
+    assert "Effort by effort" not in tables.page(result, Path("docs/page.md"))
 
 
 def test_where_bits_go_is_told_where_points_tell_it(result: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nvc import hyper
 from nvc.analysis import Analysis
-from nvc.encode import thrift_of
+from nvc.encode import LESS_THRIFT, T_MIDDLE, thrift_of
 from nvc.laplace import Laplace
 from nvc.layers import clip_
 from nvc.network import FIRST, STEPS, Network, Side, first_joined, gather, step_size
@@ -24,6 +24,9 @@ LAMBDA = 0.15                       # λ = 0.15 Δ² · 2^(a + b · octaves of �
 # learned sizes of steps, measured by thrift 1.3 times as large. An objective with another slope would have the networks
 # work against that choice.
 SLOPE = ((1.52, -0.315), (1.05, -0.24), (0.78, -0.133))
+# How much coarser the steps of I, P and B pictures usually are than the step that the encoder was asked for, by their
+# level and by what copies them: its thrift follows the latter.
+BEHIND = (8.0, 19.0, 36.0)
 # Weight of each chroma plane's mean squared error where that of luma is 6, by measure. PSNR-YUV is a mean of
 # logarithms, whose slope is the inverse of the error, and chroma's errors are 5 to 12 dB smaller; with 2.5 chroma lost.
 CHROMA = {"psnr": 3.0, "ms_ssim": 2.5}
@@ -68,7 +71,7 @@ class Objective(nn.Module):
         context = net.context(z, p, d, side)
         local = net.local_step(context)
         y = y * torch.exp2(local / -8.0)
-        thrift = self.thrift[kind][:, :, None, None]
+        thrift = (lean(kind, t)[:, None] * self.thrift[kind])[:, :, None, None]
         bits: list[Tensor] = []
 
         def visit(step: int, mean: Tensor, index: Tensor) -> Tensor:
@@ -101,6 +104,12 @@ class Objective(nn.Module):
         return (6 * luma + 2 * CHROMA[self.measure] * chroma) / 8
 
 
+def lean(kind: Tensor, t: Tensor) -> Tensor:
+    """Share [B] of its thrift that the encoder keeps in pictures with step index t: less where steps are fine."""
+    asked = t - torch.tensor(BEHIND)[kind]
+    return 1.0 - LESS_THRIFT * (1.0 - asked / T_MIDDLE).clamp(0.0, 1.0)
+
+
 def _slope(prior: Laplace, z: Tensor) -> Tensor:
     """Zero, whose gradient is that of z's bits along the line between zero and one. Hyper-latents that are zero keep a
     gradient, unlike latents: with none, one after another goes to zero and none comes back."""
@@ -111,4 +120,5 @@ def _slope(prior: Laplace, z: Tensor) -> Tensor:
 def lagrangian(bits: Tensor, distortion: Tensor, kind: Tensor, t: Tensor, pixels: int) -> Tensor:
     """Bits per pixel plus distortion in bits per pixel."""
     slope = torch.tensor(SLOPE)[kind]
-    return bits / pixels + distortion / (LAMBDA * torch.exp2(slope[:, 0] + slope[:, 1] * t / 16.0) * step_size(t) ** 2)
+    octaves = slope[:, 0] + slope[:, 1] * t / 16.0
+    return bits / pixels + distortion / (LAMBDA * lean(kind, t) * torch.exp2(octaves) * step_size(t) ** 2)

@@ -56,6 +56,7 @@ def _clips(result: dict[str, Any], images: dict[str, str]) -> list[str]:
         "### Clip by clip",
         "BD-rate by PSNR-Y / MS-SSIM.",
         _by_clip(rows, names, CODEC_NAMES),
+        *_efforts(rows, result["against_before"]),
         *_where_bits_go(rows),
         *(part for row in rows for part in _image(images, row["clip"], row["clip"])),
     ]
@@ -104,6 +105,22 @@ def _by_clip(rows: Sequence[dict[str, Any]], anchors: Sequence[str], names: dict
         for row in rows
     ]  # fmt: skip
     return table(["", *(names[anchor] for anchor in anchors)], body)
+
+
+def _efforts(rows: Sequence[dict[str, Any]], means: dict[str, dict[str, Any]]) -> list[str]:
+    """BD-rate of each effort against the one before, on each clip and on average."""
+    steps = [(name, before) for name, by_before in means.items() for before in by_before]
+    if not steps:
+        return []
+    body = [[row["clip"], *(_pair({metric: v["percent"] for metric, v in row["others"][name]["against_before"][before]
+                                   .items()}) for name, before in steps)] for row in rows]
+    body.append(["mean", *(_pair(means[name][before]) for name, before in steps)])
+    words = "BD-rate of each effort against the one before, by PSNR-Y / PSNR-YUV."
+    return ["### Effort by effort", words, table(["", *(f"{name} against {before}" for name, before in steps)], body)]
+
+
+def _pair(by_metric: dict[str, float | None]) -> str:
+    return f"{percent(by_metric['psnr_y'])} / {percent(by_metric['psnr'])}"
 
 
 def _where_bits_go(rows: Sequence[dict[str, Any]]) -> list[str]:
