@@ -106,7 +106,7 @@ class Objective(nn.Module):
 
 def lean(kind: Tensor, t: Tensor) -> Tensor:
     """Share [B] of its thrift that the encoder keeps in pictures with step index t: less where steps are fine."""
-    asked = t - torch.tensor(BEHIND)[kind]
+    asked = t - t.new_tensor(BEHIND)[kind]
     return 1.0 - LESS_THRIFT * (1.0 - asked / T_MIDDLE).clamp(0.0, 1.0)
 
 
@@ -119,6 +119,6 @@ def _slope(prior: Laplace, z: Tensor) -> Tensor:
 
 def lagrangian(bits: Tensor, distortion: Tensor, kind: Tensor, t: Tensor, pixels: int) -> Tensor:
     """Bits per pixel plus distortion in bits per pixel."""
-    slope = torch.tensor(SLOPE)[kind]
+    slope = t.new_tensor(SLOPE)[kind]
     octaves = slope[:, 0] + slope[:, 1] * t / 16.0
     return bits / pixels + distortion / (LAMBDA * lean(kind, t) * torch.exp2(octaves) * step_size(t) ** 2)

@@ -100,8 +100,8 @@ def _means(
 
 def _by_clip(rows: Sequence[dict[str, Any]], anchors: Sequence[str], names: dict[str, str]) -> str:
     body = [
-        [row["clip"], *(" / ".join(percent(row["bd_rate"][anchor][metric]["percent"])
-                                   for metric in ("psnr_y", "ms_ssim")) for anchor in anchors)]
+        [row["clip"], *(_percents(row["bd_rate"][anchor][metric]["percent"] for metric in ("psnr_y", "ms_ssim"))
+                        for anchor in anchors)]
         for row in rows
     ]  # fmt: skip
     return table(["", *(names[anchor] for anchor in anchors)], body)
@@ -112,15 +112,15 @@ def _efforts(rows: Sequence[dict[str, Any]], means: dict[str, dict[str, Any]]) -
     steps = [(name, before) for name, by_before in means.items() for before in by_before]
     if not steps:
         return []
-    body = [[row["clip"], *(_pair({metric: v["percent"] for metric, v in row["others"][name]["against_before"][before]
-                                   .items()}) for name, before in steps)] for row in rows]
-    body.append(["mean", *(_pair(means[name][before]) for name, before in steps)])
+    metrics = ("psnr_y", "psnr")
+    body = [
+        [row["clip"], *(_percents(row["others"][name]["against_before"][before][m]["percent"] for m in metrics)
+                        for name, before in steps)]
+        for row in rows
+    ]  # fmt: skip
+    body.append(["mean", *(_percents(means[name][before][m] for m in metrics) for name, before in steps)])
     words = "BD-rate of each effort against the one before, by PSNR-Y / PSNR-YUV."
     return ["### Effort by effort", words, table(["", *(f"{name} against {before}" for name, before in steps)], body)]
-
-
-def _pair(by_metric: dict[str, float | None]) -> str:
-    return f"{percent(by_metric['psnr_y'])} / {percent(by_metric['psnr'])}"
 
 
 def _where_bits_go(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -149,6 +149,10 @@ def _image(images: dict[str, str], stem: str, words: str) -> list[str]:
 def percent(value: float | None) -> str:
     """A BD-rate in words."""
     return "n/a" if value is None else f"{value:+.1f} %"
+
+
+def _percents(values: Iterable[float | None]) -> str:
+    return " / ".join(percent(value) for value in values)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
