@@ -38,15 +38,21 @@ _BY_BITS, _BY_SATD = np.bool_(True), np.bool_(False)
 _DIGITS = np.array([int(n).bit_length() for n in range(1024)], np.int64)
 
 
-class Scene(NamedTuple):
-    """A picture in search: what blocks are compared with (planes flat), what is known of motion, and scratch."""
-    x: NDArray[np.uint8]          # current luma
+class View(NamedTuple):
+    """A picture's luma x and what it may be predicted from, p: the phases of a reference. Both flat; small, since it is
+    handed on by value."""
+    x: NDArray[np.uint8]
     pitch_x: int                  # samples from row to row
     height: int
-    p0: NDArray[np.uint8]         # phases of reference 0
-    p1: NDArray[np.uint8]         # phases of reference 1
+    p: NDArray[np.uint8]
     plane: int                    # samples of one phase
     pitch: int
+
+
+class Scene(NamedTuple):
+    """A picture in search: what blocks are compared with, what is known of motion, and scratch."""
+    first: View                   # of reference 0
+    second: View                  # of reference 1
     grey: NDArray[np.uint8]       # [64] of 128
     gain: float                   # 4 / step^2
     weight: float                 # what a bit of motion counts
@@ -66,79 +72,78 @@ class Scene(NamedTuple):
 # ---------------------------------------------------------------- what a block's residual costs
 
 @njit(cache=True, nogil=True)
-def _place(s, y, x, n, vy, vx):
+def _place(w, y, x, n, vy, vx):
     """Where in the phases the n x n samples for the block at (y, x) begin; -1 if they leave what there is."""
     i, j = y + (vy >> 2) + REACH, x + (vx >> 2) + REACH
-    if i < 0 or j < 0 or i + n > s.height + 2 * REACH or j + n > s.pitch:
+    if i < 0 or j < 0 or i + n > w.height + 2 * REACH or j + n > w.pitch:
         return np.int64(-1)
-    return ((vy & 3) * 4 + (vx & 3)) * s.plane + i * s.pitch + j
+    return ((vy & 3) * 4 + (vx & 3)) * w.plane + i * w.pitch + j
 
 
 @njit(cache=True, nogil=True)
-def _sad(s, k, y, x, n, vy, vx):
-    o = _place(s, y, x, n, vy, vx)
+def _sad(w, y, x, n, vy, vx):
+    o = _place(w, y, x, n, vy, vx)
     if o < 0:
         return BIG
-    p = s.p0 if k == 0 else s.p1
     if n == 8:
-        return np.float64(sad8(s.x, y * s.pitch_x + x, s.pitch_x, p, o, s.pitch))
+        return np.float64(sad8(w.x, y * w.pitch_x + x, w.pitch_x, w.p, o, w.pitch))
     total = np.int64(0)
     for i in range(0, n, 16):
         for j in range(0, n, 16):
-            total += sad16(s.x, (y + i) * s.pitch_x + x + j, s.pitch_x, p, o + i * s.pitch + j, s.pitch)
+            total += sad16(w.x, (y + i) * w.pitch_x + x + j, w.pitch_x, w.p, o + i * w.pitch + j, w.pitch)
     return np.float64(total)
 
 
 @njit(cache=True, nogil=True)
-def _one(s, by_bits, k, y, x, n, vy, vx):
-    """SATD, or bits of residual, of a block predicted from reference k."""
-    o = _place(s, y, x, n, vy, vx)
+def _one(w, gain, by_bits, y, x, n, vy, vx):
+    """SATD, or bits of residual, of a block predicted from one reference."""
+    o = _place(w, y, x, n, vy, vx)
     if o < 0:
         return BIG
-    p = s.p0 if k == 0 else s.p1
     satd, bits = np.int64(0), 0.0
     for i in range(0, n, 8):
         for j in range(0, n, 8):
-            at, there = (y + i) * s.pitch_x + x + j, o + i * s.pitch + j
+            at, there = (y + i) * w.pitch_x + x + j, o + i * w.pitch + j
             if by_bits:
-                bits += bits8(s.x, at, s.pitch_x, p, there, s.pitch, s.gain)
+                bits += bits8(w.x, at, w.pitch_x, w.p, there, w.pitch, gain)
             else:
-                satd += satd8(s.x, at, s.pitch_x, p, there, s.pitch)
+                satd += satd8(w.x, at, w.pitch_x, w.p, there, w.pitch)
     return PRICE * bits if by_bits else np.float64(satd)
 
 
 @njit(cache=True, nogil=True)
-def _two(s, by_bits, y, x, n, v):
+def _two(w, u, gain, by_bits, y, x, n, v):
     """The same from both references; v int64 [4]: both vectors."""
-    o, q = _place(s, y, x, n, v[0], v[1]), _place(s, y, x, n, v[2], v[3])
+    o, q = _place(w, y, x, n, v[0], v[1]), _place(u, y, x, n, v[2], v[3])
     if o < 0 or q < 0:
         return BIG
     satd, bits = np.int64(0), 0.0
     for i in range(0, n, 8):
         for j in range(0, n, 8):
-            at, d = (y + i) * s.pitch_x + x + j, i * s.pitch + j
+            at, d = (y + i) * w.pitch_x + x + j, i * w.pitch + j
             if by_bits:
-                bits += bits8_pair(s.x, at, s.pitch_x, s.p0, o + d, s.pitch, s.p1, q + d, s.pitch, s.gain)
+                bits += bits8_pair(w.x, at, w.pitch_x, w.p, o + d, w.pitch, u.p, q + d, u.pitch, gain)
             else:
-                satd += satd8_pair(s.x, at, s.pitch_x, s.p0, o + d, s.pitch, s.p1, q + d, s.pitch)
+                satd += satd8_pair(w.x, at, w.pitch_x, w.p, o + d, w.pitch, u.p, q + d, u.pitch)
     return PRICE * bits if by_bits else np.float64(satd)
 
 
 @njit(cache=True, nogil=True)
-def _leaf_difference(s, by_bits, y, x, n, leaf):
+def _leaf_difference(w, u, gain, by_bits, y, x, n, leaf):
     """The same for the motion of a leaf that is not intra."""
     if leaf[MODE] == BOTH:
-        return _two(s, by_bits, y, x, n, leaf[V0Y:])
-    k = np.int64(leaf[MODE] == BACKWARD)
-    return _one(s, by_bits, k, y, x, n, leaf[V0Y + 2 * k], leaf[V0X + 2 * k])
+        return _two(w, u, gain, by_bits, y, x, n, leaf[V0Y:])
+    if leaf[MODE] == BACKWARD:
+        return _one(u, gain, by_bits, y, x, n, leaf[V0Y + 2], leaf[V0X + 2])
+    return _one(w, gain, by_bits, y, x, n, leaf[V0Y], leaf[V0X])
 
 
 @njit(cache=True, nogil=True)
-def _intra_bits(s, y, x, n):
+def _intra_bits(w, grey, gain, y, x, n):
     bits = 0.0
     for i in range(0, n, 8):
         for j in range(0, n, 8):
-            bits += bits8(s.x, (y + i) * s.pitch_x + x + j, s.pitch_x, s.grey, 0, 8, s.gain)
+            bits += bits8(w.x, (y + i) * w.pitch_x + x + j, w.pitch_x, grey, 0, 8, gain)
     return INTRA_PRICE * PRICE * bits
 
 
@@ -221,30 +226,30 @@ def _gather_starts(s, k, y8, x8, n8, py, px, candidates, seeds, seeded):
 
 
 @njit(cache=True, nogil=True)
-def _search_one(s, k, y, x, n, py, px, table, price, sad_price, count, v):
-    """The vector for reference k, v int64 [2], from the first `count` of s.starts; -> its cost.
+def _search_one(w, gain, thorough, starts, y, x, n, py, px, table, price, sad_price, count, v):
+    """The vector v int64 [2], from the first `count` of starts; -> its cost.
 
     (py, px): the prediction; table [2 component, 15]: bits of differences; price, sad_price: what a bit is worth."""
     best, vy, vx = BIG, np.int64(0), np.int64(0)
     for q in range(count):
-        ty, tx = s.starts[q, 0], s.starts[q, 1]
-        cost = _sad(s, k, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
+        ty, tx = starts[q, 0], starts[q, 1]
+        cost = _sad(w, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
         if cost < best:
             best, vy, vx = cost, ty, tx
     for _ in range(16):
         cy, cx = vy, vx
         for q in range(4):
             ty, tx = cy + (8 * q - 4 if q < 2 else 0), cx + (8 * q - 20 if q >= 2 else 0)
-            cost = _sad(s, k, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
+            cost = _sad(w, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
             if cost < best:
                 best, vy, vx = cost, ty, tx
         if vy == cy and vx == cx:
             break
-    best = _one(s, s.thorough, k, y, x, n, vy, vx) + price * _vector_cost(table, vy - py, vx - px)
-    for q in range(count if s.thorough else 1):
-        ty, tx = s.starts[q, 0], s.starts[q, 1]
+    best = _one(w, gain, thorough, y, x, n, vy, vx) + price * _vector_cost(table, vy - py, vx - px)
+    for q in range(count if thorough else 1):
+        ty, tx = starts[q, 0], starts[q, 1]
         if ty != vy or tx != vx:
-            cost = _one(s, s.thorough, k, y, x, n, ty, tx) + price * _vector_cost(table, ty - py, tx - px)
+            cost = _one(w, gain, thorough, y, x, n, ty, tx) + price * _vector_cost(table, ty - py, tx - px)
             if cost < best:
                 best, vy, vx = cost, ty, tx
     for step in (2, 1):
@@ -255,7 +260,7 @@ def _search_one(s, k, y, x, n, py, px, table, price, sad_price, count, v):
                 ty, tx = cy + (m // 3 - 1) * step, cx + (m % 3 - 1) * step
                 rate = price * _vector_cost(table, ty - py, tx - px)
                 if rate < best:
-                    cost = rate + _one(s, s.thorough, k, y, x, n, ty, tx)
+                    cost = rate + _one(w, gain, thorough, y, x, n, ty, tx)
                     if cost < best:
                         best, vy, vx = cost, ty, tx
             if vy == cy and vx == cx:
@@ -265,15 +270,15 @@ def _search_one(s, k, y, x, n, py, px, table, price, sad_price, count, v):
 
 
 @njit(cache=True, nogil=True)
-def _pair_rate(s, predicted, spread, v):
+def _pair_rate(table, spans, predicted, spread, v):
     dy, dx = v[0] - predicted[0], v[1] - predicted[1]
-    return (_vector_cost(s.table[1, spread[0]], dy, dx)
-            + _vector_cost(s.table[1, spread[1]], v[2] - neighbours.following(predicted[2], dy, s.spans),
-                           v[3] - neighbours.following(predicted[3], dx, s.spans)))
+    return (_vector_cost(table[spread[0]], dy, dx)
+            + _vector_cost(table[spread[1]], v[2] - neighbours.following(predicted[2], dy, spans),
+                           v[3] - neighbours.following(predicted[3], dx, spans)))
 
 
 @njit(cache=True, nogil=True)
-def _refine_pair(s, y, x, n, predicted, spread, price, v, best):
+def _refine_pair(w, u, gain, thorough, table, spans, y, x, n, predicted, spread, price, v, best):
     """Move both vectors v int64 [4] in turns, by three and then by one quarter sample, while the cost falls."""
     for step in (3, 1):
         still = 0
@@ -284,7 +289,7 @@ def _refine_pair(s, y, x, n, predicted, spread, price, v, best):
             for q in range(8):
                 m = q + (q > 3)
                 v[k], v[k + 1] = cy + (m // 3 - 1) * step, cx + (m % 3 - 1) * step
-                cost = price * _pair_rate(s, predicted, spread, v) + _two(s, s.thorough, y, x, n, v)
+                cost = price * _pair_rate(table, spans, predicted, spread, v) + _two(w, u, gain, thorough, y, x, n, v)
                 if cost < best:
                     best, by, bx = cost, v[k], v[k + 1]
             v[k], v[k + 1] = by, bx
@@ -303,7 +308,7 @@ def _best_merge(s, y8, x8, n8, count, leaf):
     best, residual = BIG, BIG
     for k in range(count):
         c = neighbours.index_context(count, k)
-        bits = _leaf_difference(s, _BY_BITS, y8 * 8, x8 * 8, n8 * 8, s.found[k])
+        bits = _leaf_difference(s.first, s.second, s.gain, _BY_BITS, y8 * 8, x8 * 8, n8 * 8, s.found[k])
         price = bits + s.weight * (rate + (0.0 if k == count - 1 else cost0(s.contexts, c)))
         rate += cost1(s.contexts, c)
         if price < best:
@@ -349,7 +354,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     # What a bit is worth in SATD: from the best merge.
     price = s.weight * 3.0 / np.sqrt(s.gain)
     if residual < BIG:
-        price = s.weight * _satd_price(_leaf_difference(s, _BY_SATD, y, x, n, leaf), residual, n * n)
+        price = s.weight * _satd_price(_leaf_difference(s.first, s.second, s.gain, _BY_SATD, y, x, n, leaf), residual, n * n)
     sad_price = 0.5 * price                # SATD of noise is about twice its SAD
     if s.thorough:
         price = s.weight
@@ -362,10 +367,10 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
         predicted[2 * k], predicted[2 * k + 1] = py, px
         m = _gather_starts(s, k, y8, x8, n8, py, px, count, seeds, seeded)
         table = s.table[0, spread[k]]
-        single = min(single, _search_one(s, k, y, x, n, py, px, table, price, sad_price, m, v))
+        single = min(single, _search_one(s.first if k == 0 else s.second, s.gain, s.thorough, s.starts, y, x, n, py, px, table, price, sad_price, m, v))
         seeds[k, 0], seeds[k, 1] = v[0], v[1]
         trial[MODE], trial[V0Y + 2 * k], trial[V0X + 2 * k] = k, v[0], v[1]
-        cost = (_leaf_difference(s, _BY_BITS, y, x, n, trial) + modes[k]
+        cost = (_leaf_difference(s.first, s.second, s.gain, _BY_BITS, y, x, n, trial) + modes[k]
                 + s.weight * _vector_cost(table, v[0] - py, v[1] - px))
         if cost < best:
             best, merged = cost, np.int64(0)
@@ -381,20 +386,20 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
                 neighbours.copy(trial, s.found[q])
             else:
                 continue
-            cost = (price * _pair_rate(s, predicted, spread, trial[V0Y:])
-                    + _two(s, s.thorough, y, x, n, trial[V0Y:]))
+            cost = (price * _pair_rate(s.table[1], s.spans, predicted, spread, trial[V0Y:])
+                    + _two(s.first, s.second, s.gain, s.thorough, y, x, n, trial[V0Y:]))
             if cost < least:
                 least = cost
                 neighbours.copy(pair, trial[V0Y:])
         if least < BOTH_WORTH * single:
-            _refine_pair(s, y, x, n, predicted, spread, price, pair, least)
+            _refine_pair(s.first, s.second, s.gain, s.thorough, s.table[1], s.spans, y, x, n, predicted, spread, price, pair, least)
             neighbours.copy(trial[V0Y:], pair)
-            cost = (_leaf_difference(s, _BY_BITS, y, x, n, trial) + modes[2]
-                    + s.weight * _pair_rate(s, predicted, spread, pair))
+            cost = (_leaf_difference(s.first, s.second, s.gain, _BY_BITS, y, x, n, trial) + modes[2]
+                    + s.weight * _pair_rate(s.table[1], s.spans, predicted, spread, pair))
             if cost < best:
                 best, merged = cost, np.int64(0)
                 neighbours.copy(leaf, trial)
-    cost = modes[3] + _intra_bits(s, y, x, n)
+    cost = modes[3] + _intra_bits(s.first, s.grey, s.gain, y, x, n)
     if cost < best:
         best, merged = cost, np.int64(0)
         leaf[MODE] = INTRA

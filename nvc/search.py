@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvc import coarse, neighbours, vectors
 from nvc.bits import MEASURE, cost0, cost1
-from nvc.block_search import BIG, STARTS, Scene, best_leaf, difference_costs
+from nvc.block_search import BIG, STARTS, Scene, View, best_leaf, difference_costs
 from nvc.motion import MARGIN, REACH, MotionField, Plane, Reference, padded
 from nvc.neighbours import LEFT, MODE, NONE, TOP
 from nvc.vector_contexts import CANDIDATES, start_contexts
@@ -99,7 +99,6 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
         if (reference.height, reference.width) != (height, width):
             raise ValueError(f"reference of {reference.width}x{reference.height} for a picture of {width}x{height}")
     distances = vectors.checked(spans, references)
-    first, second = references[0], references[-1]
     x = np.require(luma, np.uint8, ["C", "W"])
     current = coarse.pyramid(padded(x, MARGIN))
     hints = np.zeros((2, height // 16, width // 16, 2), np.int64)
@@ -112,8 +111,8 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
     for _ in range(max(effort, 1)):
         grid = neighbours.empty_grid(height // 8, width // 8)
         _decide(Scene(
-            x.reshape(-1), width, height, first.phases.reshape(-1), second.phases.reshape(-1),
-            (height + 2 * REACH) * pitch, pitch, np.full(64, 128, np.uint8), 4.0 / step**2, float(weight),
+            *(View(x.reshape(-1), width, height, r.phases.reshape(-1), (height + 2 * REACH) * pitch, pitch)
+              for r in (references[0], references[-1])), np.full(64, 128, np.uint8), 4.0 / step**2, float(weight),
             ENOUGH[effort] if enough is None else enough, effort > 0, distances, start_contexts(), grid, temporal,
             hints, before, np.zeros((CANDIDATES, 5), np.int64), np.zeros((STARTS, 2), np.int64),
             np.zeros((2, 3, 2, 15))))
