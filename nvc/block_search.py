@@ -343,6 +343,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     those of this one."""
     y, x, n = y8 * 8, x8 * 8, n8 * 8
     references = 2 if s.spans[1] != 0 else 1
+    first, second, gain = s.first, s.second, s.gain
     count = neighbours.candidates(s.grid, s.temporal, s.spans, y8, x8, n8, s.found)
     best, residual = _best_merge(s, y8, x8, n8, count, leaf)
     merged = np.int64(1)
@@ -354,7 +355,8 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     # What a bit is worth in SATD: from the best merge.
     price = s.weight * 3.0 / np.sqrt(s.gain)
     if residual < BIG:
-        price = s.weight * _satd_price(_leaf_difference(s.first, s.second, s.gain, _BY_SATD, y, x, n, leaf), residual, n * n)
+        satd = _leaf_difference(first, second, gain, _BY_SATD, y, x, n, leaf)
+        price = s.weight * _satd_price(satd, residual, n * n)
     sad_price = 0.5 * price                # SATD of noise is about twice its SAD
     if s.thorough:
         price = s.weight
@@ -367,10 +369,11 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
         predicted[2 * k], predicted[2 * k + 1] = py, px
         m = _gather_starts(s, k, y8, x8, n8, py, px, count, seeds, seeded)
         table = s.table[0, spread[k]]
-        single = min(single, _search_one(s.first if k == 0 else s.second, s.gain, s.thorough, s.starts, y, x, n, py, px, table, price, sad_price, m, v))
+        single = min(single, _search_one(first if k == 0 else second, gain, s.thorough, s.starts, y, x, n, py, px,
+                                         table, price, sad_price, m, v))
         seeds[k, 0], seeds[k, 1] = v[0], v[1]
         trial[MODE], trial[V0Y + 2 * k], trial[V0X + 2 * k] = k, v[0], v[1]
-        cost = (_leaf_difference(s.first, s.second, s.gain, _BY_BITS, y, x, n, trial) + modes[k]
+        cost = (_leaf_difference(first, second, gain, _BY_BITS, y, x, n, trial) + modes[k]
                 + s.weight * _vector_cost(table, v[0] - py, v[1] - px))
         if cost < best:
             best, merged = cost, np.int64(0)
@@ -387,19 +390,20 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
             else:
                 continue
             cost = (price * _pair_rate(s.table[1], s.spans, predicted, spread, trial[V0Y:])
-                    + _two(s.first, s.second, s.gain, s.thorough, y, x, n, trial[V0Y:]))
+                    + _two(first, second, gain, s.thorough, y, x, n, trial[V0Y:]))
             if cost < least:
                 least = cost
                 neighbours.copy(pair, trial[V0Y:])
         if least < BOTH_WORTH * single:
-            _refine_pair(s.first, s.second, s.gain, s.thorough, s.table[1], s.spans, y, x, n, predicted, spread, price, pair, least)
+            _refine_pair(first, second, gain, s.thorough, s.table[1], s.spans, y, x, n, predicted, spread, price,
+                         pair, least)
             neighbours.copy(trial[V0Y:], pair)
-            cost = (_leaf_difference(s.first, s.second, s.gain, _BY_BITS, y, x, n, trial) + modes[2]
+            cost = (_leaf_difference(first, second, gain, _BY_BITS, y, x, n, trial) + modes[2]
                     + s.weight * _pair_rate(s.table[1], s.spans, predicted, spread, pair))
             if cost < best:
                 best, merged = cost, np.int64(0)
                 neighbours.copy(leaf, trial)
-    cost = modes[3] + _intra_bits(s.first, s.grey, s.gain, y, x, n)
+    cost = modes[3] + _intra_bits(first, s.grey, gain, y, x, n)
     if cost < best:
         best, merged = cost, np.int64(0)
         leaf[MODE] = INTRA

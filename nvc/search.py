@@ -107,12 +107,13 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
         hints[k] = coarse.guess(current, reference.pyramid, reach, step)
     temporal = neighbours.temporal_motion(references, distances)
     pitch = width + 2 * REACH
+    views = [View(x.reshape(-1), width, height, reference.phases.reshape(-1), (height + 2 * REACH) * pitch, pitch)
+             for reference in (references[0], references[-1])]
     before: NDArray[np.int16] = np.zeros((0, 0, 2, 2), np.int16)
     for _ in range(max(effort, 1)):
         grid = neighbours.empty_grid(height // 8, width // 8)
         _decide(Scene(
-            *(View(x.reshape(-1), width, height, r.phases.reshape(-1), (height + 2 * REACH) * pitch, pitch)
-              for r in (references[0], references[-1])), np.full(64, 128, np.uint8), 4.0 / step**2, float(weight),
+            views[0], views[1], np.full(64, 128, np.uint8), 4.0 / step**2, float(weight),
             ENOUGH[effort] if enough is None else enough, effort > 0, distances, start_contexts(), grid, temporal,
             hints, before, np.zeros((CANDIDATES, 5), np.int64), np.zeros((STARTS, 2), np.int64),
             np.zeros((2, 3, 2, 15))))
