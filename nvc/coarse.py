@@ -1,10 +1,14 @@
 """A first guess of the motion on smaller pictures: far enough for fast motion, near enough to refine from."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
 from nvc.differences import sad8
 from nvc.motion import MARGIN, Plane, halved, padded
 
@@ -141,6 +145,40 @@ def follow(x: Plane, r: Plane, vectors: NDArray[np.int64]) -> NDArray[np.float32
     made = np.empty((*vectors.shape[:2], 8, 8), np.float32)
     _between(x, r, vectors, made)
     return made
+
+
+class Match(NamedTuple):
+    """How a picture's blocks of 16 are best predicted, at half size."""
+
+    mode: NDArray[np.uint8]         # [H/16, W/16], as in MotionField
+    vectors: NDArray[np.int16]      # [H/16, W/16, 2 references, (y, x)] in quarter luma samples
+    error: NDArray[np.float32]      # [H/16, W/16] mean squared
+
+
+def match(current: tuple[Plane, Plane], references: Sequence[tuple[Plane, Plane]], reaches: Sequence[int],
+          step: float) -> Match:
+    """Find a picture in one or two references, pyramids of padded planes; reaches, step: see `guess`."""
+    source = _blocks(current[0])
+    vectors = [guess(current, reference, reach, step) for reference, reach in zip(references, reaches, strict=True)]
+    made = [follow(current[0], reference[0], v) for reference, v in zip(references, vectors, strict=True)]
+    errors = {FORWARD: _error(source, made[0])}
+    if len(made) == 2:
+        errors |= {BACKWARD: _error(source, made[1]), BOTH: _error(source, np.float32(0.5) * (made[0] + made[1]))}
+    errors[INTRA] = source.var((2, 3))
+    all_of = np.stack(list(errors.values()))
+    mode = np.array(list(errors), np.uint8)[all_of.argmin(0)]
+    return Match(mode, np.stack([vectors[0], vectors[-1]], 2).astype(np.int16), all_of.min(0))
+
+
+def _blocks(half: Plane) -> NDArray[np.float32]:
+    """Blocks [H/16, W/16, 8, 8] of a padded plane at half size."""
+    inside = half[MARGIN // 2:-MARGIN // 2, MARGIN // 2:-MARGIN // 2].astype(np.float32)
+    return inside.reshape(inside.shape[0] // 8, 8, -1, 8).swapaxes(1, 2)
+
+
+def _error(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    difference = a - b
+    return (difference * difference).mean((2, 3))
 
 
 def warm() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -27,6 +27,7 @@ from nvc.parallel import each, shares
 from nvc.planes import Planes, crop, predictions, unpack
 from nvc.reading import Stream
 from nvc.syntax import Packet
+from nvc.weighting import Weight
 from picture import Picture
 
 BATCH = 4                       # pictures at once, at most; more gain little and cost memory
@@ -85,11 +86,13 @@ Coder = TypeVar("Coder", rangecoder.Encoder, rangecoder.Decoder)
 
 @dataclass(frozen=True)
 class Moved(Generic[Coder]):
-    """Motion of a picture and both predictions, none of an I picture. It is in coder, where symbols follow."""
+    """Motion of a picture and both predictions, none of an I picture. It is in coder, where symbols follow; weights, if
+    any, are those of its references."""
 
     coder: Coder
     field: MotionField | None = None
     pair: tuple[Picture, Picture] | None = None
+    weights: tuple[Weight, ...] = ()
 
 
 class _Symbols:
@@ -116,6 +119,12 @@ def spans_of(number: int, references: tuple[int, ...]) -> tuple[int, int]:
     return number - first, number - second
 
 
+def references_of(frames: Mapping[int, Frame], numbers: Sequence[int], weights: Sequence[Weight]) -> list[Reference]:
+    """What a picture is predicted from: those frames, with weights where it has any."""
+    references = [frames[n].reference for n in numbers]
+    return [r.weighted(w) for r, w in zip(references, weights, strict=True)] if weights else references
+
+
 class GopDecoder:
     """Decodes the packets of one GOP, in coding order, a batch at a time; offset: where the GOP begins, for errors."""
 
@@ -139,7 +148,7 @@ class GopDecoder:
         coder = rangecoder.Decoder(packet.payload)
         if not packet.references:
             return Moved(coder)
-        references = [self.frames[n].reference for n in packet.references]
+        references = references_of(self.frames, packet.references, packet.weights)
         field = vectors.decode_field(coder, spans_of(packet.number, packet.references), references)
         if coder.overrun:
             raise BitstreamError(f"picture {packet.number}: its motion is longer than its bytes", self.offset)

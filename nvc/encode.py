@@ -21,13 +21,14 @@ import torch
 from numpy.typing import NDArray
 
 from coding import Settings
-from nvc import hyper, quantise, rangecoder, search, vectors
+from nvc import coarse, hyper, quantise, rangecoder, search, vectors
 from nvc.analysis import Analysis
-from nvc.decode import Clock, Frame, Moved, reconstruct, side_of, spans_of
+from nvc.decode import Clock, Frame, Moved, reconstruct, references_of, side_of, spans_of
 from nvc.effort import EFFORT_MAX, EFFORTS
 from nvc.errors import SettingsError
+from nvc.fading import weigh
 from nvc.model import Model
-from nvc.motion import MotionField, Reference, predict
+from nvc.motion import MARGIN, MotionField, Reference, padded, predict
 from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis, first_joined
 from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
@@ -35,6 +36,7 @@ from nvc.refine import refine
 from nvc.smooth import Smooth
 from nvc.structure import STRUCTURES, Unit
 from nvc.syntax import Packet
+from nvc.weighting import Weight
 from nvc.worth import Worth
 from picture import Picture
 
@@ -224,9 +226,15 @@ class Encoder:
         follow t without the jumps that an I picture's next step would make. The exponent makes up for one in PSNR."""
         return thrift_of(unit.type, self.fine) * np.float32(2.0 ** (5 * (self.wanted(unit) - self.q(unit)) / 16.0))
 
-    def motion(self, unit: Unit, picture: Picture, coder: rangecoder.Encoder) -> MotionField:
+    def weights(self, unit: Unit, picture: Picture) -> tuple[Weight, ...]:
+        """Weights of the references of a P or B picture, if it is to have any."""
+        current = coarse.pyramid(padded(np.require(picture.y, np.uint8, ["C", "W"]), MARGIN))
+        reaches = [coarse.reach_of(unit.number - n) for n in unit.references]
+        return weigh(current, [self.frames[n].reference.pyramid for n in unit.references], reaches, self.step(unit))
+
+    def motion(self, unit: Unit, picture: Picture, references: Sequence[Reference],
+               coder: rangecoder.Encoder) -> MotionField:
         """Search and code the motion of a P or B picture."""
-        references = [self.frames[n].reference for n in unit.references]
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * self.offset(unit) / 16.0)
         found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
@@ -267,8 +275,10 @@ class Encoder:
         coder = rangecoder.Encoder()
         if not unit.references:
             return Moved(coder)
-        field = self.motion(unit, picture, coder)
-        return Moved(coder, field, predict(field, [self.frames[n].reference for n in unit.references]))
+        weights = self.weights(unit, picture)
+        references = references_of(self.frames, unit.references, weights)
+        field = self.motion(unit, picture, references, coder)
+        return Moved(coder, field, predict(field, references), weights)
 
     @torch.inference_mode()
     def _code(self, work: Sequence[tuple[Unit, Picture, Moved[rangecoder.Encoder]]]
@@ -295,10 +305,11 @@ class Encoder:
         first = [coder.size for coder in coders]
         planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
         packets = []
-        for unit, coder, moved_by, hyper_by in zip(units, coders, motion, first, strict=True):
-            payload = coder.finish()
+        for unit, found, moved_by, hyper_by in zip(units, moved, motion, first, strict=True):
+            payload = found.coder.finish()
             for part, size in (("motion", moved_by), ("hyper", hyper_by - moved_by),
                                ("latents", len(payload) - hyper_by)):
                 tally.bits[part] += 8 * size
-            packets.append(Packet(unit.number, unit.type, unit.references, self.q(unit), payload))
+            packets.append(Packet(unit.number, unit.type, unit.references, self.q(unit), payload,
+                                  weights=found.weights))
         return packets, [Frame.of(made, found.field) for made, found in zip(planes, moved, strict=True)], tally

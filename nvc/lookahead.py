@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from nvc import coarse
 from nvc.batches import Coded, code_segment
-from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
 from nvc.encode import Encoder
+from nvc.fading import weigh, weighted
 from nvc.motion import MARGIN, MotionField, Plane, padded
 from nvc.pace import segments, suited
 from nvc.parallel import each
@@ -64,35 +64,16 @@ class Lookahead:
     def _guess(self, step_of: Callable[[Unit], float], unit: Unit) -> Copied:
         step = step_of(unit)
         current = self.small[unit.number]
-        source = _blocks(current[0])
-        rows, columns = source.shape[:2]
         if not unit.references:
-            return Copied(unit, None, np.zeros((2 * rows, 2 * columns), np.float32))
-        vectors, made = [], []
-        for number in unit.references:
-            vectors.append(coarse.guess(current, self.small[number], coarse.reach_of(unit.number - number), step))
-            made.append(coarse.follow(current[0], self.small[number][0], vectors[-1]))
-        errors = {FORWARD: _error(source, made[0])}
-        if len(made) == 2:
-            errors |= {BACKWARD: _error(source, made[1]), BOTH: _error(source, np.float32(0.5) * (made[0] + made[1]))}
-        errors[INTRA] = source.var((2, 3))
-        all_of = np.stack(list(errors.values()))
-        mode = np.array(list(errors), np.uint8)[all_of.argmin(0)]
-        error = all_of.min(0)
-        kept = (np.minimum(error, CODED * step**2) + ROUNDING) / (error + ROUNDING)
-        pair = np.stack([vectors[0], vectors[-1]], 2).astype(np.int16)
-        return Copied(unit, MotionField(_twice(mode), _twice(pair), (0, 0)), _twice(kept.astype(np.float32)))
-
-
-def _blocks(half: Plane) -> NDArray[np.float32]:
-    """Blocks [H/16, W/16, 8, 8] of a padded plane at half size."""
-    inside = half[MARGIN // 2:-MARGIN // 2, MARGIN // 2:-MARGIN // 2].astype(np.float32)
-    return inside.reshape(inside.shape[0] // 8, 8, -1, 8).swapaxes(1, 2)
-
-
-def _error(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    difference = a - b
-    return (difference * difference).mean((2, 3))
+            rows, columns = ((n - MARGIN) // 4 for n in current[0].shape)
+            return Copied(unit, None, np.zeros((rows, columns), np.float32))
+        reaches = [coarse.reach_of(unit.number - number) for number in unit.references]
+        references = [self.small[number] for number in unit.references]
+        weights = weigh(current, references, reaches, step)
+        found = coarse.match(current, weighted(references, weights), reaches, step)
+        kept = (np.minimum(found.error, CODED * step**2) + ROUNDING) / (found.error + ROUNDING)
+        field = MotionField(_twice(found.mode), _twice(found.vectors), (0, 0))
+        return Copied(unit, field, _twice(kept.astype(np.float32)))
 
 
 def _twice(grid: NDArray) -> NDArray:

@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from nvc.compensation import BACKWARD, BOTH, CHROMA_RAMP, CHROMA_TAPS, LUMA_RAMP, LUMA_TAPS, compensated
+from nvc.weighting import Weight, weighted
 from picture import Picture
 
 VECTOR_MAX = 8191             # quarter samples; the syntax keeps |vector| within it
@@ -51,6 +52,13 @@ class Reference:
         # Contiguous and writable, so that each kernel is compiled for one type only.
         y, u, v = (np.require(plane, np.uint8, ["C", "W"]) for plane in picture)
         self.y, self.u, self.v = padded(y, MARGIN), padded(u, _MARGIN_C), padded(v, _MARGIN_C)
+
+    def weighted(self, weight: Weight) -> Reference:
+        """What is predicted from instead, with that weight; itself where it changes nothing."""
+        if weight == Weight():
+            return self
+        inside = [plane[n:-n, n:-n] for plane, n in ((self.y, MARGIN), (self.u, _MARGIN_C), (self.v, _MARGIN_C))]
+        return Reference(weighted(Picture(*inside), weight), self.field)
 
     @cached_property
     def phases(self) -> NDArray[np.uint8]:

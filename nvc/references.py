@@ -9,6 +9,7 @@ byte says which picture a packet holds and what it refers to; other orders are w
 from __future__ import annotations
 
 PICTURE_BIT, B_BIT, EXPLICIT_BIT = 0x80, 0x40, 0x20  # of a P or B packet's head
+WEIGHTS_BIT = 0x04  # of one that is explicit
 MAX_ALIVE = 18  # pictures, while one is decoded: what a mini-GOP of 32 needs
 MAX_SHORT_DISTANCE = 16  # of a reference, in the heads that imply it
 IMPLIED_WINDOW = 64  # numbers tried for an implied B picture, so that reading takes bounded time

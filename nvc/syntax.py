@@ -1,4 +1,4 @@
-"""The stream `NVC1`, version 3: this text is its specification, and the tables below it read and write every field.
+"""The stream `NVC1`, version 4: this text is its specification, and the tables below it read and write every field.
 
     stream   header  gop  gop  ...  index  hash
 
@@ -9,7 +9,7 @@ the last; it is below 2³² and has no superfluous bytes. A *blob* is a varint l
 Header
     .- field -------- as ------- range --------- meaning -----------------------------------------------------.
     | magic           4 bytes    "NVC1"                                                                        |
-    | version         1 byte     3               of this text; any change of what bytes mean raises it         |
+    | version         1 byte     4               of this text; any change of what bytes mean raises it         |
     | model           8 bytes    any             first bytes of the SHA-256 of the weights that decode it      |
     | width           varint     1…65535         luma pixels; chroma has half, rounded up                      |
     | height          varint     1…65535                                                                       |
@@ -38,7 +38,7 @@ GOP: pictures that need no others. They fill the numbers from ``first`` on witho
 P and B packets. ``type`` is what the networks are told; a P picture is further from its references than a B picture.
     .- bytes ------------ meaning -----------------------------------------------------------------------------.
     | head      1 byte    below                                                                                |
-    | (number, references)  only where the head says so                                                        |
+    | (number, references, weights)  only where the head says so                                               |
     | q         1 byte    0…127                                                                                |
     | payload   blob      the picture, below                                                                   |
     '----------------------------------------------------------------------------------------------------------'
@@ -48,9 +48,11 @@ P and B packets. ``type`` is what the networks are told; a P picture is further 
     |1 1|0| b - 1 |f|   B, references number - b and number + b + f (b: 1…16)
                         number: the lowest that is not yet coded and has both of these coded, sought among the 64
                         from the lowest number not yet coded on
-    |1 t|1|0 0 0| n |   t = 0: P, t = 1: B, with n = 1…2 references
+    |1 t|1|0 0|w| n |   t = 0: P, t = 1: B, with n = 1…2 references
                         number - first as a varint, then n varints 2 d + s: d = 1… is how far away the reference is,
                         s = 0 if it is an earlier picture, s = 1 if a later one
+                        if w = 1 then n times, for each reference: its gain in 1/128 as a byte, and its offset + 128 as
+                        a byte, which nvc/weighting.py applies before anything is predicted from it
 
     A payload is the bytes of one range coder (nvc/rangecoder.py): motion as in nvc/vectors.py, none in an I picture,
     then the hyper-latent as in nvc/hyper.py, then the latents in the steps of `nvc.network.STEPS`.
@@ -90,10 +92,11 @@ from typing import Any
 from nvc.crc32c import crc32c
 from nvc.errors import BitstreamError
 from nvc.fields import U32_MAX, Cursor, Field, varint, write_fields
-from nvc.references import B_BIT, EXPLICIT_BIT, PICTURE_BIT, CodedOrder
+from nvc.references import B_BIT, EXPLICIT_BIT, PICTURE_BIT, WEIGHTS_BIT, CodedOrder
+from nvc.weighting import GAIN_MAX, OFFSET_MAX, Weight
 from picture import ClipInfo, Limits
 
-VERSION = 3
+VERSION = 4
 MODEL_BYTES, CRC_BYTES, LENGTH_BYTES, HASH_BYTES = 8, 4, 4, 32
 
 GOP_MARK, END_MARK, INDEX_MARK = b"GOP", b"E", b"X"
@@ -211,6 +214,7 @@ class Packet:
     payload: bytes | memoryview = b""
     drop: tuple[int, ...] = ()  # filled by the reader: no later picture refers to these; may hold its own number
     size: int = 0  # filled by the reader: bytes that the packet takes in the stream
+    weights: tuple[Weight, ...] = ()  # of the references, where they have any
 
 
 @dataclass(frozen=True)
@@ -225,29 +229,37 @@ class Gop:
 
 def write_head(coded: CodedOrder, packet: Packet) -> bytes:
     """The head of a P or B packet, in the short form where it fits. coded: the GOP before it."""
-    head = coded.short_head(packet.type, packet.number, packet.references)
+    head = None if packet.weights else coded.short_head(packet.type, packet.number, packet.references)
     if head is not None:
         return bytes([head])
     head = PICTURE_BIT | B_BIT * (packet.type == "B") | EXPLICIT_BIT | len(packet.references)
-    octets = bytes([head]) + varint(packet.number - coded.first)
+    octets = bytes([head | WEIGHTS_BIT * bool(packet.weights)]) + varint(packet.number - coded.first)
     for reference in packet.references:
         octets += varint(2 * abs(packet.number - reference) + (reference > packet.number))
+    for gain, offset in packet.weights:
+        if not (0 <= gain <= GAIN_MAX and -OFFSET_MAX - 1 <= offset <= OFFSET_MAX):
+            raise ValueError(f"weights: gain {gain} and offset {offset}, expected 0…{GAIN_MAX} and "
+                             f"{-OFFSET_MAX - 1}…{OFFSET_MAX}")
+        octets += bytes([gain, offset + OFFSET_MAX + 1])
     return octets
 
 
-def _read_head(cursor: Cursor, coded: CodedOrder, head: int) -> tuple[int, tuple[int, ...]]:
+def _read_head(cursor: Cursor, coded: CodedOrder, head: int) -> tuple[int, tuple[int, ...], tuple[Weight, ...]]:
     start = cursor.position - 1
     if not head & EXPLICIT_BIT:
         found = coded.implied(head)
         if found is None:
             raise BitstreamError(f"the head 0x{head:02x} fits no picture of this GOP", start)
-        return found
-    count = head & 31
+        return *found, ()
+    count = head & 31 & ~WEIGHTS_BIT
     if count not in (1, 2):
         raise BitstreamError(f"the number of references is {count}, expected 1…2", start)
     number = coded.first + cursor.varint("number")
     steps = [cursor.varint("reference") for _ in range(count)]
-    return number, tuple(number + (step >> 1 if step & 1 else -(step >> 1)) for step in steps)
+    weights = []
+    for _ in range(count if head & WEIGHTS_BIT else 0):
+        weights.append(Weight(cursor.byte("gain"), cursor.byte("offset") - OFFSET_MAX - 1))
+    return number, tuple(number + (step >> 1 if step & 1 else -(step >> 1)) for step in steps), tuple(weights)
 
 
 def read_gop(cursor: Cursor, header: Header) -> tuple[Gop, CodedOrder, list[dict[str, Any]]]:
@@ -272,9 +284,9 @@ def read_gop(cursor: Cursor, header: Header) -> tuple[Gop, CodedOrder, list[dict
                 break
             if not head & PICTURE_BIT:
                 raise BitstreamError(f"0x{head:02x} starts no packet", at)
-            number, references = _read_head(cursor, coded, head)
+            number, references, weights = _read_head(cursor, coded, head)
             complaint = coded.admit(number, references)
-            fields = {"number": number, "type": "PB"[head >> 6 & 1], "references": references}
+            fields = {"number": number, "type": "PB"[head >> 6 & 1], "references": references, "weights": weights}
             values.append(fields | cursor.fields(P_AND_B_FIELDS))
             values[-1]["size"] = cursor.position - at
     if complaint:

@@ -57,6 +57,8 @@ class GopWriter:
         else:
             if packet.type not in ("P", "B") or len(packet.references) not in (1, 2):
                 raise ValueError(f"type: {packet.type!r}, expected P or B with 1 or 2 references")
+            if packet.weights and len(packet.weights) != len(packet.references):
+                raise ValueError(f"weights: {len(packet.weights)} for {len(packet.references)} references")
             octets = write_fields(P_AND_B_FIELDS, vars(packet))
             head = write_head(self._coded, packet)
             complaint = self._coded.admit(packet.number, packet.references)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from synthetic import info_of, moving, sha_of
+from synthetic import faded, info_of, moving, sha_of
 from test_syntax import sign_again, small_stream
 
 import codec
@@ -31,6 +31,7 @@ CASES = {       # name: width, height, pictures, cut, settings
     "random-access": (96, 64, 17, None, Settings(quality=24)),
     "short-period": (64, 64, 9, None, Settings(quality=20, intra_period=4)),
     "scene-cut": (96, 80, 12, 5, Settings(quality=24)),
+    "fade": (64, 48, 9, None, Settings(quality=24)),
     "odd": (61, 43, 6, None, Settings(quality=34)),
     "narrow": (5, 77, 4, None, Settings(quality=40)),
     "flat": (150, 9, 4, None, Settings(quality=16)),
@@ -53,6 +54,8 @@ def main() -> None:
     pictures = {}
     for name, (width, height, frames, cut, settings) in CASES.items():
         clip = clip_of(width, height, frames, cut)
+        if name == "fade":
+            clip = faded(clip)
         encoded = codec.get("nvc").encode(clip, info_of(clip), settings)
         assert sha_of(codec.get("nvc").decode(encoded.data)) == encoded.pictures_sha256
         (FOLDER / f"{name}.nvc").write_bytes(encoded.data)

@@ -30,6 +30,15 @@ def moving(frames: int, width: int = 80, height: int = 64, cut: int | None = Non
     return out
 
 
+def faded(pictures: list[Picture], least: float = 0.2) -> list[Picture]:
+    """The same, fading towards black (of limited range) down to that share of its brightness."""
+    def plane(samples: np.ndarray, share: float, black: int) -> np.ndarray:
+        return np.rint(black + share * (samples.astype(float) - black)).astype(np.uint8)
+
+    return [Picture(plane(p.y, share, 16), plane(p.u, share, 128), plane(p.v, share, 128))
+            for p, share in zip(pictures, np.linspace(1.0, least, len(pictures)), strict=True)]
+
+
 def info_of(pictures: list[Picture]) -> ClipInfo:
     height, width = pictures[0].y.shape
     return ClipInfo(width, height, Fraction(25), len(pictures))

@@ -51,7 +51,7 @@ NEVER: dict[str, str] = {
     "nvc.decode": (
         "nvc.clip nvc.gop nvc.processes nvc.encode nvc.analysis nvc.search nvc.block_search nvc.coarse nvc.quantise"
         " nvc.ratecontrol nvc.scenes nvc.structure nvc.pace nvc.batches nvc.lookahead nvc.trial nvc.worth nvc.temporal"
-        " nvc.refine nvc.smooth nvc.distortion nvc.similarity nvc.writing"
+        " nvc.fading nvc.refine nvc.smooth nvc.distortion nvc.similarity nvc.writing"
         " train codec"
     ),
     "nvc.encode": "train codec",

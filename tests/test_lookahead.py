@@ -28,6 +28,12 @@ def blobs(seed: int = 1, side: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).integers(40, 216, (SIDE // side, SIDE // side)).repeat(side, 0).repeat(side, 1)
 
 
+def board() -> np.ndarray:
+    """Squares of 16 samples, 1 and -1 in turns: what no weight of a reference makes up for."""
+    signs = 1 - 2 * (np.indices((SIDE // 16, SIDE // 16)).sum(0) % 2)
+    return signs.repeat(16, 0).repeat(16, 1)
+
+
 def copies(first: np.ndarray, *following: np.ndarray, t: float = FINE) -> list[Copied]:
     """Of the pictures after the first, in coding order."""
     def step(unit: Unit) -> float:
@@ -74,13 +80,13 @@ def test_what_is_new_is_copied_from_nowhere() -> None:
 @pytest.mark.parametrize(("t", "kept"), [
     (COARSE, 1.0), (FINE, (CODED * 2 ** (11 / 8) + ROUNDING) / (64 + ROUNDING))])
 def test_an_error_is_kept_as_far_as_the_step_leaves_it(t: float, kept: float) -> None:
-    """8 grey levels brighter everywhere, so 64 squared, and too fine for any other place to look more alike."""
-    (p,) = copies(blobs(side=2), blobs(side=2) + 8, t=t)
+    """8 grey levels brighter or darker, so 64 squared, and too fine for any other place to look more alike."""
+    (p,) = copies(blobs(side=2), blobs(side=2) + 8 * board(), t=t)
     assert p.kept == pytest.approx(np.full((12, 12), kept), rel=1e-3)
 
 
 def test_a_b_picture_halfway_between_is_copied_from_both() -> None:
-    _, b = copies(blobs(), blobs() + 8, blobs() + 16)
+    _, b = copies(blobs(), blobs() + 8 * board(), blobs() + 16 * board())
     assert b.unit.references == (0, 2)
     assert b.field is not None
     assert b.field.mode.tolist() == [[BOTH] * 12] * 12

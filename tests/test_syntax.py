@@ -23,6 +23,7 @@ from nvc.reading import Stream, locate, parse, recover
 from nvc.references import CodedOrder
 from nvc.structure import Planner, gops, schedule
 from nvc.syntax import Header, Packet
+from nvc.weighting import Weight
 from nvc.writing import GopWriter, Writer
 
 HEADER = Header(model=b"\x01\x02\x03\x04\x05\x06\x07\x08", width=176, height=144, fps=Fraction(30000, 1001))
@@ -60,8 +61,8 @@ def sign_again(stream: Stream, data: bytearray) -> bytes:
     return bytes(data[:-32]) + hashlib.sha256(data[:-32]).digest()
 
 
-def content(packets: list[Packet]) -> list[tuple[int, str, tuple[int, ...], int, bytes]]:
-    return [(p.number, p.type, p.references, p.q, bytes(p.payload)) for p in packets]
+def content(packets: list[Packet]) -> list[tuple[int, str, tuple[int, ...], int, bytes, tuple[Weight, ...]]]:
+    return [(p.number, p.type, p.references, p.q, bytes(p.payload), p.weights) for p in packets]
 
 
 def all_packets(stream: Stream) -> list[Packet]:
@@ -107,14 +108,25 @@ def test_crc32c_is_polynomial_division(data: bytes) -> None:
 def test_the_smallest_stream_is_these_bytes() -> None:
     packet = Packet(0, "I", (), q=40, payload=b"\xaa\xbb")
     assert stream_of([packet]).hex(" ") == (
-        "4e 56 43 31 03 01 02 03 04 05 06 07 08"  # magic, version, model
+        "4e 56 43 31 04 01 02 03 04 05 06 07 08"  # magic, version, model
         " b0 01 90 01 b0 ea 01 e9 07"  # 176, 144, 30000, 1001
         " 00 00 01 02 40 00"  # bt601, limited, 1 picture, random_access, period 64, no adaptation
-        " d9 1b ec 84"  # CRC-32C
+        " 60 cd 37 ad"  # CRC-32C
         " 47 4f 50 00 28 02 aa bb"  # GOP, first 0, q 40, 2 bytes of payload
         " 45 27 5f c8 f3"  # E, CRC-32C
         " 58 01 01 0d 04 00 00 00"  # X, 1 GOP, 1 picture, 13 bytes; the index has 4 bytes
-        " e9 5a a4 62 9a 51 aa 1d 4c 95 0c eb 1a 77 e9 d9 31 fd ce 1a d9 53 11 c4 f3 c4 79 64 58 ab 5f 3f"  # SHA-256
+        " 0d 3c 27 ae 61 94 da 55 52 66 25 bd 1d 12 dd 0a 1c 36 c7 f1 2d 6a 32 75 54 77 07 e8 84 96 67 60"  # SHA-256
+    )
+
+
+def test_weights_follow_the_references() -> None:
+    packets = [Packet(0, "I", (), 40), Packet(1, "P", (0,), 40, weights=(Weight(160, -3),))]
+    data = stream_of(packets)
+    gop = parse(data).gops[0]
+    assert data[gop.offset : gop.offset + gop.size - 4].hex(" ") == (
+        "47 4f 50 00 28 00"  # GOP, first 0, q 40, no payload
+        " a5 01 02 a0 7d 28 00"  # P 1 in full, with weights: one before it; gain 160, offset 125 - 128; q 40
+        " 45"
     )
 
 
@@ -201,12 +213,16 @@ def test_what_was_written_is_read(
     assert stream.missing == []
 
 
+a_weight = st.builds(Weight, st.integers(0, 255), st.integers(-128, 127))
+
+
 @given(st.permutations(range(1, 12)), st.data())
 def test_any_order_with_any_references_is_read_as_it_was_written(order: list[int], data: st.DataObject) -> None:
     packets, coded = [Packet(0, "I", (), 0)], [0]
     for number in order:
         references = data.draw(st.lists(st.sampled_from(coded), min_size=1, max_size=2, unique=True))
-        packets.append(Packet(number, data.draw(st.sampled_from("PB")), tuple(references), 7))
+        weights = data.draw(st.just(()) | st.tuples(*[a_weight] * len(references)))
+        packets.append(Packet(number, data.draw(st.sampled_from("PB")), tuple(references), 7, weights=weights))
         coded.append(number)
     assert content(all_packets(parse(stream_of(packets)))) == content(packets)
 
@@ -310,8 +326,8 @@ def test_foreign_bytes_are_refused_at_byte_0(data: bytes) -> None:
 
 def test_another_version_is_named() -> None:
     data = bytearray(small_stream())
-    data[4] = 4
-    with pytest.raises(BitstreamError, match="version is 4, expected 3 ") as caught:
+    data[4] = 5
+    with pytest.raises(BitstreamError, match="version is 5, expected 4 ") as caught:
         parse(data)
     assert caught.value.offset == 4
 
@@ -446,6 +462,8 @@ def test_structure_intra_has_i_pictures_only(packet: str, message: str) -> None:
         ("a2 01 02 02 00 00", "picture 1 refers to 0 twice"),
         ("a0 01 02", "the number of references is 0, expected 1…2"),
         ("a3 01 02", "the number of references is 3, expected 1…2"),
+        ("a4 01 02", "the number of references is 0, expected 1…2"),
+        ("a9 01 02", "the number of references is 9, expected 1…2"),
         ("a1 01 00 00 00", "picture 1 refers to 1, which is not coded"),
         ("80 80 00", "q is 128, expected 0…127"),
         ("82 00 00 45", "picture 1 is missing from its GOP"),
@@ -527,6 +545,8 @@ def test_recovery_ends_on_a_stream_made_of_marks() -> None:
         ([Packet(0, "I", (), 0), Packet(1, "B", (), 0)], "type: 'B', expected P or B with 1 or 2 references"),
         ([Packet(0, "I", (), 0), Packet(1, "P", (2,), 0)], "number: picture 1 refers to 2"),
         ([Packet(0, "I", (), 0), Packet(2, "P", (0,), 0)], "number: picture 1 is missing"),
+        ([Packet(0, "I", (), 0), Packet(1, "P", (0,), 0, weights=(Weight(), Weight()))], "weights: 2 for 1 references"),
+        ([Packet(0, "I", (), 0), Packet(1, "P", (0,), 0, weights=(Weight(256, 0),))], "weights: gain 256 and"),
         ([Packet(1, "I", (), 0)], "first: a GOP of picture 1, expected 0"),
         ([], "frames: a stream has at least one picture"),
     ],
