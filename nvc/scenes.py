@@ -26,6 +26,7 @@ LEVEL_PICTURES = 8
 THUMBNAIL_SIDE = 48  # samples of the longer side, at most
 TILE = 8  # samples of the thumbnail
 REACH = 3  # samples that a tile may have moved, each way: 6 % of the longer side
+ALIKE = 0.02  # of a deviation, by which another one is taken for the same
 NOISE = 2.0  # grey levels a sample that count as no difference to speak of
 
 T = TypeVar("T")
@@ -46,7 +47,16 @@ def _tile_sums(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def change(now: NDArray[np.float32], before: NDArray[np.float32]) -> float:
-    """How much worse predicting thumbnail ``now`` from ``before`` is than not predicting it: 0 same, 1 no use."""
+    """How much worse predicting thumbnail ``now`` from ``before`` is than not predicting it: 0 same, 1 no use. It may
+    have its mean and deviation made those of ``now``, where that is better: prediction can do so (nvc/weighting.py)."""
+    gain, rise = float(now.std()) / max(float(before.std()), 1.0), float(now.mean() - before.mean())
+    plain = _change(now, before)
+    if abs(gain - 1.0) < ALIKE and abs(rise) < NOISE:
+        return plain
+    return min(plain, _change(now, (before - before.mean()) * np.float32(gain) + now.mean()))
+
+
+def _change(now: NDArray[np.float32], before: NDArray[np.float32]) -> float:
     height, width = now.shape
     padded = np.pad(before, REACH, mode="edge")
     shifts = ((dy, dx) for dy in range(2 * REACH + 1) for dx in range(2 * REACH + 1))

@@ -16,7 +16,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nvc.motion import Reference, predict
+from nvc import coarse
+from nvc.fading import weigh
+from nvc.motion import MARGIN, Reference, padded, predict
 from nvc.parallel import each
 from nvc.search import search
 from nvc.structure import Unit
@@ -55,6 +57,9 @@ def _part(own: Picture, number: int, sources: Mapping[int, Picture], share: Grid
           other: int) -> tuple[Planes, Planes]:
     """What source `other` counts in each sample of the planes, and that times the difference it makes."""
     reference = Reference(sources[other])
+    seen = coarse.pyramid(padded(np.require(own.y, np.uint8, ["C", "W"]), MARGIN))
+    for weight in weigh(seen, [reference.pyramid], [coarse.reach_of(number - other)], step):
+        reference = reference.weighted(weight)
     field = search(own.y, [reference], (number - other, 0), step, enough=ENOUGH)
     moved, _ = predict(field, [reference])
     deviation = max(DEVIATION * (math.log2(step) - 1.0), LEAST_DEVIATION)
