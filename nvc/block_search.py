@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from nvc import neighbours
 from nvc.bits import cost0, cost1
 from nvc.compensation import BACKWARD, BOTH, INTRA
-from nvc.differences import bits8, bits8_pair, sad8, sad16, satd8, satd8_pair
+from nvc.differences import bits8, bits8_pair, sad8, sad16, satd8, satd8_pair, satd16, satd16_pair
 from nvc.motion import REACH
 from nvc.neighbours import MODE, NONE, V0X, V0Y
 from nvc.vector_contexts import C_BOTH, C_INTRA, C_SECOND, DIGITS_MAX
@@ -38,21 +38,22 @@ _BY_BITS, _BY_SATD = np.bool_(True), np.bool_(False)
 _DIGITS = np.array([int(n).bit_length() for n in range(1024)], np.int64)
 
 
-class View(NamedTuple):
-    """A picture's luma x and what it may be predicted from, p: the phases of a reference. Both flat; small, since it is
-    handed on by value."""
-    x: NDArray[np.uint8]
-    pitch_x: int                  # samples from row to row
+class Shape(NamedTuple):
+    """Of a picture's luma and of its references' phases."""
+    pitch_x: int                  # samples of luma from row to row
     height: int
-    p: NDArray[np.uint8]
     plane: int                    # samples of one phase
-    pitch: int
+    pitch: int                    # of a phase
 
 
 class Scene(NamedTuple):
-    """A picture in search: what blocks are compared with, what is known of motion, and scratch."""
-    first: View                   # of reference 0
-    second: View                  # of reference 1
+    """A picture in search: what blocks are compared with, what is known of motion, and scratch.
+
+    What is called for each vector takes planes by themselves: handed on whole, this would be copied each time."""
+    luma: NDArray[np.uint8]       # flat
+    p0: NDArray[np.uint8]         # phases of reference 0, flat
+    p1: NDArray[np.uint8]         # of reference 1
+    shape: Shape
     grey: NDArray[np.uint8]       # [64] of 128
     gain: float                   # 4 / step^2
     weight: float                 # what a bit of motion counts
@@ -72,78 +73,85 @@ class Scene(NamedTuple):
 # ---------------------------------------------------------------- what a block's residual costs
 
 @njit(cache=True, nogil=True)
-def _place(w, y, x, n, vy, vx):
+def _place(shape, y, x, n, vy, vx):
     """Where in the phases the n x n samples for the block at (y, x) begin; -1 if they leave what there is."""
     i, j = y + (vy >> 2) + REACH, x + (vx >> 2) + REACH
-    if i < 0 or j < 0 or i + n > w.height + 2 * REACH or j + n > w.pitch:
+    if i < 0 or j < 0 or i + n > shape.height + 2 * REACH or j + n > shape.pitch:
         return np.int64(-1)
-    return ((vy & 3) * 4 + (vx & 3)) * w.plane + i * w.pitch + j
+    return ((vy & 3) * 4 + (vx & 3)) * shape.plane + i * shape.pitch + j
 
 
 @njit(cache=True, nogil=True)
-def _sad(w, y, x, n, vy, vx):
-    o = _place(w, y, x, n, vy, vx)
+def _sad(luma, p, shape, y, x, n, vy, vx):
+    o = _place(shape, y, x, n, vy, vx)
     if o < 0:
         return BIG
+    at, pitch_x, pitch = y * shape.pitch_x + x, shape.pitch_x, shape.pitch
     if n == 8:
-        return np.float64(sad8(w.x, y * w.pitch_x + x, w.pitch_x, w.p, o, w.pitch))
+        return np.float64(sad8(luma, at, pitch_x, p, o, pitch))
     total = np.int64(0)
     for i in range(0, n, 16):
         for j in range(0, n, 16):
-            total += sad16(w.x, (y + i) * w.pitch_x + x + j, w.pitch_x, w.p, o + i * w.pitch + j, w.pitch)
+            total += sad16(luma, at + i * pitch_x + j, pitch_x, p, o + i * pitch + j, pitch)
     return np.float64(total)
 
 
 @njit(cache=True, nogil=True)
-def _one(w, gain, by_bits, y, x, n, vy, vx):
+def _one(luma, p, shape, gain, by_bits, y, x, n, vy, vx):
     """SATD, or bits of residual, of a block predicted from one reference."""
-    o = _place(w, y, x, n, vy, vx)
+    o = _place(shape, y, x, n, vy, vx)
     if o < 0:
         return BIG
+    at, pitch_x, pitch, size = y * shape.pitch_x + x, shape.pitch_x, shape.pitch, np.int64(8) if by_bits else min(n, 16)
     satd, bits = np.int64(0), 0.0
-    for i in range(0, n, 8):
-        for j in range(0, n, 8):
-            at, there = (y + i) * w.pitch_x + x + j, o + i * w.pitch + j
+    for i in range(0, n, size):
+        for j in range(0, n, size):
+            a, c = at + i * pitch_x + j, o + i * pitch + j
             if by_bits:
-                bits += bits8(w.x, at, w.pitch_x, w.p, there, w.pitch, gain)
+                bits += bits8(luma, a, pitch_x, p, c, pitch, gain)
+            elif size == 8:
+                satd += satd8(luma, a, pitch_x, p, c, pitch)
             else:
-                satd += satd8(w.x, at, w.pitch_x, w.p, there, w.pitch)
+                satd += satd16(luma, a, pitch_x, p, c, pitch)
     return PRICE * bits if by_bits else np.float64(satd)
 
 
 @njit(cache=True, nogil=True)
-def _two(w, u, gain, by_bits, y, x, n, v):
+def _two(luma, p0, p1, shape, gain, by_bits, y, x, n, v):
     """The same from both references; v int64 [4]: both vectors."""
-    o, q = _place(w, y, x, n, v[0], v[1]), _place(u, y, x, n, v[2], v[3])
-    if o < 0 or q < 0:
+    o, q = _place(shape, y, x, n, v[0], v[1]), _place(shape, y, x, n, v[2], v[3])
+    if min(o, q) < 0:
         return BIG
+    at, pitch_x, pitch, size = y * shape.pitch_x + x, shape.pitch_x, shape.pitch, np.int64(8) if by_bits else min(n, 16)
     satd, bits = np.int64(0), 0.0
-    for i in range(0, n, 8):
-        for j in range(0, n, 8):
-            at, d = (y + i) * w.pitch_x + x + j, i * w.pitch + j
+    for i in range(0, n, size):
+        for j in range(0, n, size):
+            a, d = at + i * pitch_x + j, i * pitch + j
             if by_bits:
-                bits += bits8_pair(w.x, at, w.pitch_x, w.p, o + d, w.pitch, u.p, q + d, u.pitch, gain)
+                bits += bits8_pair(luma, a, pitch_x, p0, o + d, pitch, p1, q + d, pitch, gain)
+            elif size == 8:
+                satd += satd8_pair(luma, a, pitch_x, p0, o + d, pitch, p1, q + d, pitch)
             else:
-                satd += satd8_pair(w.x, at, w.pitch_x, w.p, o + d, w.pitch, u.p, q + d, u.pitch)
+                satd += satd16_pair(luma, a, pitch_x, p0, o + d, pitch, p1, q + d, pitch)
     return PRICE * bits if by_bits else np.float64(satd)
 
 
 @njit(cache=True, nogil=True)
-def _leaf_difference(w, u, gain, by_bits, y, x, n, leaf):
+def _leaf_difference(luma, p0, p1, shape, gain, by_bits, y, x, n, leaf):
     """The same for the motion of a leaf that is not intra."""
     if leaf[MODE] == BOTH:
-        return _two(w, u, gain, by_bits, y, x, n, leaf[V0Y:])
+        return _two(luma, p0, p1, shape, gain, by_bits, y, x, n, leaf[V0Y:])
     if leaf[MODE] == BACKWARD:
-        return _one(u, gain, by_bits, y, x, n, leaf[V0Y + 2], leaf[V0X + 2])
-    return _one(w, gain, by_bits, y, x, n, leaf[V0Y], leaf[V0X])
+        return _one(luma, p1, shape, gain, by_bits, y, x, n, leaf[V0Y + 2], leaf[V0X + 2])
+    return _one(luma, p0, shape, gain, by_bits, y, x, n, leaf[V0Y], leaf[V0X])
 
 
 @njit(cache=True, nogil=True)
-def _intra_bits(w, grey, gain, y, x, n):
+def _intra_bits(luma, grey, pitch, gain, y, x, n):
     bits = 0.0
     for i in range(0, n, 8):
         for j in range(0, n, 8):
-            bits += bits8(w.x, (y + i) * w.pitch_x + x + j, w.pitch_x, grey, 0, 8, gain)
+            bits += bits8(luma, (y + i) * pitch + x + j, pitch, grey, 0, 8, gain)
     return INTRA_PRICE * PRICE * bits
 
 
@@ -226,30 +234,30 @@ def _gather_starts(s, k, y8, x8, n8, py, px, candidates, seeds, seeded):
 
 
 @njit(cache=True, nogil=True)
-def _search_one(w, gain, thorough, starts, y, x, n, py, px, table, price, sad_price, count, v):
+def _search_one(luma, p, shape, gain, thorough, starts, y, x, n, py, px, table, price, sad_price, count, v):
     """The vector v int64 [2], from the first `count` of starts; -> its cost.
 
     (py, px): the prediction; table [2 component, 15]: bits of differences; price, sad_price: what a bit is worth."""
     best, vy, vx = BIG, np.int64(0), np.int64(0)
     for q in range(count):
         ty, tx = starts[q, 0], starts[q, 1]
-        cost = _sad(w, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
+        cost = _sad(luma, p, shape, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
         if cost < best:
             best, vy, vx = cost, ty, tx
     for _ in range(16):
         cy, cx = vy, vx
         for q in range(4):
             ty, tx = cy + (8 * q - 4 if q < 2 else 0), cx + (8 * q - 20 if q >= 2 else 0)
-            cost = _sad(w, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
+            cost = _sad(luma, p, shape, y, x, n, ty, tx) + sad_price * _vector_cost(table, ty - py, tx - px)
             if cost < best:
                 best, vy, vx = cost, ty, tx
         if vy == cy and vx == cx:
             break
-    best = _one(w, gain, thorough, y, x, n, vy, vx) + price * _vector_cost(table, vy - py, vx - px)
+    best = _one(luma, p, shape, gain, thorough, y, x, n, vy, vx) + price * _vector_cost(table, vy - py, vx - px)
     for q in range(count if thorough else 1):
         ty, tx = starts[q, 0], starts[q, 1]
         if ty != vy or tx != vx:
-            cost = _one(w, gain, thorough, y, x, n, ty, tx) + price * _vector_cost(table, ty - py, tx - px)
+            cost = _one(luma, p, shape, gain, thorough, y, x, n, ty, tx) + price * _vector_cost(table, ty - py, tx - px)
             if cost < best:
                 best, vy, vx = cost, ty, tx
     for step in (2, 1):
@@ -260,7 +268,7 @@ def _search_one(w, gain, thorough, starts, y, x, n, py, px, table, price, sad_pr
                 ty, tx = cy + (m // 3 - 1) * step, cx + (m % 3 - 1) * step
                 rate = price * _vector_cost(table, ty - py, tx - px)
                 if rate < best:
-                    cost = rate + _one(w, gain, thorough, y, x, n, ty, tx)
+                    cost = rate + _one(luma, p, shape, gain, thorough, y, x, n, ty, tx)
                     if cost < best:
                         best, vy, vx = cost, ty, tx
             if vy == cy and vx == cx:
@@ -270,15 +278,15 @@ def _search_one(w, gain, thorough, starts, y, x, n, py, px, table, price, sad_pr
 
 
 @njit(cache=True, nogil=True)
-def _pair_rate(table, spans, predicted, spread, v):
+def _pair_rate(first, second, spans, predicted, v):
     dy, dx = v[0] - predicted[0], v[1] - predicted[1]
-    return (_vector_cost(table[spread[0]], dy, dx)
-            + _vector_cost(table[spread[1]], v[2] - neighbours.following(predicted[2], dy, spans),
+    return (_vector_cost(first, dy, dx)
+            + _vector_cost(second, v[2] - neighbours.following(predicted[2], dy, spans),
                            v[3] - neighbours.following(predicted[3], dx, spans)))
 
 
 @njit(cache=True, nogil=True)
-def _refine_pair(w, u, gain, thorough, table, spans, y, x, n, predicted, spread, price, v, best):
+def _refine_pair(luma, p0, p1, shape, gain, thorough, first, second, spans, y, x, n, predicted, price, v, best):
     """Move both vectors v int64 [4] in turns, by three and then by one quarter sample, while the cost falls."""
     for step in (3, 1):
         still = 0
@@ -289,7 +297,8 @@ def _refine_pair(w, u, gain, thorough, table, spans, y, x, n, predicted, spread,
             for q in range(8):
                 m = q + (q > 3)
                 v[k], v[k + 1] = cy + (m // 3 - 1) * step, cx + (m % 3 - 1) * step
-                cost = price * _pair_rate(table, spans, predicted, spread, v) + _two(w, u, gain, thorough, y, x, n, v)
+                cost = (price * _pair_rate(first, second, spans, predicted, v)
+                        + _two(luma, p0, p1, shape, gain, thorough, y, x, n, v))
                 if cost < best:
                     best, by, bx = cost, v[k], v[k + 1]
             v[k], v[k + 1] = by, bx
@@ -308,7 +317,7 @@ def _best_merge(s, y8, x8, n8, count, leaf):
     best, residual = BIG, BIG
     for k in range(count):
         c = neighbours.index_context(count, k)
-        bits = _leaf_difference(s.first, s.second, s.gain, _BY_BITS, y8 * 8, x8 * 8, n8 * 8, s.found[k])
+        bits = _leaf_difference(s.luma, s.p0, s.p1, s.shape, s.gain, _BY_BITS, y8 * 8, x8 * 8, n8 * 8, s.found[k])
         price = bits + s.weight * (rate + (0.0 if k == count - 1 else cost0(s.contexts, c)))
         rate += cost1(s.contexts, c)
         if price < best:
@@ -343,7 +352,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     those of this one."""
     y, x, n = y8 * 8, x8 * 8, n8 * 8
     references = 2 if s.spans[1] != 0 else 1
-    first, second, gain = s.first, s.second, s.gain
+    luma, p0, p1, shape, gain, thorough = s.luma, s.p0, s.p1, s.shape, s.gain, s.thorough
     count = neighbours.candidates(s.grid, s.temporal, s.spans, y8, x8, n8, s.found)
     best, residual = _best_merge(s, y8, x8, n8, count, leaf)
     merged = np.int64(1)
@@ -355,7 +364,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     # What a bit is worth in SATD: from the best merge.
     price = s.weight * 3.0 / np.sqrt(s.gain)
     if residual < BIG:
-        satd = _leaf_difference(first, second, gain, _BY_SATD, y, x, n, leaf)
+        satd = _leaf_difference(luma, p0, p1, shape, gain, _BY_SATD, y, x, n, leaf)
         price = s.weight * _satd_price(satd, residual, n * n)
     sad_price = 0.5 * price                # SATD of noise is about twice its SAD
     if s.thorough:
@@ -369,11 +378,11 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
         predicted[2 * k], predicted[2 * k + 1] = py, px
         m = _gather_starts(s, k, y8, x8, n8, py, px, count, seeds, seeded)
         table = s.table[0, spread[k]]
-        single = min(single, _search_one(first if k == 0 else second, gain, s.thorough, s.starts, y, x, n, py, px,
+        single = min(single, _search_one(luma, p0 if k == 0 else p1, shape, gain, thorough, s.starts, y, x, n, py, px,
                                          table, price, sad_price, m, v))
         seeds[k, 0], seeds[k, 1] = v[0], v[1]
         trial[MODE], trial[V0Y + 2 * k], trial[V0X + 2 * k] = k, v[0], v[1]
-        cost = (_leaf_difference(first, second, gain, _BY_BITS, y, x, n, trial) + modes[k]
+        cost = (_leaf_difference(luma, p0, p1, shape, gain, _BY_BITS, y, x, n, trial) + modes[k]
                 + s.weight * _vector_cost(table, v[0] - py, v[1] - px))
         if cost < best:
             best, merged = cost, np.int64(0)
@@ -381,6 +390,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
     if references == 2:
         # Both: from the two vectors just found, or from the best candidate that uses both.
         least = BIG
+        both0, both1 = s.table[1, spread[0]], s.table[1, spread[1]]
         trial[MODE] = BOTH
         for q in range(count + 1):
             if q == count:
@@ -389,21 +399,21 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
                 neighbours.copy(trial, s.found[q])
             else:
                 continue
-            cost = (price * _pair_rate(s.table[1], s.spans, predicted, spread, trial[V0Y:])
-                    + _two(first, second, gain, s.thorough, y, x, n, trial[V0Y:]))
+            cost = (price * _pair_rate(both0, both1, s.spans, predicted, trial[V0Y:])
+                    + _two(luma, p0, p1, shape, gain, thorough, y, x, n, trial[V0Y:]))
             if cost < least:
                 least = cost
                 neighbours.copy(pair, trial[V0Y:])
         if least < BOTH_WORTH * single:
-            _refine_pair(first, second, gain, s.thorough, s.table[1], s.spans, y, x, n, predicted, spread, price,
+            _refine_pair(luma, p0, p1, shape, gain, thorough, both0, both1, s.spans, y, x, n, predicted, price,
                          pair, least)
             neighbours.copy(trial[V0Y:], pair)
-            cost = (_leaf_difference(first, second, gain, _BY_BITS, y, x, n, trial) + modes[2]
-                    + s.weight * _pair_rate(s.table[1], s.spans, predicted, spread, pair))
+            cost = (_leaf_difference(luma, p0, p1, shape, gain, _BY_BITS, y, x, n, trial) + modes[2]
+                    + s.weight * _pair_rate(both0, both1, s.spans, predicted, pair))
             if cost < best:
                 best, merged = cost, np.int64(0)
                 neighbours.copy(leaf, trial)
-    cost = modes[3] + _intra_bits(first, s.grey, gain, y, x, n)
+    cost = modes[3] + _intra_bits(luma, s.grey, shape.pitch_x, gain, y, x, n)
     if cost < best:
         best, merged = cost, np.int64(0)
         leaf[MODE] = INTRA

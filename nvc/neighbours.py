@@ -141,7 +141,7 @@ def temporal_motion(references: Sequence[Reference], spans: NDArray[np.int64]) -
 
 @njit(cache=True, nogil=True)
 def equal(a, b):
-    return (a[MODE] == b[MODE] and a[V0Y] == b[V0Y] and a[V0X] == b[V0X] and a[V1Y] == b[V1Y] and a[V1X] == b[V1X])
+    return ((a[MODE] == b[MODE]) & (a[V0Y] == b[V0Y]) & (a[V0X] == b[V0X]) & (a[V1Y] == b[V1Y]) & (a[V1X] == b[V1X]))
 
 
 @njit(cache=True, nogil=True)

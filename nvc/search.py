@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvc import coarse, neighbours, vectors
 from nvc.bits import MEASURE, cost0, cost1
-from nvc.block_search import BIG, STARTS, Scene, View, best_leaf, difference_costs
+from nvc.block_search import BIG, STARTS, Scene, Shape, best_leaf, difference_costs
 from nvc.motion import MARGIN, REACH, MotionField, Plane, Reference, padded
 from nvc.neighbours import LEFT, MODE, NONE, TOP
 from nvc.vector_contexts import CANDIDATES, start_contexts
@@ -107,13 +107,13 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
         hints[k] = coarse.guess(current, reference.pyramid, reach, step)
     temporal = neighbours.temporal_motion(references, distances)
     pitch = width + 2 * REACH
-    views = [View(x.reshape(-1), width, height, reference.phases.reshape(-1), (height + 2 * REACH) * pitch, pitch)
-             for reference in (references[0], references[-1])]
+    shape = Shape(width, height, (height + 2 * REACH) * pitch, pitch)
     before: NDArray[np.int16] = np.zeros((0, 0, 2, 2), np.int16)
     for _ in range(max(effort, 1)):
         grid = neighbours.empty_grid(height // 8, width // 8)
         _decide(Scene(
-            views[0], views[1], np.full(64, 128, np.uint8), 4.0 / step**2, float(weight),
+            x.reshape(-1), references[0].phases.reshape(-1), references[-1].phases.reshape(-1), shape,
+            np.full(64, 128, np.uint8), 4.0 / step**2, float(weight),
             ENOUGH[effort] if enough is None else enough, effort > 0, distances, start_contexts(), grid, temporal,
             hints, before, np.zeros((CANDIDATES, 5), np.int64), np.zeros((STARTS, 2), np.int64),
             np.zeros((2, 3, 2, 15))))

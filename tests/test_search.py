@@ -19,7 +19,15 @@ from picture import Picture
 def all_sums(x, x_place, p, p_place, q, q_place, pitch, gain):
     a = (x, x_place, pitch, p, p_place, pitch)
     return (differences.sad8(*a), differences.sad16(*a), differences.satd8(*a), differences.bits8(*a, gain),
-            differences.satd8_pair(*a, q, q_place, pitch), differences.bits8_pair(*a, q, q_place, pitch, gain))
+            differences.satd8_pair(*a, q, q_place, pitch), differences.bits8_pair(*a, q, q_place, pitch, gain),
+            differences.satd16(*a), differences.satd16_pair(*a, q, q_place, pitch))
+
+
+def satd_of(d):
+    """Of the 8x8 in d, added up."""
+    h = hadamard(8)
+    return sum((np.abs(h @ d[i:i + 8, j:j + 8] @ h.T).sum() + 2) // 4
+               for i in range(0, d.shape[0], 8) for j in range(0, d.shape[1], 8))
 
 
 @pytest.mark.parametrize("values", [range(256), (0, 255), (0, 1)])
@@ -27,17 +35,16 @@ def all_sums(x, x_place, p, p_place, q, q_place, pitch, gain):
 def test_fast_sums_agree_with_plain_ones(values, gain):
     rng = np.random.default_rng(0)
     x, p, q = (rng.choice(list(values), (40, 40)).astype(np.uint8) for _ in range(3))
-    h = hadamard(8)
     for _ in range(50):
         places = rng.integers(0, 24, (3, 2))
         a, b, c = (plane[i:i + 16, j:j + 16].astype(int) for plane, (i, j) in zip((x, p, q), places, strict=True))
-        one, pair = (a - b)[:8, :8], (a - (b + c + 1) // 2)[:8, :8]
+        whole, both = a - b, a - (b + c + 1) // 2
+        one, pair = whole[:8, :8], both[:8, :8]
         got = all_sums(*(v for plane, (i, j) in zip((x, p, q), places, strict=True)
                          for v in (plane.reshape(-1), int(i * 40 + j))), 40, gain)
-        assert got[0] == np.abs((a - b)[:8, :8]).sum()
-        assert got[1] == np.abs(a - b).sum()
-        assert got[2] == (np.abs(h @ one @ h.T).sum() + 2) // 4
-        assert got[4] == (np.abs(h @ pair @ h.T).sum() + 2) // 4
+        assert got[0] == np.abs(one).sum()
+        assert got[1] == np.abs(whole).sum()
+        assert [got[k] for k in (2, 4, 6, 7)] == [satd_of(d) for d in (one, pair, whole, both)]
         for bits, d in ((got[3], one), (got[5], pair)):
             exact = np.log2(1 + gain * dctn(d.astype(float), norm="ortho") ** 2).sum()
             assert exact - 16 * 0.09 <= bits <= exact + 1e-3
