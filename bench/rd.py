@@ -155,7 +155,8 @@ def command_of(arguments: Sequence[str]) -> str:
     return " ".join(words)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """What this bench can be asked."""
     parser = argparse.ArgumentParser(prog="bench.rd", description="nvc beside other codecs, as JSON.")
     parser.add_argument("clips", metavar="CLIP", type=Path, nargs="*",
                         help="clips, folders of clips; default: the test clips, or the library's")
@@ -173,9 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there")
     parser.add_argument("--plots", metavar="FOLDER", type=Path, help="write the plots there, as SVG")
     parser.add_argument("--result", metavar="FILE", type=Path, help="tables and plots of this result")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     if unknown := set(options.only.split(",")) - {"video", "stills"}:
-        parser.error(f"--only: expected video, stills or both, got {', '.join(sorted(unknown))}")
+        parser().error(f"--only: expected video, stills or both, got {', '.join(sorted(unknown))}")
     if options.result:
         result = json.loads(options.result.read_text())
     else:
