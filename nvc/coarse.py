@@ -17,9 +17,9 @@ _FAR = 1 << 40
 _DIGITS = np.array([int(n).bit_length() for n in range(64)], np.int64)
 
 
-def pyramid(plane: Plane) -> tuple[Plane, Plane]:
-    """A luma plane padded by MARGIN, at half and at quarter size."""
-    half = halved(plane)
+def pyramid(luma: Plane) -> tuple[Plane, Plane]:
+    """A luma plane, padded by MARGIN, at half and at quarter size."""
+    half = halved(padded(np.require(luma, np.uint8, ["C", "W"]), MARGIN))
     return half, halved(half)
 
 
@@ -183,5 +183,5 @@ def _error(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32
 
 def warm() -> None:
     """Compile every kernel into numba's cache."""
-    small = pyramid(padded(np.zeros((16, 16), np.uint8), MARGIN))
+    small = pyramid(np.zeros((16, 16), np.uint8))
     follow(small[0], small[0], guess(small, small, 1, 1.0))

@@ -28,7 +28,7 @@ from nvc.effort import EFFORT_MAX, EFFORTS
 from nvc.errors import SettingsError
 from nvc.fading import weigh
 from nvc.model import Model
-from nvc.motion import MARGIN, MotionField, Reference, padded, predict
+from nvc.motion import MotionField, Reference, predict
 from nvc.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis, first_joined
 from nvc.parallel import each, shares
 from nvc.planes import pack, predictions
@@ -228,7 +228,7 @@ class Encoder:
 
     def weights(self, unit: Unit, picture: Picture) -> tuple[Weight, ...]:
         """Weights of the references of a P or B picture, if it is to have any."""
-        current = coarse.pyramid(padded(np.require(picture.y, np.uint8, ["C", "W"]), MARGIN))
+        current = coarse.pyramid(picture.y)
         reaches = [coarse.reach_of(unit.number - n) for n in unit.references]
         return weigh(current, [self.frames[n].reference.pyramid for n in unit.references], reaches, self.step(unit))
 

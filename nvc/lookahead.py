@@ -16,7 +16,7 @@ from nvc import coarse
 from nvc.batches import Coded, code_segment
 from nvc.encode import Encoder
 from nvc.fading import weigh, weighted
-from nvc.motion import MARGIN, MotionField, Plane, padded
+from nvc.motion import MARGIN, MotionField, Plane
 from nvc.pace import segments, suited
 from nvc.parallel import each
 from nvc.structure import Planner, Unit, schedule
@@ -54,7 +54,7 @@ class Lookahead:
         """What the next segment's padded pictures will copy, in coding order; planner: at its begin, moved on; step_of:
         the size of a unit's steps."""
         for number, picture in enumerate(segment, planner.number):
-            self.small[number] = coarse.pyramid(padded(np.require(picture.y, np.uint8, ["C", "W"]), MARGIN))
+            self.small[number] = coarse.pyramid(picture.y)
         units = [unit for batch in schedule(segment, planner) for unit, _ in batch]
         made = each(partial(self._guess, step_of), units)
         last = planner.number - 1

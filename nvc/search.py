@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvc import coarse, neighbours, vectors
 from nvc.bits import MEASURE, cost0, cost1
 from nvc.block_search import BIG, STARTS, Scene, Shape, best_leaf, difference_costs
-from nvc.motion import MARGIN, REACH, MotionField, Plane, Reference, padded
+from nvc.motion import REACH, MotionField, Plane, Reference
 from nvc.neighbours import LEFT, MODE, NONE, TOP
 from nvc.vector_contexts import CANDIDATES, start_contexts
 from picture import Picture
@@ -100,7 +100,7 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
             raise ValueError(f"reference of {reference.width}x{reference.height} for a picture of {width}x{height}")
     distances = vectors.checked(spans, references)
     x = np.require(luma, np.uint8, ["C", "W"])
-    current = coarse.pyramid(padded(x, MARGIN))
+    current = coarse.pyramid(x)
     hints = np.zeros((2, height // 16, width // 16, 2), np.int64)
     for k, reference in enumerate(references):
         reach = coarse.REACH_MOST if effort else coarse.reach_of(spans[k])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nvc import coarse
 from nvc.fading import weigh
-from nvc.motion import MARGIN, Reference, padded, predict
+from nvc.motion import Reference, predict
 from nvc.parallel import each
 from nvc.search import search
 from nvc.structure import Unit
@@ -57,7 +57,7 @@ def _part(own: Picture, number: int, sources: Mapping[int, Picture], share: Grid
           other: int) -> tuple[Planes, Planes]:
     """What source `other` counts in each sample of the planes, and that times the difference it makes."""
     reference = Reference(sources[other])
-    seen = coarse.pyramid(padded(np.require(own.y, np.uint8, ["C", "W"]), MARGIN))
+    seen = coarse.pyramid(own.y)
     for weight in weigh(seen, [reference.pyramid], [coarse.reach_of(number - other)], step):
         reference = reference.weighted(weight)
     field = search(own.y, [reference], (number - other, 0), step, enough=ENOUGH)

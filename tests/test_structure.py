@@ -291,6 +291,12 @@ def test_a_fade_is_no_cut() -> None:
     assert cuts_of([(a + (b - a) * n / 24).astype(np.uint8) for n in range(25)]) == []
 
 
+def test_a_fade_to_black_is_no_cut() -> None:
+    """Not where next to nothing is left to see, either."""
+    view = still(8, 1)[0].astype(float) - 16
+    assert cuts_of([(16 + view * (16 - n) / 16).round().astype(np.uint8) for n in range(17)]) == []
+
+
 def test_noise_is_not_a_cut_at_every_picture() -> None:
     noise = np.random.default_rng(10)
     assert cuts_of([noise.integers(0, 256, (288, 352), np.uint8) for _ in range(20)]) == []

@@ -10,7 +10,7 @@ import codec
 from coding import Settings
 from nvc.coarse import pyramid
 from nvc.fading import weigh
-from nvc.motion import MARGIN, Reference, padded
+from nvc.motion import Reference
 from nvc.reading import parse
 from nvc.syntax import Packet
 from nvc.weighting import Weight, luma, weighted
@@ -22,10 +22,6 @@ BRIGHT, DARK = Weight(160, 10), Weight(64, 8)
 def packets_of(data: bytes) -> list[Packet]:
     stream = parse(data)
     return [packet for gop in stream.gops for packet in stream.packets(gop)]
-
-
-def look(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return pyramid(padded(np.ascontiguousarray(y), MARGIN))
 
 
 # --- samples --------------------------------------------------------------------------------------------------------
@@ -66,7 +62,7 @@ def test_no_weight_is_the_reference_itself() -> None:
 @pytest.mark.parametrize("weight", [BRIGHT, DARK])
 def test_the_weight_that_a_picture_was_made_with_is_found(weight: Weight) -> None:
     y = moving(1, 96, 96)[0].y
-    (found,) = weigh(look(luma(y, weight)), [look(y)], [6], 4.0)
+    (found,) = weigh(pyramid(luma(y, weight)), [pyramid(y)], [6], 4.0)
     assert abs(found.gain - weight.gain) <= 4
     assert abs(found.offset - weight.offset) <= 4
 
@@ -75,7 +71,7 @@ def test_weights_that_make_nothing_better_predicted_are_not_used() -> None:
     """Noise has nothing to be predicted from, with whatever contrast."""
     x, r = (np.random.default_rng(seed).integers(low, 256 - low, (96, 96)).astype(np.uint8)
             for seed, low in enumerate((0, 60)))
-    assert weigh(look(x), [look(r)], [6], 4.0) == ()
+    assert weigh(pyramid(x), [pyramid(r)], [6], 4.0) == ()
 
 
 # --- in streams -----------------------------------------------------------------------------------------------------
