@@ -1,7 +1,8 @@
 """Finds the weights of references (nvc/weighting.py): for the encoder, on pictures of half and quarter size.
 
 Gain and offset that give a reference the mean and the deviation of the picture. Covered and uncovered things move both
-a little, so weights have to make the picture better predicted, along the motion that then fits best.
+a little, so weights have to make the picture better predicted: where it stands, which is soon asked, and along the
+motion that then fits best.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Pyramid = tuple[Plane, Plane]
 
 def weigh(current: Pyramid, references: Sequence[Pyramid], reaches: Sequence[int], step: float) -> tuple[Weight, ...]:
     """Weights of the references, none where they do not pay; all as `coarse.match` takes them."""
-    weights = tuple(estimated(current[1], reference[1]) for reference in references)
+    weights = tuple(estimated(_inside(current[1]), _inside(reference[1])) for reference in references)
     if all(weight == Weight() for weight in weights):
         return ()
     plain, better = (np.sqrt(match(current, seen, reaches, step).error).sum()
@@ -38,15 +39,19 @@ def weighted(references: Sequence[Pyramid], weights: Sequence[Weight]) -> list[P
 
 
 def estimated(x: Plane, r: Plane) -> Weight:
-    """The weight that gives r the mean and the deviation of x, both padded and of quarter size; none if it is small."""
-    (mean, deviation), (its_mean, its_deviation) = _moments(x), _moments(r)
-    gain = min(max(round(UNIT * deviation / max(its_deviation, 1.0)), 0), GAIN_MAX)
-    offset = min(max(round(mean - its_mean * gain / UNIT), -OFFSET_MAX - 1), OFFSET_MAX)
+    """The weight that gives r the mean and the deviation of x; none if it is small, or does not make r more like x."""
+    gain = min(max(round(UNIT * float(x.std()) / max(float(r.std()), 1.0)), 0), GAIN_MAX)
+    offset = min(max(round(float(x.mean()) - float(r.mean()) * gain / UNIT), -OFFSET_MAX - 1), OFFSET_MAX)
+    weight = Weight(gain, offset)
     if abs(gain - UNIT) < GAIN_LEAST and abs(offset) < OFFSET_LEAST:
         return Weight()
-    return Weight(gain, offset)
+    return weight if _apart(x, luma(r, weight)) <= BETTER * _apart(x, r) else Weight()
 
 
-def _moments(plane: Plane) -> tuple[float, float]:
-    inside = plane[MARGIN // 4:-MARGIN // 4, MARGIN // 4:-MARGIN // 4]
-    return float(inside.mean()), float(inside.std())
+def _apart(x: Plane, r: Plane) -> int:
+    return int(np.abs(x.astype(np.int16) - r).sum(dtype=np.int64))
+
+
+def _inside(plane: Plane) -> Plane:
+    """A plane of quarter size without what it is padded by."""
+    return plane[MARGIN // 4:-MARGIN // 4, MARGIN // 4:-MARGIN // 4]
