@@ -12,13 +12,14 @@ from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
 from nvc.differences import sad8
 from nvc.motion import MARGIN, Plane, halved, padded
 
+Pyramid = tuple[Plane, Plane]   # a padded luma plane at half and at quarter size
 REACH_MOST = 16               # of a guess, in samples of quarter size: 64 luma samples
 _FAR = 1 << 40
 _DIGITS = np.array([int(n).bit_length() for n in range(64)], np.int64)
 
 
-def pyramid(luma: Plane) -> tuple[Plane, Plane]:
-    """A luma plane, padded by MARGIN, at half and at quarter size."""
+def pyramid(luma: Plane) -> Pyramid:
+    """Of a luma plane, padded by MARGIN."""
     half = halved(padded(np.require(luma, np.uint8, ["C", "W"]), MARGIN))
     return half, halved(half)
 
@@ -93,7 +94,7 @@ def reach_of(distance: int) -> int:
     return min(REACH_MOST, 6 + 2 * abs(distance))
 
 
-def guess(current: tuple[Plane, Plane], reference: tuple[Plane, Plane], reach: int, step: float) -> NDArray[np.int64]:
+def guess(current: Pyramid, reference: Pyramid, reach: int, step: float) -> NDArray[np.int64]:
     """Vectors int64 [H/16, W/16, (y, x)] in quarter luma samples, from pyramids of the padded planes.
 
     reach: in quarter-size samples, up to 63; step: the quantiser's step, for what a vector's digits may cost in SAD."""
@@ -155,8 +156,7 @@ class Match(NamedTuple):
     error: NDArray[np.float32]      # [H/16, W/16] mean squared
 
 
-def match(current: tuple[Plane, Plane], references: Sequence[tuple[Plane, Plane]], reaches: Sequence[int],
-          step: float) -> Match:
+def match(current: Pyramid, references: Sequence[Pyramid], reaches: Sequence[int], step: float) -> Match:
     """Find a picture in one or two references, pyramids of padded planes; reaches, step: see `guess`."""
     source = _blocks(current[0])
     vectors = [guess(current, reference, reach, step) for reference, reach in zip(references, reaches, strict=True)]

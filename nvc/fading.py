@@ -11,15 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nvc.coarse import match
+from nvc.coarse import Pyramid, match
 from nvc.motion import MARGIN, Plane
 from nvc.weighting import GAIN_MAX, OFFSET_MAX, UNIT, Weight, luma
 
 # Gains and offsets that differ by no more are as good as none: they are not looked into.
 GAIN_LEAST, OFFSET_LEAST = 3, 2
 BETTER = 0.95               # of the mean absolute error, at most, that weights must leave
-
-Pyramid = tuple[Plane, Plane]
 
 
 def weigh(current: Pyramid, references: Sequence[Pyramid], reaches: Sequence[int], step: float) -> tuple[Weight, ...]:

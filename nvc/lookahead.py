@@ -16,7 +16,7 @@ from nvc import coarse
 from nvc.batches import Coded, code_segment
 from nvc.encode import Encoder
 from nvc.fading import weigh, weighted
-from nvc.motion import MARGIN, MotionField, Plane
+from nvc.motion import MARGIN, MotionField
 from nvc.pace import segments, suited
 from nvc.parallel import each
 from nvc.structure import Planner, Unit, schedule
@@ -48,7 +48,7 @@ class Lookahead:
     """Sources of one GOP, as small pictures for as long as others may refer to them."""
 
     def __init__(self) -> None:
-        self.small: dict[int, tuple[Plane, Plane]] = {}
+        self.small: dict[int, coarse.Pyramid] = {}
 
     def copied(self, segment: list[Picture], planner: Planner, step_of: Callable[[Unit], float]) -> list[Copied]:
         """What the next segment's padded pictures will copy, in coding order; planner: at its begin, moved on; step_of:

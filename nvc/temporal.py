@@ -46,18 +46,17 @@ def filtered(unit: Unit, sources: Mapping[int, Picture], copied: Grid, step: flo
     own = sources[unit.number]
     if not near:
         return own
-    parts = each(partial(_part, own, unit.number, sources, copied**POWER, step), near)
+    parts = each(partial(_part, own, coarse.pyramid(own.y), unit.number, sources, copied**POWER, step), near)
     weights = [1.0 + sum(part[0][k] for part in parts) for k in range(3)]
     moves = [sum(part[1][k] for part in parts) / weights[k] for k in range(3)]
     planes = [np.rint(plane + move).astype(np.uint8) for plane, move in zip(own, moves, strict=True)]
     return Picture(*planes)
 
 
-def _part(own: Picture, number: int, sources: Mapping[int, Picture], share: Grid, step: float,
+def _part(own: Picture, seen: coarse.Pyramid, number: int, sources: Mapping[int, Picture], share: Grid, step: float,
           other: int) -> tuple[Planes, Planes]:
     """What source `other` counts in each sample of the planes, and that times the difference it makes."""
     reference = Reference(sources[other])
-    seen = coarse.pyramid(own.y)
     for weight in weigh(seen, [reference.pyramid], [coarse.reach_of(number - other)], step):
         reference = reference.weighted(weight)
     field = search(own.y, [reference], (number - other, 0), step, enough=ENOUGH)
