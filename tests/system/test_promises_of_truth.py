@@ -15,9 +15,10 @@ from wired import DISPATCH, RESULT, UPLOAD, Wired, document_of, outcomes
 
 def test_promise_1_what_was_accepted_survives_kills_in_the_midst_of_accepting(tmp_path: Path) -> None:
     with Wired(tmp_path) as wired, ThreadPoolExecutor(4) as clients:
-        submissions = [clients.submit(wired.submit) for _ in range(40)]
+        submissions = []
         for _ in range(2):
             known = len(wired.names)
+            submissions += [clients.submit(wired.submit) for _ in range(20)]    # before each kill: some are yet to come
             wait_until(lambda known=known: len(wired.names) > known, "another acceptance")
             wired.orchestrator.kill()
             wired.orchestrator.start()
