@@ -40,11 +40,6 @@ A whole program in a few lines:
 
 GET routes answer HEAD and every route OPTIONS by themselves; a wrong method is 405 with Allow.
 
-Behind it, in web/, each readable alone: wire.py (strict parsing) ► exchange.py, rendering.py (request, answer) ►
-access.py, tokens.py (who asks) ► routes.py (the table and its checks) ► outgoing.py, incoming.py, answering.py,
-connection.py (one connection) ► doorman.py, server.py (threads); beside them listening.py, settings.py, observe.py,
-cloudwatch.py, client.py, fetching.py and openapi.py.
-Only this file is imported by the programs.
 """
 
 from __future__ import annotations

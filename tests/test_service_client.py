@@ -221,7 +221,7 @@ def test_calls_of_one_thread_share_a_connection() -> None:
         for _ in range(3):
             caller.get("/list")
             caller.post("/tell", {})
-        assert len(rig.server._open) == 1
+        assert len(rig.server.context.connections) == 1
         caller.close()
 
 

@@ -28,8 +28,8 @@ class ServerSettings:
     http_hosts: str = row("", "", "names, with commas, that Host may be; empty: any, but on loopback without keys only "
                           "loopback names, so that no web page reaches the service under a name of its own")
     http_threads: int = row(16, "threads", "handlers at once; short ones, so a few per core are plenty", low=1)
-    http_queue: int = row(128, "requests", "waiting for a thread; beyond it 503 at once is kinder than a long wait",
-                          low=1)
+    http_queue: int = row(128, "requests", "waiting for a handler to end; beyond it 503 at once is kinder than a "
+                          "long wait", low=1)
     http_waits: int = row(256, "threads", "event streams and Prefer: wait clients at once", low=1)
     http_transfers: int = row(32, "threads", "uploads and downloads of files at once", low=1)
     http_connections: int = row(2048, "connections", "open at once; the longest idle one makes room", low=8)

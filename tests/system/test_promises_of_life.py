@@ -18,7 +18,6 @@ from deployment import PATIENCE_S, ROOT, Program, running, wait_until
 from wired import DISPATCH, Wired, document_of, outcomes
 
 import jobs
-import service
 from control import conductor, placement
 from control.records import Run
 from jobs import State
@@ -200,16 +199,16 @@ def test_promise_13_no_ping_while_the_database_cannot_be_written(tmp_path: Path)
     assert re.search(r"^Restart=always", unit, re.MULTILINE)
 
 
-def test_promise_14_silent_and_slow_clients_cost_no_threads_and_keep_nobody_out(tmp_path: Path) -> None:
+def test_promise_14_silent_and_slow_clients_cost_bounded_memory_and_keep_nobody_out(tmp_path: Path) -> None:
     with Wired(tmp_path) as wired, contextlib.ExitStack() as stack:
         address = ("127.0.0.1", int(wired.orchestrator.url.rpartition(":")[2]))
-        threads = Path(f"/proc/{wired.orchestrator.process.pid}/task")
-        before = len(list(threads.iterdir()))
+        memory = Path(f"/proc/{wired.orchestrator.process.pid}/statm")
+        before = int(memory.read_text().split()[1])
         rude = [stack.enter_context(socket.create_connection(address)) for _ in range(200)]
         for connection in rude[:50]:
             connection.sendall(b"POST /experiment HTTP/1.1\r\nContent-Len")      # and no more
         assert outcomes(wired.wait_end(wired.submit())) == ["completed"]
-        assert len(list(threads.iterdir())) <= before + service.ServerSettings().http_threads
+        assert (int(memory.read_text().split()[1]) - before) * resource.getpagesize() < 64 << 20
         stack.close()
         assert wired.verdict().complaints == []
 
