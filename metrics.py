@@ -3,17 +3,17 @@
 PSNR          10 log10(255² / MSE) of one plane of one picture, in dB.  Identical planes have no PSNR; they are given
               as 100 dB, and so is anything above, since JSON has no infinity.
 psnr          (6 Y + U + V) / 8 of the planes' PSNRs.
-SSIM, MS-SSIM of luma, see media/ssim.py.
+SSIM, MS-SSIM of luma, see measures/ssim.py.
 of a clip     The mean over pictures of each of these.  ``…_of_mean_mse``: the PSNR of the mean MSE over all pictures
               instead, which bad pictures pull down further; both averagings are found in papers.
 bit rate      8 · bytes · fps / frames / 10^6, in Mbit/s.  bpp: bits per luma sample.
 compression   Bytes of the clip as raw 8-bit 4:2:0 over its coded bytes.
-BD-rate       see media/bdrate.py.
+BD-rate       see measures/bd_rate.py.
 
     python metrics.py REFERENCE DISTORTED [--json]
 
-compares two clips (any that video.py opens; one may be ``-``).  Exit codes: 0 done, 1 failed with one line on standard
-error, 2 wrong usage.
+compares two clips (any that video/files.py opens; one may be ``-``).  Exit codes: 0 done, 1 failed with one line on
+standard error, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from media.bdrate import BDRate, bd_rate, bd_rates
-from media.ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim_and_ms_ssim
-from picture import ClipInfo, Picture, VideoError
+from measures.bd_rate import BDRate, bd_rate, bd_rates
+from measures.ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim_and_ms_ssim
+from video.picture import ClipInfo, Picture, VideoError
 
 __all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "bd_rates", "frame_metrics", "psnr",
            "rate_metrics", "ssim_db"]
@@ -156,7 +156,7 @@ def compare(reference: str, distorted: str) -> dict[str, Any]:
 
     Raises VideoError, and MetricsError when size or number of pictures differ.
     """
-    from video import open_clip  # brings FFmpeg with it, which those who only ask for BD-rates need not load
+    from video.files import open_clip  # brings FFmpeg with it, which those who only ask for BD-rates need not load
 
     total, rows = ClipMetrics(), []
     with open_clip(reference) as a, open_clip(distorted) as b:

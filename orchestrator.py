@@ -6,16 +6,17 @@
 Which file does what, in the way of an experiment:
 
     orchestrator.py         has the addresses, and puts the parts together
-    control/submissions.py  accepts it
-    jobs.py                 what it may say, and what may happen to it
-    store.py                keeps it
-    control/conductor.py    carries it to its end: placement.py beside it chooses the worker, dispatch.py talks to it
-    control/worker_calls.py hears of it from its worker
-    control/following.py    tells of it; documents.py beside it is what clients read
-    control/results.py      its curves in other forms: plots, other programs' layouts
-    control/files.py        its bytes
+    service/api/submissions.py  accepts it
+    service/jobs/states.py                 what it may say, and what may happen to it
+    service/storage/store.py                keeps it
+    service/scheduling/scheduler.py    carries it to its end: placement.py beside it chooses the worker, dispatch.py
+    talks to it service/api/workers.py hears of it from its worker
+    service/api/experiment_views.py    tells of it; documents.py beside it is what clients read
+    service/api/results.py      its curves in other forms: plots, other programs' layouts
+    service/api/files.py        its bytes
 
-What an endpoint may refuse is in control/problems.py; keys and certificates are looked after by control/house.py.
+What an endpoint may refuse is in service/api/problems.py; keys and certificates are looked after by
+service/api/maintenance.py.
 """
 
 import shutil
@@ -28,31 +29,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import service
-import store as storage
-from control import openapi
-from control.blobs import Blobs
-from control.catalogue import Catalogue
-from control.conductor import Conductor
-from control.files import Files
-from control.following import Following
-from control.house import House
-from control.keys import keys_command
-from control.page import Page
-from control.plots import Plots
-from control.problems import told
-from control.registry import Registry
-from control.results import BODY as BD_RATE_BODY
-from control.results import Results
-from control.submissions import Submissions
-from control.worker_calls import WorkerCalls
-from media.wrap import FIELDS as RAW_FIELDS
-from service import Problem, Request, Response, row
-from store import Store
+from service.api import openapi
+from service.api.experiment_views import Following
+from service.api.files import Files
+from service.api.keys_command import keys_command
+from service.api.maintenance import House
+from service.api.page import Page
+from service.api.problems import told
+from service.api.results import BODY as BD_RATE_BODY
+from service.api.results import Results
+from service.api.submissions import Submissions
+from service.api.workers import WorkerCalls
+from service.clips.catalogue import Catalogue
+from service.http.authentication import check_exposure
+from service.http.client import Client
+from service.http.exchange import Request, Response
+from service.http.fetching import Fetcher
+from service.http.listening import ServerSettings, client_certificate
+from service.http.parsing import Problem
+from service.http.routes import JSON, Routes, json_body, upload
+from service.http.server import Server
+from service.http.tokens import ALGORITHMS, Tokens
+from service.results.plots import Plots
+from service.runtime.cloudwatch import Reporter
+from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Watchdog, listen_sockets, wait_for_signal
+from service.runtime.settings import SettingsError, load, row
+from service.runtime.version import VERSION
+from service.scheduling.scheduler import Conductor
+from service.storage import store as storage
+from service.storage.blobs import Blobs
+from service.storage.registry import Registry
+from service.storage.store import Store
+from video.headers import FIELDS as RAW_FIELDS
 
 
 @dataclass(frozen=True)
-class OrchestratorSettings(service.ServerSettings):
+class OrchestratorSettings(ServerSettings):
     """Every limit and default of the orchestrator that is not of the HTTP layer."""
 
     port: int = row(8081, "", "port to listen on; 0 picks a free one and prints it", low=0, high=65535)
@@ -77,7 +89,7 @@ class OrchestratorSettings(service.ServerSettings):
     emf_namespace: str = row("", "", "CloudWatch namespace; when given, metrics are logged as EMF lines too")
     jwt_keys: Path | None = row(None, "", "JWK Set (RFC 7517) of those who sign tokens; tokens are then taken beside "
                                 "keys")
-    jwt_algorithm: str = row("ES256", "", "the one algorithm of tokens", choices=service.ALGORITHMS)
+    jwt_algorithm: str = row("ES256", "", "the one algorithm of tokens", choices=ALGORITHMS)
     jwt_audience: str = row("", "", "audience that tokens must be for; needed with jwt_keys")
     jwt_issuer: str = row("", "", "issuer that tokens must be of; none: any that signs with these keys")
     worker_key: str | None = row(None, "", "key shown to workers", secret=True)
@@ -87,25 +99,25 @@ class OrchestratorSettings(service.ServerSettings):
 class Orchestrator:
     """The orchestrator's parts, and what its endpoints do."""
 
-    def __init__(self, config: OrchestratorSettings, log: service.Log) -> None:
+    def __init__(self, config: OrchestratorSettings, log: Log) -> None:
         """Raises StoreError, OSError or SettingsError when it cannot work with these settings."""
         self.config = config
         self.log = log
         self.began = time.monotonic()
-        self.metrics = service.Metrics()
+        self.metrics = Metrics()
         self.store = Store(config.state)
         try:
             registry, blobs = Registry(self.store), Blobs(config.state)
-            fetcher = service.Fetcher(hosts=config.fetch_hosts, networks=config.fetch_networks, limit_s=config.fetch_s,
+            fetcher = Fetcher(hosts=config.fetch_hosts, networks=config.fetch_networks, limit_s=config.fetch_s,
                                       limit_bytes=config.clip_mb << 20)
             catalogue = Catalogue(registry, blobs, fetcher)
-            tokens = None if config.jwt_keys is None else service.Tokens(
+            tokens = None if config.jwt_keys is None else Tokens(
                 keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
                 issuer=config.jwt_issuer)
             self.house = House(registry, blobs, config.keep_unnamed_s, log, tokens)
-            self.certificate = service.client_certificate(config)
-            sockets = service.listen_sockets()
-            service.check_exposure(config.host, has_keys=self.house.has_keys, insecure_bind=config.insecure_bind,
+            self.certificate = client_certificate(config)
+            sockets = listen_sockets()
+            check_exposure(config.host, has_keys=self.house.has_keys, insecure_bind=config.insecure_bind,
                                    sockets=sockets)
             self.conductor = Conductor(
                 self.store, lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, make_client=self._client,
@@ -118,12 +130,12 @@ class Orchestrator:
             self.results = Results(self.store, Plots(config.state / "matplotlib"))
             self.page = Page()
             self.routes = self._routes()
-            self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
+            self.server = Server(self.routes, config, log=log, metrics=self.metrics,
                                          authenticator=self.house.authenticator if self.house.has_keys else None,
                                          sockets=sockets)
             self.metrics.gauge("nvc_state_free_bytes", "Room left where the state is.").track(
                 lambda: shutil.disk_usage(config.state).free)
-            self.reporter = service.Reporter(self.metrics, log, "orchestrator")
+            self.reporter = Reporter(self.metrics, log, "orchestrator")
         except BaseException:
             self.store.close()
             raise
@@ -152,8 +164,8 @@ class Orchestrator:
         self.store.close()
         self.log.info("stopped", requests_finished=finished, calls_finished=calls)
 
-    def _routes(self) -> service.Routes:
-        routes = service.Routes()
+    def _routes(self) -> Routes:
+        routes = Routes()
         config = self.config
         submissions, reading, files, workers = self.submissions, self.following, self.files, self.worker_calls
         results = self.results
@@ -167,13 +179,13 @@ class Orchestrator:
         add("GET", "/health", self.get_health)
         add("GET", "/", self.page.get, produces="text/html", query=set())
         add("GET", "/page/{name}", self.page.get, produces="*/*", query=set())
-        add("POST", "/experiment", submissions.post_experiment, body=service.JSON, roles=write, waits="prefer",
+        add("POST", "/experiment", submissions.post_experiment, body=JSON, roles=write, waits="prefer",
             apart=submissions.fetches)
         add("GET", "/experiment/{id}/status", reading.get_status, roles=read, waits="prefer")
         add("GET", "/experiment/{id}/events", reading.get_events, roles=read, waits=True, produces="text/event-stream")
-        add("POST", "/experiment/{id}/cancel", submissions.post_cancel, body=service.JSON, roles=write)
-        add("POST", "/experiment/{id}/rerun", submissions.post_rerun, body=service.JSON, roles=write, waits="prefer")
-        add("POST", "/experiment/{id}/clone", submissions.post_clone, body=service.JSON, roles=write, waits="prefer",
+        add("POST", "/experiment/{id}/cancel", submissions.post_cancel, body=JSON, roles=write)
+        add("POST", "/experiment/{id}/rerun", submissions.post_rerun, body=JSON, roles=write, waits="prefer")
+        add("POST", "/experiment/{id}/clone", submissions.post_clone, body=JSON, roles=write, waits="prefer",
             apart=lambda request: True)    # the original's clips may be addresses
         add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=read, produces="*/*")
         add("GET", "/experiment/{id}/pictures/{index}", files.get_picture, roles=read, produces="image/png", waits=True,
@@ -185,16 +197,16 @@ class Orchestrator:
         add("GET", "/experiments", reading.get_experiments, roles=read, query={"state", "tag", "limit", "cursor"})
         add("GET", "/clips", files.get_clips, roles=read)
         add("GET", "/clips/{name}", files.get_clip, roles=read)
-        add("PUT", "/clips/{name}", files.put_clip, body=service.upload(config.clip_mb << 20), roles=write,
+        add("PUT", "/clips/{name}", files.put_clip, body=upload(config.clip_mb << 20), roles=write,
             query=RAW_FIELDS)
         add("GET", "/clips/{name}/data", files.get_clip_data, roles=read, produces="*/*")
         add("GET", "/workers", workers.get_workers, roles=read)
-        add("POST", "/workers", workers.post_workers, body=service.JSON, roles=work)
-        add("POST", "/workers/{name}/drain", workers.post_drain, body=service.JSON, roles=set())
-        add("POST", "/experiment_progress", workers.post_progress, body=service.JSON, roles=work)
-        add("POST", "/experiment_result", workers.post_result, body=service.json_body(config.result_mb << 20),
+        add("POST", "/workers", workers.post_workers, body=JSON, roles=work)
+        add("POST", "/workers/{name}/drain", workers.post_drain, body=JSON, roles=set())
+        add("POST", "/experiment_progress", workers.post_progress, body=JSON, roles=work)
+        add("POST", "/experiment_result", workers.post_result, body=json_body(config.result_mb << 20),
             roles=work)
-        add("PUT", "/artifacts/{sha256}", files.put_artifact, body=service.upload(config.artifact_mb << 20), roles=work)
+        add("PUT", "/artifacts/{sha256}", files.put_artifact, body=upload(config.artifact_mb << 20), roles=work)
         add("GET", "/conservation", reading.get_conservation, roles=read, query={"limit"})
         add("GET", "/metrics", self.get_metrics, roles=read, produces="text/plain")
         add("GET", "/openapi.json", self.get_openapi)
@@ -224,30 +236,30 @@ class Orchestrator:
         queued, at_work = self.store.waiting()
         workers = [worker["state"] for worker in self.conductor.view.workers()]
         return Response(200, {
-            "status": "draining" if self.server.draining.is_set() else "ok", "version": service.VERSION,
+            "status": "draining" if self.server.draining.is_set() else "ok", "version": VERSION,
             "uptime_s": round(time.monotonic() - self.began, 3),
             "workers": sum(state not in ("lost", "expected") for state in workers),
             "queued": queued, "running": at_work,
         })
 
     def get_metrics(self, request: Request) -> Response:
-        return Response(200, self.metrics.render(), {"Content-Type": service.METRICS_TYPE})
+        return Response(200, self.metrics.render(), {"Content-Type": METRICS_TYPE})
 
     def get_openapi(self, request: Request) -> Response:
         return Response(200, openapi.describe(self.routes), etag=True)
 
-    def _client(self, url: str) -> service.Client:
+    def _client(self, url: str) -> Client:
         verify: bool | str = str(self.config.worker_ca) if self.config.worker_ca else True
-        return service.Client(url, key=self.config.worker_key, retries=0, verify=verify, cert=self.certificate)
+        return Client(url, key=self.config.worker_key, retries=0, verify=verify, cert=self.certificate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["keys"]:
         return keys_command(arguments[1:], OrchestratorSettings)
-    config = service.load(OrchestratorSettings, arguments, prog="orchestrator.py",
+    config = load(OrchestratorSettings, arguments, prog="orchestrator.py",
                           description="Accepts experiments and hands them to workers.")
-    log = service.Log(service="orchestrator", level=config.log_level, emf=config.emf_namespace or None)
+    log = Log(service="orchestrator", level=config.log_level, emf=config.emf_namespace or None)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     signal.signal(signal.SIGINT, lambda number, frame: asked.set())
@@ -255,16 +267,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         orchestrator = Orchestrator(config, log)
         signal.signal(signal.SIGHUP, lambda number, frame: orchestrator.house.reload.set())
         orchestrator.start()
-    except (storage.StoreError, service.SettingsError, OSError) as error:
+    except (storage.StoreError, SettingsError, OSError) as error:
         print(f"orchestrator.py: {error}", file=sys.stderr)
         return 1
     print(f"orchestrator listening on {orchestrator.server.url}", flush=True)
-    notifier = service.Notifier()
-    watchdog = service.Watchdog(notifier, {"database": orchestrator.store.pulse, "http": orchestrator.server.self_check,
+    notifier = Notifier()
+    watchdog = Watchdog(notifier, {"database": orchestrator.store.pulse, "http": orchestrator.server.self_check,
                                            "placing": orchestrator.conductor.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {orchestrator.server.url}")
-    service.wait_for_signal(asked)
+    wait_for_signal(asked)
     notifier.stopping("finishing calls in progress")
     orchestrator.stop()
     watchdog.stop()

@@ -6,12 +6,12 @@
 Which file does what, in the way of an experiment:
 
     worker.py              has the addresses, and puts the parts together
-    work/roster.py         accepts it and finds it a slot
-    work/attempts.py       its folder, its clip, its end
-    work/slots.py          has it computed by its codec process, which supervision.py holds
-    work/codec_process.py  is that process; measure.py is what it does
-    work/outbox.py         keeps the end until the orchestrator has it
-    work/link.py           tells the orchestrator
+    service/runs/assigned_runs.py         accepts it and finds it a slot
+    service/runs/attempts.py       its folder, its clip, its end
+    service/runs/slots.py          has it computed by its codec process, which supervision.py holds
+    service/processes/codec_process.py  is that process; service/processes/measuring.py is what it does
+    service/runs/outbox.py         keeps the end until the orchestrator has it
+    service/runs/orchestrator_link.py           tells the orchestrator
 
 Settings are the table below; each row is a flag (`--heartbeat-s`) and an environment variable (`NVC_HEARTBEAT_S`).
 """
@@ -32,24 +32,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jobs
-import service
-from service import Problem, Request, Response, row
-from version import VERSION
-from work import openapi
-from work.assignment import RUN_NAME, Dispatch, read_dispatch
-from work.attempts import Attempt, Keeper, Kept, Place, cut_short, lock_state
-from work.clip_cache import ClipCache
-from work.link import Link
-from work.outbox import Outbox
-from work.outcome import Outcome
-from work.roster import RETRY_AFTER, Roster
-from work.slots import Slot
-from work.supervision import ProcessSpec
+from service.http.authentication import Authenticator, Key, check_exposure
+from service.http.client import Client
+from service.http.exchange import Request, Response, file_response
+from service.http.listening import ServerSettings, client_certificate
+from service.http.parsing import Problem
+from service.http.routes import JSON, Routes
+from service.http.server import Server
+from service.jobs.states import timestamp
+from service.processes.supervision import ProcessSpec
+from service.runs import openapi
+from service.runs.assigned_runs import RETRY_AFTER, Roster
+from service.runs.assignment import RUN_NAME, Dispatch, read_dispatch
+from service.runs.attempts import Attempt, Keeper, Kept, Place, cut_short, lock_state
+from service.runs.clip_cache import ClipCache
+from service.runs.orchestrator_link import Link
+from service.runs.outbox import Outbox
+from service.runs.outcome import Outcome
+from service.runs.slots import Slot
+from service.runtime.cloudwatch import Reporter
+from service.runtime.observe import Log, Metrics, Notifier, Watchdog, listen_sockets, wait_for_signal
+from service.runtime.settings import SettingsError, load, row
+from service.runtime.version import VERSION
 
 
 @dataclass(frozen=True)
-class WorkerSettings(service.ServerSettings):
+class WorkerSettings(ServerSettings):
     """Every limit and default of a worker that is not of the HTTP layer."""
 
     port: int = row(8080, "", "port to listen on; 0 picks a free one and prints it", low=0, high=65535)
@@ -79,11 +87,11 @@ class WorkerSettings(service.ServerSettings):
 class Worker:
     """The worker's parts, and what its endpoints do."""
 
-    def __init__(self, config: WorkerSettings, log: service.Log) -> None:
+    def __init__(self, config: WorkerSettings, log: Log) -> None:
         """Raises OSError when the state folder cannot be used, SettingsError for settings that do not go together."""
         self.config = config
         self.log = log
-        self.certificate = service.client_certificate(config)
+        self.certificate = client_certificate(config)
         self.boot_id = uuid.uuid4().hex
         self.began = time.monotonic()
         self.threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.slots)
@@ -106,12 +114,12 @@ class Worker:
         self.roster = Roster(self.slots, self.place, self.kept, self._about, log)
         self.roster.remember(self.outbox.waiting())
 
-        self.metrics = service.Metrics()
+        self.metrics = Metrics()
         self._make_metrics()
-        self.reporter = service.Reporter(self.metrics, log, "worker")
+        self.reporter = Reporter(self.metrics, log, "worker")
         self.routes = self._routes()
-        sockets = service.listen_sockets()
-        self.server = service.Server(self.routes, config, log=log, metrics=self.metrics,
+        sockets = listen_sockets()
+        self.server = Server(self.routes, config, log=log, metrics=self.metrics,
                                      authenticator=self._authenticator(sockets), sockets=sockets)
 
     # --- life ---
@@ -196,15 +204,15 @@ class Worker:
 
     def describe(self, attempt: Attempt) -> dict[str, Any]:
         dispatch = attempt.dispatch
-        ended = None if attempt.ended_at is None else jobs.timestamp(attempt.ended_at)
+        ended = None if attempt.ended_at is None else timestamp(attempt.ended_at)
         return {"experiment_id": dispatch.run, "run": dispatch.run, "attempt": dispatch.attempt,
                 "status": attempt.state, "state": attempt.state, **attempt.progress, "error": attempt.error,
-                "accepted": jobs.timestamp(attempt.accepted), "ended": ended}
+                "accepted": timestamp(attempt.accepted), "ended": ended}
 
     # --- endpoints ---
 
-    def _routes(self) -> service.Routes:
-        routes = service.Routes()
+    def _routes(self) -> Routes:
+        routes = Routes()
         read, write = {"read", "client", "worker"}, {"client", "worker"}
         routes.add("GET", "/livez", lambda request: Response(200, {"status": "alive"}), always=True)
         routes.add("GET", "/readyz", self.get_readyz, query={"verbose"})
@@ -212,9 +220,9 @@ class Worker:
         routes.add("GET", "/status", self.get_status, roles=read)
         routes.add("GET", "/metrics", self.get_metrics, roles=read, produces="text/plain")
         routes.add("GET", "/openapi.json", self.get_openapi)
-        routes.add("POST", "/experiment", self.post_experiment, body=service.JSON, roles=write)
+        routes.add("POST", "/experiment", self.post_experiment, body=JSON, roles=write)
         routes.add("GET", "/experiment/{run}", self.get_experiment, roles=read)
-        routes.add("POST", "/experiment/{run}/cancel", self.post_cancel, body=service.JSON, roles=write)
+        routes.add("POST", "/experiment/{run}/cancel", self.post_cancel, body=JSON, roles=write)
         routes.add("GET", "/experiment/{run}/artifacts/{name}", self.get_artifact, roles=read, produces="*/*")
         return routes
 
@@ -292,7 +300,7 @@ class Worker:
         about = ((message or {}).get("artifacts") or {}).get(name)
         if folder is None or about is None:
             raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name} here")
-        return service.file_response(folder / name, about["sha256"], name=name)
+        return file_response(folder / name, about["sha256"], name=name)
 
     # --- called by attempts, slots and the link ---
 
@@ -321,19 +329,19 @@ class Worker:
     def _about(self) -> dict[str, Any]:
         return next((slot.about for slot in self.slots if slot.about), {})
 
-    def _client(self, address: str) -> service.Client:
+    def _client(self, address: str) -> Client:
         verify: bool | str = str(self.config.ca) if self.config.ca else True
-        return service.Client(address, key=self.config.key, retries=0, verify=verify, cert=self.certificate)
+        return Client(address, key=self.config.key, retries=0, verify=verify, cert=self.certificate)
 
-    def _authenticator(self, sockets: Sequence[socket.socket]) -> service.Authenticator | None:
+    def _authenticator(self, sockets: Sequence[socket.socket]) -> Authenticator | None:
         config = self.config
-        service.check_exposure(config.host, has_keys=bool(config.accept_key), insecure_bind=config.insecure_bind,
+        check_exposure(config.host, has_keys=bool(config.accept_key), insecure_bind=config.insecure_bind,
                                sockets=sockets)
         if not config.accept_key:
             return None
         name = config.accept_key.removeprefix("nck_").partition("_")[0]
-        key = service.Key(name, hashlib.sha256(config.accept_key.encode()).hexdigest(), "admin")
-        return service.Authenticator(lambda: {key.id: key})
+        key = Key(name, hashlib.sha256(config.accept_key.encode()).hexdigest(), "admin")
+        return Authenticator(lambda: {key.id: key})
 
     def _make_metrics(self) -> None:
         self._ended = self.metrics.counter("nvc_worker_runs_total", "Attempts ended here.", ("state",))
@@ -367,9 +375,9 @@ def join_repeated(argv: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = service.load(WorkerSettings, join_repeated(sys.argv[1:] if argv is None else argv), prog="worker.py",
+    config = load(WorkerSettings, join_repeated(sys.argv[1:] if argv is None else argv), prog="worker.py",
                           description="Runs codecs for an orchestrator, or alone.")
-    log = service.Log(service="worker", level=config.log_level, emf=config.emf_namespace or None)
+    log = Log(service="worker", level=config.log_level, emf=config.emf_namespace or None)
     asked, hurry = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
@@ -380,7 +388,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         worker = Worker(config, log)
         worker.start()
-    except (OSError, service.SettingsError) as error:
+    except (OSError, SettingsError) as error:
         print(f"worker.py: {error}", file=sys.stderr)
         return 1
 
@@ -388,16 +396,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             worker.server.reload_tls()
             log.info("certificates-reloaded")
-        except service.SettingsError as error:  # those that were read last go on
+        except SettingsError as error:  # those that were read last go on
             log.error("reload-failed", error=error)
 
     signal.signal(signal.SIGHUP, on_hangup)
     print(f"worker listening on {worker.server.url}", flush=True)
-    notifier = service.Notifier()
-    watchdog = service.Watchdog(notifier, {"http": worker.server.self_check, "parts": worker.alive}, log)
+    notifier = Notifier()
+    watchdog = Watchdog(notifier, {"http": worker.server.self_check, "parts": worker.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {worker.server.url}")
-    service.wait_for_signal(asked)
+    wait_for_signal(asked)
     notifier.stopping("draining")
     worker.stop(hurry, notifier.extend)
     watchdog.stop()

@@ -25,17 +25,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import clips
 import codec
-from coding import Settings
+from coding.interface import Settings
 from metrics import frame_psnr
-from nvc import swift
-from nvc.cost import kmac_per_pixel
-from nvc.effort import EFFORT_MAX
-from nvc.layers import Conv
-from nvc.model import DEFAULT_MODEL, load_model
-from nvc.network import Side
-from video import open_clip
+from nvc.encoder.effort import EFFORT_MAX
+from nvc.network import cpu_reconstruction as swift
+from nvc.network.cost import kmac_per_pixel
+from nvc.network.layers import Conv
+from nvc.network.model import DEFAULT_MODEL, load_model
+from nvc.network.network import Side
+from video import library
+from video.files import open_clip
 
 SIZES = {"176x144": "carphone", "352x288": "foreman_cif.mp4", "640x360": "crowd_360p.mp4"}
 FRAMES = 33
@@ -51,7 +51,7 @@ def machine() -> dict[str, Any]:
 
 
 def path_of(name: str, folder: Path) -> Path:
-    return folder / name if "." in name else clips.find(name)
+    return folder / name if "." in name else library.find(name)
 
 
 def speed(folder: Path) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import clips
 from bench import rd
-from media.planar import Y4MWriter
-from picture import Picture
-from video import open_clip
+from video import library
+from video.files import open_clip
+from video.picture import Picture
+from video.planar import Y4MWriter
 
 BLACK, GREY = 16.0, 128.0       # of limited range; chroma
 
@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1, help="clips measured at a time (1)")
     options = parser.parse_args()
     usual = rd.TEST_CLIPS / "foreman_cif.mp4"
-    source = options.clip or (usual if usual.exists() else clips.find("carphone"))
+    source = options.clip or (usual if usual.exists() else library.find("carphone"))
     with tempfile.TemporaryDirectory() as folder:
         write(source, options.frames, Path(folder))
         arguments = [folder, "--only", "video", "--frames", str(options.frames), "--processes", str(options.processes),

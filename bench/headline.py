@@ -20,15 +20,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import clips
 import codec
 from bench.codec import machine
 from bench.rates.points import METRICS, anchor_points, compare, rd_points
 from bench.service import Caller, running, wait_end, wait_for_worker
-from coding import Settings
-from nvc.motion import halved
-from picture import Picture
-from video import Y4MWriter, open_clip, read_info
+from coding.interface import Settings
+from nvc.motion.prediction import halved
+from video import library
+from video.files import open_clip, read_info
+from video.picture import Picture
+from video.planar import Y4MWriter
 
 FRAMES = 97
 QUALITIES = (8, 24, 40, 56)
@@ -39,7 +40,7 @@ RUNS = 3
 
 def bikes() -> dict[str, Any]:
     """Each claim on `bikes`, by rate control, with what was met."""
-    clip = clips.find("bikes")
+    clip = library.find("bikes")
     info = read_info(clip)
     raw_mbps = info.picture_bytes * 8e-6 * float(info.fps)
     return beside_x264(clip, {"at 0.5 Mbit/s": Settings(bitrate_mbps=0.5),
@@ -49,7 +50,7 @@ def bikes() -> dict[str, Any]:
 def bikes_at_half_size() -> dict[str, Any]:
     """The rate that 45 dB takes, and BD-rates against x264."""
     with tempfile.TemporaryDirectory() as folder:
-        clip = at_half_size(clips.find("bikes"), Path(folder) / "half.y4m")
+        clip = at_half_size(library.find("bikes"), Path(folder) / "half.y4m")
         out = beside_x264(clip, AT_45_DB)
         ours = rd_points(codec.get("nvc"), clip, FRAMES, [Settings(quality) for quality in QUALITIES])
         return out | {"bd_rate": {metric: compare(out["x264"], ours, metric).percent for metric in METRICS}}

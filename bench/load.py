@@ -35,7 +35,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import service
 from bench.service import (
     END_S,
     ROOT,
@@ -53,8 +52,15 @@ from bench.service import (
     wait_for_one,
     wait_for_worker,
 )
-from coding import Encoded, Progress, Report, Settings, no_report
-from picture import ClipInfo, Picture
+from coding.interface import Encoded, Progress, Report, Settings, no_report
+from service.http.client import Client
+from service.http.exchange import Request, Response
+from service.http.listening import ServerSettings
+from service.http.routes import JSON, Routes
+from service.http.server import Server
+from service.runtime.observe import Log
+from service.runtime.version import VERSION
+from video.picture import ClipInfo, Picture
 
 CLIENTS = 8
 TLS = ROOT / "tests" / "tls"
@@ -239,7 +245,7 @@ class Mortals:
         self.last: dict[str, float] = {}  # run: when its first worker last gave a sign of life
         self.moved: dict[str, float] = {}
         self.changed = threading.Condition()
-        self._client = service.Client(orchestrator)
+        self._client = Client(orchestrator)
         self._servers = [self._serve(self._take), self._serve(self._take_over)]
         for number in range(count):
             self.register(f"mortal{number}", 0, 1)
@@ -249,24 +255,24 @@ class Mortals:
             "name": name, "url": self._servers[server].url, "slots": slots, "codecs": ["nvc"], "boot_id": name,
             "running": [{"run": run, "attempt": 2} for run in running]}, idempotent=True)
 
-    def _serve(self, take: Callable[[service.Request], service.Response]) -> service.Server:
-        routes = service.Routes()
-        routes.add("POST", "/experiment", take, body=service.JSON)
-        routes.add("POST", "/experiment/{run}/cancel", lambda request: service.Response(202, {}), body=service.JSON)
-        server = service.Server(routes, service.ServerSettings(port=0), log=service.Log(level="error"))
+    def _serve(self, take: Callable[[Request], Response]) -> Server:
+        routes = Routes()
+        routes.add("POST", "/experiment", take, body=JSON)
+        routes.add("POST", "/experiment/{run}/cancel", lambda request: Response(202, {}), body=JSON)
+        server = Server(routes, ServerSettings(port=0), log=Log(level="error"))
         server.start()
         return server
 
-    def _note(self, where: dict[str, float], request: service.Request) -> service.Response:
+    def _note(self, where: dict[str, float], request: Request) -> Response:
         with self.changed:
             where[request.document()["run"]] = time.perf_counter()
             self.changed.notify_all()
-        return service.Response(202, {})
+        return Response(202, {})
 
-    def _take(self, request: service.Request) -> service.Response:
+    def _take(self, request: Request) -> Response:
         return self._note(self.last, request)
 
-    def _take_over(self, request: service.Request) -> service.Response:
+    def _take_over(self, request: Request) -> Response:
         return self._note(self.moved, request)
 
     def stop(self) -> None:
@@ -470,7 +476,7 @@ def main() -> int:
             made[part] = measure()
             note(json.dumps(made[part]))
         about["load_average_at_end"] = os.getloadavg()
-    said = {"command": "python -m bench.load", "version": service.VERSION, "machine": about, **made}
+    said = {"command": "python -m bench.load", "version": VERSION, "machine": about, **made}
     print(json.dumps(said, indent=1))
     return 0
 

@@ -26,8 +26,8 @@ import skimage.metrics
 import torch
 
 import metrics
-from media.ssim import MS_SSIM_SIDE, ssim, ssim_and_ms_ssim
-from picture import Picture
+from measures.ssim import MS_SSIM_SIDE, ssim, ssim_and_ms_ssim
+from video.picture import Picture
 
 WIDTH, HEIGHT = 640, 360
 assert min(WIDTH, HEIGHT) >= MS_SSIM_SIDE

@@ -22,7 +22,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import clips
 import codec
 from bench.rates import plots, tables
 from bench.rates.points import (
@@ -37,9 +36,10 @@ from bench.rates.points import (
 )
 from bench.rates.processes import each
 from bench.rates.stills import pictures_of, stills
-from coding import CodecError, Settings
-from nvc.model import DEFAULT_MODEL, load_model
-from picture import VideoError
+from coding.interface import CodecError, Settings
+from nvc.network.model import DEFAULT_MODEL, load_model
+from video import library
+from video.picture import VideoError
 
 TEST_CLIPS, PICTURES = Path("../shared/data/test"), Path("../shared/data/kodak")
 SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".y4m", ".yuv"}
@@ -132,7 +132,7 @@ def measured(options: argparse.Namespace, command: str) -> dict[str, Any]:
         "model_sha256": {name: about["sha256"] for name, about in codec.get("nvc").describe()["models"].items()},
     }
     if "video" in parts:
-        own = [clips.find("carphone"), clips.find("bikes")]
+        own = [library.find("carphone"), library.find("bikes")]
         result |= video(paths_of(options.clips or ([TEST_CLIPS] if TEST_CLIPS.is_dir() else own)), options)
     if "stills" in parts:
         if pictures := pictures_of(options.stills):

@@ -37,10 +37,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-import service
-from coding import Decoded, Encoded, FrameReport, Report, Settings, no_report
-from picture import ClipInfo, Picture
-from video import VideoWriter
+from coding.interface import Decoded, Encoded, FrameReport, Report, Settings, no_report
+from service.http.client import Client
+from service.http.exchange import Request, Response
+from service.http.listening import ServerSettings
+from service.http.routes import JSON, Routes
+from service.http.server import Server
+from service.runtime.observe import Log
+from service.runtime.version import VERSION
+from video.containers import VideoWriter
+from video.picture import ClipInfo, Picture
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 120.0
@@ -174,7 +180,7 @@ def upload_point(orchestrator: str, folder: Path) -> None:
     path = folder / "point.mkv"
     with VideoWriter(path, ClipInfo(16, 16, Fraction(25))) as writer:
         writer.write(Picture(*(np.full(shape, 128, np.uint8) for shape in ((16, 16), (8, 8), (8, 8)))))
-    service.Client(orchestrator).put_file("/clips/point.mkv", path)
+    Client(orchestrator).put_file("/clips/point.mkv", path)
 
 
 # --- what is measured ----------------------------------------------------------------------------------------------
@@ -270,14 +276,14 @@ class Played:
         self.at_once = True
         self.held: list[dict[str, Any]] = []
         self.got = threading.Condition()
-        self._client = service.Client(orchestrator)
+        self._client = Client(orchestrator)
         self._pool = ThreadPoolExecutor(slots)
         self._over = threading.Event()
         self._running: dict[str, int] = {}
-        routes = service.Routes()
-        routes.add("POST", "/experiment", self._take, body=service.JSON)
-        routes.add("GET", "/livez", lambda request: service.Response(200, {}), always=True)
-        self._server = service.Server(routes, service.ServerSettings(port=0), log=service.Log(level="error"))
+        routes = Routes()
+        routes.add("POST", "/experiment", self._take, body=JSON)
+        routes.add("GET", "/livez", lambda request: Response(200, {}), always=True)
+        self._server = Server(routes, ServerSettings(port=0), log=Log(level="error"))
         self._server.start()
         self._about = {"name": "played", "url": self._server.url, "slots": slots, "codecs": ["nvc"], "boot_id": "1"}
         self._beat = threading.Thread(target=self._live, daemon=True)
@@ -290,7 +296,7 @@ class Played:
             self._client.post("/workers", {**self._about, "running": running}, idempotent=True)
             self._over.wait(1.0)
 
-    def _take(self, request: service.Request) -> service.Response:
+    def _take(self, request: Request) -> Response:
         wanted = request.document()
         with self.got:
             self._running[wanted["run"]] = wanted["attempt"]
@@ -298,7 +304,7 @@ class Played:
             self.got.notify_all()
         if self.at_once:
             self._pool.submit(self.end, wanted)
-        return service.Response(202, {})
+        return Response(202, {})
 
     def end(self, wanted: dict[str, Any]) -> None:
         message = {"run": wanted["run"], "attempt": wanted["attempt"], "state": "completed", "error": None,
@@ -409,7 +415,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="calls of the cheapest kind in a round (1000)")
     options = parser.parse_args()
     made = measure(options.rounds, options.count)
-    print(json.dumps({"command": "python -m bench.service", "version": service.VERSION, **made}, indent=1))
+    print(json.dumps({"command": "python -m bench.service", "version": VERSION, **made}, indent=1))
     return 0
 
 

@@ -34,11 +34,11 @@ import torch
 
 import codec
 from bench.codec import SIZES, machine, path_of
-from coding import Settings
-from media.colour import rgb
-from nvc.model import DEFAULT_MODEL, load_model
-from picture import ClipInfo, Picture
-from video import open_clip
+from coding.interface import Settings
+from nvc.network.model import DEFAULT_MODEL, load_model
+from video.files import open_clip
+from video.picture import ClipInfo, Picture
+from video.rgb import rgb
 
 ROOT = Path(__file__).resolve().parent.parent
 AT = ("352x288", "640x360")

@@ -30,8 +30,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import service
 from bench.service import ROOT, Caller, Played, machine, note, running, spread, timed, wait_for_worker
+from service.http.client import Client
+from service.runtime.version import VERSION
 
 SWEEP = {"codec": ["nvc", "x264", "x265", "svtav1"], "clip": ["carphone", "bikes", "generated"],
          "quality": [10, 20, 30, 40, 50], "keep_reconstruction": False}
@@ -136,7 +137,7 @@ def wide(folder: Path, experiments: int) -> dict[str, Any]:
         note("sweeps are done")
         played.stop()
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda n: service.Client(orchestrator).post("/experiment", {"label": f"number {n}"}),
+            list(pool.map(lambda n: Client(orchestrator).post("/experiment", {"label": f"number {n}"}),
                           range(experiments)))
         note("the list is long")
     for life in ("after_a_restart", "after_another"):
@@ -196,7 +197,7 @@ def main() -> int:
         made = {"machine": machine(folder), "sweep": sweep(folder / "sweep", options.frames),
                 **wide(folder / "wide", options.experiments)}
         made["machine"]["load_average_at_end"] = os.getloadavg()
-    print(json.dumps({"command": "python -m bench.sweep", "version": service.VERSION, **made}, indent=1))
+    print(json.dumps({"command": "python -m bench.sweep", "version": VERSION, **made}, indent=1))
     return 0
 
 

@@ -23,10 +23,20 @@ from typing import Any
 
 import numpy as np
 
-from coding import BitstreamError, CodecError, Decoded, Encoded, FrameReport, Progress, Report, Settings, no_report
-from media.colour import rgb
-from media.pixels import rgb_to_420
-from picture import MATRICES, ClipInfo, Picture
+from coding.interface import (
+    BitstreamError,
+    CodecError,
+    Decoded,
+    Encoded,
+    FrameReport,
+    Progress,
+    Report,
+    Settings,
+    no_report,
+)
+from video.picture import MATRICES, ClipInfo, Picture
+from video.pixels import rgb_to_420
+from video.rgb import rgb
 
 HEADER = struct.Struct(">4sHHIIIBB")  # magic, width, height, rate as a fraction, pictures, matrix, place of the weights
 MAGIC = b"CAI1"

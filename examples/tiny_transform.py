@@ -16,8 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from coding import BitstreamError, Decoded, Encoded, FrameReport, Progress, Report, Settings, SettingsError, no_report
-from picture import MATRICES, RANGES, ClipInfo, Picture
+from coding.interface import (
+    BitstreamError,
+    Decoded,
+    Encoded,
+    FrameReport,
+    Progress,
+    Report,
+    Settings,
+    SettingsError,
+    no_report,
+)
+from video.picture import MATRICES, RANGES, ClipInfo, Picture
 
 HEADER = struct.Struct(">4sHHIIIBBd")  # magic, width, height, rate as a fraction, pictures, matrix, range, step
 MAGIC = b"TINY"

@@ -1,1 +1,1 @@
-"""The learned codec `nvc`: everything that nvc/decode.py can reach is normative."""
+"""The learned codec: everything that nvc/decode.py imports is normative."""

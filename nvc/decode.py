@@ -1,4 +1,5 @@
-"""The decoder: packets in, pictures out. Everything reachable from here is normative; see nvc/fixed.py for exactness.
+"""The decoder: packets in, pictures out. Everything reachable from here is normative; see nvc/network/fixed_point.py
+for exactness.
 
 `reconstruct` is the one way that planes are made from latents: the encoder calls it too, with a `visit` that chooses
 symbols where the decoder's reads them.
@@ -17,18 +18,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nvc import hyper, rangecoder, swift, vectors
-from nvc.errors import BitstreamError
-from nvc.fixed import FixedNetwork
-from nvc.model import Model
-from nvc.motion import MotionField, Reference, predict
-from nvc.network import TYPES, Side
-from nvc.parallel import each, shares
-from nvc.planes import Planes, crop, predictions, unpack
-from nvc.reading import Stream
-from nvc.syntax import Packet
-from nvc.weighting import Weight
-from picture import Picture
+from nvc.entropy import range_coder as rangecoder
+from nvc.machine.parallel import each, shares
+from nvc.motion import vectors
+from nvc.motion.prediction import MotionField, Reference, predict
+from nvc.motion.weighting import Weight
+from nvc.network import cpu_reconstruction as swift
+from nvc.network import hyper_latent as hyper
+from nvc.network.fixed_point import FixedNetwork
+from nvc.network.model import Model
+from nvc.network.network import TYPES, Side
+from nvc.network.planes import Planes, crop, predictions, unpack
+from nvc.stream.errors import BitstreamError
+from nvc.stream.reading import Stream
+from nvc.stream.syntax import Packet
+from video.picture import Picture
 
 BATCH = 4                       # pictures at once, at most; more gain little and cost memory
 
@@ -185,7 +189,7 @@ def independent(packets: list[Packet], most: int = BATCH) -> Iterator[list[Packe
 class StreamDecoder:
     """Decodes a parsed stream. Iterate `pictures()` once: uint8 4:2:0 pictures in display order.
 
-    Memory: the pictures that the stream itself holds alive (nvc/syntax.py bounds them), and one batch.
+    Memory: the pictures that the stream itself holds alive (nvc/stream/syntax.py bounds them), and one batch.
     Raises BitstreamError for payloads that do not hold what their packets say."""
 
     def __init__(self, stream: Stream, model: Model) -> None:

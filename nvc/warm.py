@@ -15,7 +15,7 @@ import nvc
 def compile_all() -> list[str]:
     """Call warm() of every module of nvc that has it; their names. Quick where the cache is full."""
     warmed = []
-    for module in pkgutil.iter_modules(nvc.__path__, "nvc."):
+    for module in pkgutil.walk_packages(nvc.__path__, "nvc."):
         if module.name != "nvc.warm":
             warm = getattr(importlib.import_module(module.name), "warm", None)
             if warm is not None:

@@ -54,7 +54,7 @@ say "program to $root$prefix"
 install -d -m 0755 "$root$prefix"
 fresh=$(mktemp -d "$root$prefix/.new.XXXXXX")
 trap 'rm -rf "$fresh"' EXIT
-folders=(nvc web control work media page trial systemd deploy)
+folders=(coding deployment_check measures nvc page peers service video systemd deploy)
 for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "${folders[@]/#/$source_dir/}" "$source_dir"/README.md; do
     [[ -e $entry ]] && cp -R "$entry" "$fresh/"
 done

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import codec
-from nvc import layout, model, swift
+from nvc.network import cpu_reconstruction as swift
+from nvc.network import layout, model
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from synthetic import faded, info_of, moving, sha_of
 from test_syntax import sign_again, small_stream
 
 import codec
-from coding import Settings
-from nvc.reading import parse
-from picture import Picture
+from coding.interface import Settings
+from nvc.stream.reading import parse
+from video.picture import Picture
 
 FOLDER = Path(__file__).resolve().parent / "streams"
 SEEDS = FOLDER.parent / "corpora" / "stream"

@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import service
+from service.http.authentication import Authenticator
+from service.http.exchange import Request, Response
+from service.http.listening import ServerSettings
+from service.http.routes import Routes, json_body
+from service.http.server import Server
+from service.runtime.observe import Log, Metrics
 
 PATIENCE_S = 10.0  # a test that would hang fails instead
 
@@ -89,10 +94,10 @@ class Wire:
 class Rig:
     """A server with a few routes; `seen` has (method, path, body) of every request that reached a handler."""
 
-    server: service.Server
+    server: Server
     seen: list[tuple[str, str, bytes]] = field(default_factory=list)
     log: io.StringIO = field(default_factory=io.StringIO)
-    metrics: service.Metrics = field(default_factory=service.Metrics)
+    metrics: Metrics = field(default_factory=Metrics)
     gate: threading.Event = field(default_factory=threading.Event)  # /slow answers once it is set
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))  # one for each /slow begun
 
@@ -117,30 +122,30 @@ class Rig:
 
 
 @contextmanager
-def running(add: Callable[[service.Routes, Rig], None] = lambda routes, rig: None, *,
-            authenticator: service.Authenticator | None = None, **settings: Any) -> Iterator[Rig]:
+def running(add: Callable[[Routes, Rig], None] = lambda routes, rig: None, *,
+            authenticator: Authenticator | None = None, **settings: Any) -> Iterator[Rig]:
     """A server on a free port with /livez, /echo, /slow and whatever `add` adds; stopped at the end."""
-    routes = service.Routes()
-    metrics, log = service.Metrics(), io.StringIO()
-    server = service.Server(routes, service.ServerSettings(**settings), log=service.Log(log), metrics=metrics,
+    routes = Routes()
+    metrics, log = Metrics(), io.StringIO()
+    server = Server(routes, ServerSettings(**settings), log=Log(log), metrics=metrics,
                             authenticator=authenticator)
     rig = Rig(server, log=log, metrics=metrics)
 
-    def note(request: service.Request) -> None:
+    def note(request: Request) -> None:
         rig.seen.append((request.method, request.path, request.body))
 
-    def echo(request: service.Request) -> service.Response:
+    def echo(request: Request) -> Response:
         note(request)
-        return service.Response(200, {"got": request.json(default=None)})
+        return Response(200, {"got": request.json(default=None)})
 
-    def slow(request: service.Request) -> service.Response:
+    def slow(request: Request) -> Response:
         rig.entered.release()
         assert rig.gate.wait(PATIENCE_S)
-        return service.Response(200, {"slow": True})
+        return Response(200, {"slow": True})
 
-    routes.add("GET", "/livez", lambda request: service.Response(200, {"status": "alive"}), always=True)
+    routes.add("GET", "/livez", lambda request: Response(200, {"status": "alive"}), always=True)
     routes.add("GET", "/echo", echo)
-    routes.add("POST", "/echo", echo, body=service.json_body(1 << 20))
+    routes.add("POST", "/echo", echo, body=json_body(1 << 20))
     routes.add("GET", "/slow", slow)
     add(routes, rig)
     server.start()

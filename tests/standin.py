@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from coding import Decoded, Encoded, FrameReport, Progress, Report, Settings, SettingsError, no_report
-from picture import ClipInfo, Picture
+from coding.interface import Decoded, Encoded, FrameReport, Progress, Report, Settings, SettingsError, no_report
+from video.picture import ClipInfo, Picture
 
 
 class Raw:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from picture import ClipInfo, Picture
+from video.picture import ClipInfo, Picture
 
 
 def moving(frames: int, width: int = 80, height: int = 64, cut: int | None = None) -> list[Picture]:

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import requests
 
-import service
 import worker
-from web.access import check_exposure
+from service.http.authentication import check_exposure
+from service.runtime.observe import Log
+from service.runtime.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30.0
@@ -100,7 +101,7 @@ def test_who_connects_while_nobody_serves_is_served_by_the_next(listener: socket
 
 def test_a_socket_that_is_open_to_others_needs_a_key() -> None:
     with socket.create_server(("0.0.0.0", 0)) as wide:
-        with pytest.raises(service.SettingsError, match=r"0\.0\.0\.0 is reachable"):
+        with pytest.raises(SettingsError, match=r"0\.0\.0\.0 is reachable"):
             check_exposure("127.0.0.1", has_keys=False, insecure_bind=False, sockets=[wide])
         check_exposure("127.0.0.1", has_keys=True, insecure_bind=False, sockets=[wide])
 
@@ -135,7 +136,7 @@ def test_what_systemd_is_told(listener: socket.socket, tmp_path: Path) -> None:
 
 
 def test_a_worker_that_waits_for_its_runs_asks_for_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = service.Log(io.StringIO())
+    log = Log(io.StringIO())
     stopping = worker.Worker(worker.WorkerSettings(port=0, state=tmp_path, warm="", drain_s=PATIENCE_S), log)
     stopping.slots.clear()  # nothing is computed here
     stopping.start()

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 import orchestrator
-import service
 import worker
+from service.runtime.cloudwatch import Reporter
+from service.runtime.observe import Log, Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = yaml.safe_load((ROOT / "deploy/prometheus-alerts.yml").read_text())
@@ -33,7 +34,7 @@ FUNCTIONS = {"sum", "rate", "increase", "by", "and", "histogram_quantile", "le"}
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, set[str]]]]:
     """Sample names of both programs: kind and labels."""
-    folder, log = tmp_path_factory.mktemp("alarms"), service.Log(io.StringIO())
+    folder, log = tmp_path_factory.mktemp("alarms"), Log(io.StringIO())
     first = orchestrator.Orchestrator(orchestrator.OrchestratorSettings(state=folder / "o"), log)
     second = worker.Worker(worker.WorkerSettings(state=folder / "w"), log)
     found: dict[str, tuple[str, set[str]]] = {}
@@ -141,11 +142,11 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_metrics_are_reported_in_total_and_by_a_single_label() -> None:
-    stream, metrics = io.StringIO(), service.Metrics()
+    stream, metrics = io.StringIO(), Metrics()
     ended = metrics.counter("nvc_ended_total", "Ended.", ("state",))
     metrics.gauge("nvc_free_bytes", "Free.").set(7)
     seconds = metrics.histogram("nvc_seconds", "Seconds.")
-    reporter = service.Reporter(metrics, service.Log(stream, emf="NVC"), "worker")
+    reporter = Reporter(metrics, Log(stream, emf="NVC"), "worker")
     ended.inc(2, state="failed")
     ended.inc(state="completed")
     seconds.observe(0.5)
@@ -164,14 +165,14 @@ def test_metrics_are_reported_in_total_and_by_a_single_label() -> None:
 
 def test_without_a_namespace_nothing_is_reported() -> None:
     stream = io.StringIO()
-    reporter = service.Reporter(service.Metrics(), service.Log(stream), "worker")
+    reporter = Reporter(Metrics(), Log(stream), "worker")
     reporter.start()
     reporter.stop()
     assert stream.getvalue() == ""
 
 
 def test_the_units_that_cloudwatch_knows() -> None:
-    from web.cloudwatch import unit
+    from service.runtime.cloudwatch import unit
 
     assert [unit(name) for name in ("nvc_state_free_bytes", "nvc_submit_seconds_sum", "nvc_submit_seconds_count")] == [
         "Bytes", "Seconds", "Count"]

@@ -1,6 +1,7 @@
-"""Which file may import which. Imports go one way only; this reads them and holds the table below.
+"""Which package may import which.  Imports go one way only; this reads every import there is, and holds the table
+below.
 
-A new file names its room here, or no test will pass: that is the moment to ask where it belongs.
+`python tests/test_architecture.py` prints the table as docs/architecture.md shows it.
 """
 
 from __future__ import annotations
@@ -10,72 +11,88 @@ import functools
 import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FOLDERS = ("web", "control", "work", "media", "nvc", "train", "trial", "bench", "bench/rates", "examples")
-
-# Room: its files, and the rooms that they may import besides their own. A file that is named belongs where it is named,
-# the others of a folder to the room that has the folder.
-ROOMS: dict[str, tuple[str, str]] = {
-    "version": ("version", ""),
-    "picture": ("picture", ""),
-    "video": ("video media/*", "picture"),
-    "clips": ("clips", "picture video"),
-    "metrics": ("metrics media.ssim media.bdrate", "picture video"),
-    "coding": ("coding", "picture"),
-    "nvc": ("nvc/*", "picture coding"),
-    "codec": ("codec", "picture video metrics coding nvc"),
-    "peers": ("peers", "picture video coding"),
-    "jobs": ("jobs fields", ""),
-    "store": ("store control.database control.schema control.records control.rows control.lookup control.registry",
-              "jobs"),
-    "service": ("service web/*", "version"),
-    "orchestrator": ("orchestrator control/*", "version picture video clips metrics jobs store service"),
-    "worker": ("worker measure work/*", "version picture video clips metrics coding codec jobs service"),
-    "client": ("client", "jobs service"),
-    "check": ("check trial/*", "jobs service worker"),
-    "demo": ("demo", "picture video clips"),
-    "examples": ("examples/*", "picture video coding"),
-    "train": ("train/*", "picture video metrics coding nvc codec"),
-    "bench": ("bench/*", "version picture video clips metrics coding nvc codec jobs service"),
+# Package (or single module, for programs and ways in): what it may import besides itself, and what it holds.  In the
+# order of the imports: each may only name packages above it.
+PACKAGES: dict[str, tuple[str, str]] = {
+    "video": ("", "pictures and clips: types, containers, raw formats, stills, the clip library"),
+    "measures": ("", "SSIM, MS-SSIM, BD-rate"),
+    "metrics": ("video measures", "program: what is measured, with its definitions"),
+    "coding": ("video", "the interface of every codec; the codecs by name"),
+    "peers": ("video coding", "x264, x265, SVT-AV1, VP9"),
+    "nvc.machine": ("", "threads, memory, vector instructions"),
+    "nvc.entropy": ("", "the range coder"),
+    "nvc.motion": ("video nvc.machine nvc.entropy", "motion vectors and their syntax; prediction"),
+    "nvc.stream": ("video coding nvc.motion", "the syntax of a stream; reading and writing it"),
+    "nvc.network": ("video nvc.entropy nvc.stream", "the networks, exact in integers"),
+    "nvc.decode": ("video nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network",
+                   "the decoder: everything it imports is normative"),
+    "nvc.encoder.search": ("video nvc.machine nvc.entropy nvc.motion", "search for motion"),
+    "nvc.encoder.sources": ("video nvc.machine nvc.motion nvc.stream nvc.encoder.search",
+                            "scene cuts, mini-GOPs, propagation, temporal filter"),
+    "nvc.encoder.quantisation": ("nvc.network", "choice of symbols, refinement"),
+    "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.decode "
+                    "nvc.encoder.search nvc.encoder.sources nvc.encoder.quantisation", "the encoder, rate control"),
+    "nvc": ("video coding metrics nvc.machine nvc.stream nvc.network nvc.decode nvc.encoder",
+            "nvc as a codec; compilation ahead of use"),
+    "codec": ("video coding metrics nvc nvc.machine nvc.stream nvc.network", "program: the codec's command line"),
+    "service.runtime": ("", "settings, logs, metrics, systemd, version"),
+    "service.http": ("service.runtime", "server, routes, keys, client"),
+    "service.jobs": ("", "an experiment's fields, the states of its runs"),
+    "service.storage": ("service.jobs", "the database; bytes under their SHA-256"),
+    "service.clips": ("video service.http service.jobs service.storage", "clips that experiments name"),
+    "service.results": ("measures metrics service.jobs service.storage", "curves, BD-rates, plots, formats"),
+    "service.scheduling": ("service.runtime service.http service.jobs service.storage",
+                           "placement, leases, dispatch"),
+    "service.api": ("video measures service.runtime service.http service.jobs service.storage service.clips "
+                    "service.results service.scheduling", "the orchestrator's endpoints and upkeep"),
+    "service.processes": ("video metrics coding service.runtime",
+                          "a worker's codec process: started, supervised; how a run is measured in it"),
+    "service.runs": ("service.runtime service.http service.jobs service.processes",
+                     "a run at its worker: from the dispatch to the delivered result"),
+    "orchestrator": ("video service.runtime service.http service.storage service.clips service.results "
+                     "service.scheduling service.api", "program: accepts experiments, hands them to workers"),
+    "worker": ("service.runtime service.http service.jobs service.processes service.runs", "program: runs codecs"),
+    "client": ("service.http service.jobs", "program: submit, watch, get, list"),
+    "deployment_check": ("service.http service.jobs", "traffic for a deployment, and the verdict on what was seen"),
+    "check": ("deployment_check service.processes", "program: tries a deployment"),
+    "demo": ("video", "program: `make demo`"),
+    "examples": ("video coding", "codecs of a user's own, to start from"),
+    "train": ("video coding codec nvc.entropy nvc.motion nvc.stream nvc.network nvc.decode nvc.encoder.search "
+              "nvc.encoder.sources nvc.encoder", "makes the weights"),
+    "bench.rates": ("video metrics coding codec", "rate-distortion points, tables, plots"),
+    "bench.others": ("", "other systems, to compare with"),
+    "bench": ("video measures metrics coding codec nvc.motion nvc.network nvc.encoder service.runtime service.http "
+              "bench.rates", "makes the numbers, into bench/results/"),
 }
 
-# File: what it must never reach, by whatever way, also from within a function. (a: b means all of b's modules.)
+# Module: what it must never reach, by whatever way.  (a: b means all of b's modules.)
 NEVER: dict[str, str] = {
-    "orchestrator": "torch numba codec coding nvc train measure worker work",
-    "control.conductor": "torch numba codec coding nvc train measure worker work",
-    "nvc.decode": (
-        "nvc.clip nvc.gop nvc.processes nvc.encode nvc.analysis nvc.search nvc.block_search nvc.coarse nvc.quantise"
-        " nvc.ratecontrol nvc.scenes nvc.structure nvc.pace nvc.batches nvc.lookahead nvc.trial nvc.worth nvc.temporal"
-        " nvc.fading nvc.refine nvc.smooth nvc.distortion nvc.similarity nvc.writing"
-        " train codec"
-    ),
-    "nvc.encode": "train codec",
-    "service": "torch numpy jobs store codec nvc",
-    "jobs": "torch numpy sqlite3 service store",
+    "orchestrator": "torch numba codec coding nvc train worker service.runs service.processes",
+    "service.scheduling.scheduler": "torch numba codec coding nvc train worker service.runs service.processes",
+    "nvc.decode": "nvc.encoder nvc.stream.writing nvc.codec train codec",
+    "nvc.encoder.encode": "train codec",
+    "service.http.server": "torch numpy service.jobs service.storage codec nvc",
+    "service.jobs.states": "torch numpy sqlite3 service.http service.storage",
     "metrics": "torch codec nvc",
 }
 
-# File: what importing it must not load, because its process stays light; functions may import these.
+# Module: what importing it must not load, because its process stays light; functions may import these.
 NOT_AT_IMPORT: dict[str, str] = {
     "orchestrator": "torch numba av codec nvc",
-    "worker": "torch numba av codec nvc",
+    "worker": "torch numba av codec nvc numpy",
     "codec": "matplotlib scipy",
 }
 
-# Module: the files that may import it, nobody else.
-ONLY: dict[str, set[str]] = {"sqlite3": {"control.database"}, "orchestrator": set(), "worker": set()}
+# Module: the modules that may import it, nobody else.
+ONLY: dict[str, set[str]] = {"sqlite3": {"service.storage.database"}, "orchestrator": set(), "worker": set()}
 
 SAYS_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core", "lib", "stuff"}
-
-
-class Imports(NamedTuple):
-    at_import: frozenset[str]  # modules that importing the file imports
-    ever: frozenset[str]  # these, and those imported by its functions
+NOT_THE_PROGRAM = ("tests", "docs", ".venv", "build", "dist")
 
 
 def _name(path: Path) -> str:
@@ -86,59 +103,60 @@ def _name(path: Path) -> str:
 @functools.cache
 def sources() -> dict[str, Path]:
     """Module name to file, of the whole program."""
-    paths = [path for pattern in ("*.py", *(f"{folder}/*.py" for folder in FOLDERS)) for path in ROOT.glob(pattern)]
+    paths = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in NOT_THE_PROGRAM]
     return {_name(path): path for path in sorted(paths)}
 
 
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def _modules(node: ast.AST, package: str) -> set[str]:
-    if isinstance(node, ast.Import):
-        return {alias.name for alias in node.names}
-    if isinstance(node, ast.ImportFrom):
-        base = ".".join(filter(None, [package if node.level else "", node.module]))
-        inner = {f"{base}.{alias.name}" for alias in node.names}
-        return {base} | {module for module in inner if module in sources()}
-    return set()
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """Every module that a module imports: at its import, in its functions, for types only."""
+    return _imports(module, at_import_only=False)
 
 
 @functools.cache
-def imports(module: str) -> Imports:
-    tree = ast.parse(sources()[module].read_text(encoding="utf-8"))
-    package = module if sources()[module].name == "__init__.py" else module.rpartition(".")[0]
-    ever: set[str] = set()
-    at_import: set[str] = set()
+def imports_at_import(module: str) -> frozenset[str]:
+    """The modules that importing a module imports."""
+    return _imports(module, at_import_only=True)
 
-    def walk(node: ast.AST, runs_at_import: bool) -> None:
+
+def _imports(module: str, at_import_only: bool) -> frozenset[str]:
+    found: set[str] = set()
+
+    def walk(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
-            if _is_type_checking(child):
-                continue
-            found = _modules(child, package)
-            ever.update(found)
-            if runs_at_import:
-                at_import.update(found)
-            walk(child, runs_at_import and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                inner = {f"{child.module}.{alias.name}" for alias in child.names}
+                found.update(inner & set(sources()) or {child.module})
+            elif not (at_import_only and _is_not_run(child)):
+                walk(child)
 
-    walk(tree, True)
-    return Imports(frozenset(at_import), frozenset(ever))
+    walk(ast.parse(sources()[module].read_text(encoding="utf-8")))
+    return frozenset(found - {module})
 
 
-def room_of(module: str) -> str | None:
-    for name in (module, f"{module.split('.')[0]}/*"):
-        for room, (files, _) in ROOMS.items():
-            if name in files.split():
-                return room
+def _is_not_run(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+        isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
+
+
+def own(name: str) -> str | None:
+    """The module of this program that an imported name is, if it is one."""
+    while name:
+        if name in sources():
+            return name
+        name = name.rpartition(".")[0]
     return None
 
 
-def own(module: str) -> str | None:
-    """The file of this program that an imported module is, if it is one."""
-    while module:
-        if module in sources():
-            return module
-        module = module.rpartition(".")[0]
+def package_of(module: str) -> str | None:
+    """The row of the table that a module belongs to: the longest name that it begins with."""
+    name = module
+    while name:
+        if name in PACKAGES:
+            return name
+        name = name.rpartition(".")[0]
     return None
 
 
@@ -148,7 +166,7 @@ def reached(module: str, at_import: bool) -> dict[str, str]:
     todo = [module]
     while todo:
         here = todo.pop()
-        for target in imports(here).at_import if at_import else imports(here).ever:
+        for target in imports_at_import(here) if at_import else imports(here):
             name = own(target) or target
             if name not in ways:
                 ways[name] = f"{ways[here]} > {name}"
@@ -161,51 +179,70 @@ def within(module: str, names: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names.split())
 
 
+def table() -> str:
+    """The packages as docs/architecture.md shows them."""
+    width = max(map(len, PACKAGES))
+    return "\n".join(f"{name:{width}}  {holds}\n{'':{width}}    <- {below or '(nothing of ours)'}"
+                     for name, (below, holds) in PACKAGES.items())
+
+
 @pytest.mark.parametrize("module", sources())
-def test_each_file_has_a_room_and_imports_only_where_its_room_may(module: str) -> None:
-    room = room_of(module)
-    assert room is not None, f"{module} has no room: add it to ROOMS in tests/test_architecture.py"
-    allowed = {room, *ROOMS[room][1].split()}
-    wrong = {
-        f"{module} imports {target}, of room {room_of(target)}; room {room} may import {', '.join(sorted(allowed))}"
-        for target in map(own, imports(module).ever)
-        if target is not None and room_of(target) not in allowed
-    }
+def test_each_module_imports_only_what_its_package_may(module: str) -> None:
+    if sources()[module].name == "__init__.py" and not imports(module):
+        return  # it only says what its folder holds
+    package = package_of(module)
+    assert package is not None, f"{module} belongs to no package: add it to PACKAGES in tests/test_architecture.py"
+    allowed = {package, *PACKAGES[package][0].split()}
+    wrong = {f"{module} imports {target} of {package_of(target)}; {package} may import {', '.join(sorted(allowed))}"
+             for target in map(own, imports(module)) if target is not None and package_of(target) not in allowed}
     assert wrong == set()
 
 
-def test_rooms_hold_only_files_that_exist() -> None:
-    listed = {name for files, _ in ROOMS.values() for name in files.split() if not name.endswith("/*")}
-    assert listed - set(sources()) == set()
+def test_packages_import_only_packages_above_them() -> None:
+    names = list(PACKAGES)
+    assert {f"{name} names {below}" for name, (allowed, _) in PACKAGES.items() for below in allowed.split()
+            if names.index(below) >= names.index(name)} == set()
 
 
-@pytest.mark.parametrize("module", [module for module in NEVER if module in sources()])
-def test_some_files_never_reach_others(module: str) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_allowed_import_is_made(package: str) -> None:
+    used = {package_of(target) for module in sources() if package_of(module) == package
+            for target in map(own, imports(module)) if target is not None}
+    assert set(PACKAGES[package][0].split()) - used == set()
+
+
+@pytest.mark.parametrize("module", NEVER)
+def test_some_modules_never_reach_others(module: str) -> None:
     assert {way for name, way in reached(module, at_import=False).items() if within(name, NEVER[module])} == set()
 
 
-@pytest.mark.parametrize("module", [module for module in NOT_AT_IMPORT if module in sources()])
-def test_some_files_are_light_to_import(module: str) -> None:
+@pytest.mark.parametrize("module", NOT_AT_IMPORT)
+def test_some_modules_are_light_to_import(module: str) -> None:
     ways = reached(module, at_import=True)
     assert {way for name, way in ways.items() if within(name, NOT_AT_IMPORT[module])} == set()
 
 
 @pytest.mark.parametrize("target", ONLY)
-def test_some_modules_have_one_door(target: str) -> None:
-    importers = {module for module in sources() if any(within(name, target) for name in imports(module).ever)}
+def test_some_modules_are_imported_by_one_module_only(target: str) -> None:
+    importers = {module for module in sources() if any(within(name, target) for name in imports(module))}
     assert importers - ONLY[target] == set()
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    circles = set()
-    for module in sources():
-        for target in imports(module).at_import:
-            name = own(target)
-            if name is not None and name != module:
-                way = reached(name, at_import=True).get(module)
-                if way is not None and not module.startswith(f"{name}."):
-                    circles.add(f"{module} > {way}")
+    circles = {f"{module} > {reached(name, at_import=False)[module]}" for module in sources()
+               for name in map(own, imports(module))
+               if name is not None and name != module and module in reached(name, at_import=False)}
     assert circles == set()
+
+
+def test_only_programs_lie_at_the_top() -> None:
+    assert {path.name for path in ROOT.glob("*.py") if "__main__" not in path.read_text(encoding="utf-8")} == set()
+
+
+def test_folders_hold_few_enough_files_to_be_seen_at_once() -> None:
+    folders = {path.parent for path in sources().values()}
+    assert {str(folder.relative_to(ROOT)): count for folder in folders
+            if (count := len([*folder.glob("*.py")]) - (folder / "__init__.py").exists()) > 16} == {}
 
 
 def test_names_say_something_and_shadow_nothing() -> None:
@@ -215,6 +252,12 @@ def test_names_say_something_and_shadow_nothing() -> None:
     assert [folder for folder in ("codec", "metrics", "worker", "orchestrator") if (ROOT / folder).is_dir()] == []
 
 
-def test_the_docs_say_what_each_room_is_for() -> None:
+def test_the_docs_show_the_packages() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(ROOMS)
+    shown = re.search(r"<!-- packages -->\n```\n(.*?)\n```", text, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == table()
+
+
+if __name__ == "__main__":
+    print(table())

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from media import archives, stills
-from picture import DamagedVideo, EmptyVideo, NotAVideo, TooLarge, VideoError
-from video import open_clip, read_info
+from video import archives, stills
+from video.files import open_clip, read_info
+from video.picture import DamagedVideo, EmptyVideo, NotAVideo, TooLarge, VideoError
 
 
 def png(level: int, size: tuple[int, int] = (16, 8)) -> bytes:

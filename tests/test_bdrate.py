@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from media.bdrate import METHODS, Point, bd_rate
+from measures.bd_rate import METHODS, Point, bd_rate
 
 ANCHOR = [(100.0, 30.0), (200.0, 33.0), (400.0, 36.0), (800.0, 38.5)]
 

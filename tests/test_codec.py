@@ -14,14 +14,14 @@ import torch
 from synthetic import info_of, moving, sha_of
 
 import codec
-from coding import BitstreamError, Cancelled, CodecError, Progress, Settings
+from coding.interface import BitstreamError, Cancelled, CodecError, Progress, Settings
 from metrics import ClipMetrics
-from nvc.cost import kmac_per_pixel
-from nvc.errors import SettingsError
-from nvc.model import DEFAULT_MODEL, load_model, models
-from nvc.parallel import shares
-from nvc.reading import parse
-from picture import Picture
+from nvc.machine.parallel import shares
+from nvc.network.cost import kmac_per_pixel
+from nvc.network.model import DEFAULT_MODEL, load_model, models
+from nvc.stream.errors import SettingsError
+from nvc.stream.reading import parse
+from video.picture import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
 NVC = codec.get("nvc")
@@ -168,8 +168,8 @@ def test_best_effort_gives_the_groups_of_pictures_that_are_whole(tmp_path: Path,
 
 
 def test_a_stream_of_other_weights_is_refused_by_name(stream: bytes) -> None:
-    from nvc.syntax import Header, Packet
-    from nvc.writing import Writer
+    from nvc.stream.syntax import Header, Packet
+    from nvc.stream.writing import Writer
 
     header = parse(stream).header
     writer = Writer(Header(**(vars(header) | {"model": b"\x01" * 8})))
@@ -229,7 +229,7 @@ def test_an_unknown_codec_is_refused_with_the_known_names() -> None:
 
 
 def test_the_command_line_encodes_verifies_and_decodes(tmp_path: Path, clip: list[Picture]) -> None:
-    from video import Y4MWriter
+    from video.planar import Y4MWriter
 
     source, stream, out = tmp_path / "a.y4m", tmp_path / "a.nvc", tmp_path / "b.y4m"
     with source.open("wb") as f:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-import jobs
-from control import curves
-from control.records import GridRun
-from jobs import State
 from metrics import bd_rate
+from service.jobs.fields import read_request, runs_of
+from service.jobs.states import State
+from service.results import curves
+from service.storage.records import GridRun
 
 RATES = {8: 0.1, 16: 0.2, 24: 0.4, 32: 0.8}
 
@@ -26,10 +26,10 @@ def figures(rate: float, quality: int) -> dict[str, Any]:
 
 def grid(factors: dict[str, float], **fields: Any) -> tuple[dict[str, Any], list[GridRun]]:
     """A grid in which a codec takes its factor times the usual rate."""
-    document = jobs.read_request({"codec": list(factors), "quality": list(RATES), **fields})
+    document = read_request({"codec": list(factors), "quality": list(RATES), **fields})
     runs = [GridRun(f"exp.{n}", State.COMPLETED, 1, "w", settings,
                     figures(factors[settings["codec"]] * RATES[settings["quality"]], settings["quality"]), None)
-            for n, settings in enumerate(jobs.runs_of(document))]
+            for n, settings in enumerate(runs_of(document))]
     return document, runs
 
 

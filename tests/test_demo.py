@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
 import demo
-from media.colour import rgb
-from picture import ClipInfo, Picture
+from video import library
+from video.picture import ClipInfo, Picture
+from video.rgb import rgb
 
 
 def picture(y: int, u: int, v: int) -> Picture:
@@ -39,7 +39,7 @@ def test_colours_follow_matrix_and_range(
 
 
 def test_the_comparison_shows_source_decoded_and_difference(tmp_path: Path) -> None:
-    source = clips.find("carphone")
+    source = library.find("carphone")
     demo.compare(source, source, 3, tmp_path / "comparison.png")
     seen = np.asarray(Image.open(tmp_path / "comparison.png"))
     assert seen.shape == (3 * 144, 3 * 3 * 176, 3)  # small pictures are enlarged three times

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from control.dispatch import Answer, Lanes, cancel, offer
-from jobs import Blame
-from service import Ambiguous, Refused, Unreachable
+from service.http.client import Ambiguous, Refused, Unreachable
+from service.jobs.states import Blame
+from service.scheduling.dispatch import Answer, Lanes, cancel, offer
 
 PAYLOAD = {"run": "exp_1_abcdef", "attempt": 2}
 REFUSED, LOST = Unreachable("connection refused"), Ambiguous("reset")

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from media.ssim import ssim_and_ms_ssim
-from nvc.distortion import Distortion, Squared, Structural
-from nvc.encode import thrift_of
-from nvc.model import load_model
-from nvc.network import CHANNELS, Side
-from nvc.similarity import Similarity
-from nvc.smooth import Smooth
+from measures.ssim import ssim_and_ms_ssim
+from nvc.encoder.encode import thrift_of
+from nvc.encoder.quantisation.differentiable import Smooth
+from nvc.encoder.quantisation.distortion import Distortion, Squared, Structural
+from nvc.encoder.quantisation.similarity import Similarity
+from nvc.network.model import load_model
+from nvc.network.network import CHANNELS, Side
 
 SIDE = Side.of(torch.tensor([0]), torch.tensor([40.0]))
 

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_syntax import sign_again
 
-from coding import BitstreamError
-from nvc.reading import parse, recover
-from picture import Limits, VideoError
-from video import open_clip
-from web.exchange import Event, requested_wait
-from web.wire import HeadLimits, Problem, decode_segment, find_head, read_head, read_json, read_query
+from coding.interface import BitstreamError
+from nvc.stream.reading import parse, recover
+from service.http.exchange import Event, requested_wait
+from service.http.parsing import HeadLimits, Problem, decode_segment, find_head, read_head, read_json, read_query
+from video.files import open_clip
+from video.picture import Limits, VideoError
 
 HERE = Path(__file__).resolve().parent
 CASES = max(300, settings.default.max_examples if settings.default else 0)  # `make fuzz` sets more

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import codec
-from coding import BitstreamError
-from nvc.reading import parse
-from nvc.syntax import Packet
-from nvc.writing import Writer
+from coding.interface import BitstreamError
+from nvc.stream.reading import parse
+from nvc.stream.syntax import Packet
+from nvc.stream.writing import Writer
 
 STREAM = (Path(__file__).resolve().parent / "streams/scene-cut.nvc").read_bytes()
 NVC = codec.get("nvc")

@@ -18,11 +18,11 @@ import av
 import numpy as np
 import pytest
 
-import jobs
-from control import probe
-from picture import ClipInfo, Picture
-from video import VideoWriter
-from work.slots import Outcome, ProcessSpec, Slot
+from service.clips import probe
+from service.jobs.fields import read_request
+from service.runs.slots import Outcome, ProcessSpec, Slot
+from video.containers import VideoWriter
+from video.picture import ClipInfo, Picture
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60.0
@@ -140,7 +140,7 @@ class Job:
         self.outcome = Outcome("never ended")
 
     def prepare(self) -> tuple[dict[str, Any], Path] | Outcome:
-        return {"run": "exp_1", "experiment": jobs.read_request({"codec": "raw"}), "threads": 1,
+        return {"run": "exp_1", "experiment": read_request({"codec": "raw"}), "threads": 1,
                 "clip": {"name": "x", "sha256": None, "path": str(self.clip)}}, self.folder
 
     def started(self) -> None: ...

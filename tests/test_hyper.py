@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from coding import Settings
-from nvc import encode, hyper, rangecoder
+from coding.interface import Settings
 from nvc.decode import side_of
-from nvc.model import DEFAULT_MODEL, load_model
-from nvc.network import HYPER, TYPES
+from nvc.encoder import encode
+from nvc.entropy import range_coder as rangecoder
+from nvc.network import hyper_latent as hyper
+from nvc.network.model import DEFAULT_MODEL, load_model
+from nvc.network.network import HYPER, TYPES
 
 TABLES = load_model(DEFAULT_MODEL).network.tables
 

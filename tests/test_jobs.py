@@ -5,8 +5,26 @@ from pathlib import Path
 
 import pytest
 
-import jobs
-from jobs import Blame, Event, State
+from service.jobs.fields import FieldError, changed, count_runs, is_grid, read_request, request_schema, runs_of
+from service.jobs.states import (
+    TABLE,
+    TERMINAL,
+    UNFINISHED,
+    Blame,
+    Event,
+    NoSuchMove,
+    State,
+    backoff_s,
+    blame_for_error,
+    experiment_state,
+    new_experiment_id,
+    next_state,
+    picture,
+    run_id,
+    secrets,
+    timestamp,
+    verdict,
+)
 
 DEFAULTS = {
     "clip": "carphone", "codec": "nvc", "model": "nvc-1", "quality": 32, "frames": None, "first_frame": 0,
@@ -15,9 +33,9 @@ DEFAULTS = {
 }
 
 
-def refusal(document: object) -> jobs.FieldError:
-    with pytest.raises(jobs.FieldError) as caught:
-        jobs.read_request(document)
+def refusal(document: object) -> FieldError:
+    with pytest.raises(FieldError) as caught:
+        read_request(document)
     return caught.value
 
 
@@ -25,20 +43,20 @@ def refusal(document: object) -> jobs.FieldError:
 
 
 def test_an_empty_request_is_filled_in_with_the_defaults() -> None:
-    assert jobs.read_request({}) == DEFAULTS
+    assert read_request({}) == DEFAULTS
 
 
 def test_the_documented_request_is_accepted_as_it_stands() -> None:
-    assert jobs.read_request(DEFAULTS) == DEFAULTS
+    assert read_request(DEFAULTS) == DEFAULTS
 
 
 def test_a_given_field_replaces_its_default_only() -> None:
-    assert jobs.read_request({"effort": 2}) == DEFAULTS | {"effort": 2}
+    assert read_request({"effort": 2}) == DEFAULTS | {"effort": 2}
 
 
 def test_two_requests_do_not_share_their_tags() -> None:
-    jobs.read_request({})["tags"]["a"] = "b"
-    assert jobs.read_request({})["tags"] == {}
+    read_request({})["tags"]["a"] = "b"
+    assert read_request({})["tags"] == {}
 
 
 def test_an_unknown_field_is_refused_by_name() -> None:
@@ -86,13 +104,13 @@ def test_a_wrong_value_is_refused_with_what_was_expected(field: str, value: obje
 
 
 def test_a_whole_number_written_with_a_point_is_an_integer() -> None:
-    assert repr(jobs.read_request({"quality": 20.0})["quality"]) == "20"
+    assert repr(read_request({"quality": 20.0})["quality"]) == "20"
 
 
 @pytest.mark.parametrize("clip", ["carphone", "my-clip_1.y4m", "sha256:" + "0f" * 32, "https://example.org/a.mkv",
                                   "https://example.org:8443/a%20b.mkv?x=1"])
 def test_a_clip_is_a_library_name_a_hash_or_an_https_address(clip: str) -> None:
-    assert jobs.read_request({"clip": clip})["clip"] == clip
+    assert read_request({"clip": clip})["clip"] == clip
 
 
 @pytest.mark.parametrize("clip", ["", "a/b", "../x", ".hidden", "sha256:0f", "sha256:" + "0F" * 32, "http://a/b",
@@ -103,12 +121,12 @@ def test_any_other_clip_is_refused(clip: str) -> None:
 
 
 def test_another_aim_takes_the_place_of_quality() -> None:
-    filled = jobs.read_request({"bitrate_mbps": 0.5})
+    filled = read_request({"bitrate_mbps": 0.5})
     assert (filled["quality"], filled["bitrate_mbps"], filled["psnr_db"]) == (None, 0.5, None)
 
 
 def test_null_aims_are_aims_not_given() -> None:
-    filled = jobs.read_request({"quality": None, "psnr_db": None})
+    filled = read_request({"quality": None, "psnr_db": None})
     assert (filled["quality"], filled["bitrate_mbps"], filled["psnr_db"]) == (32, None, None)
 
 
@@ -119,33 +137,33 @@ def test_two_aims_are_refused(pair: tuple[str, str]) -> None:
 
 
 def test_the_schema_lists_every_field_and_no_other() -> None:
-    schema = jobs.request_schema()
+    schema = request_schema()
     assert (list(schema["properties"]), schema["additionalProperties"]) == (list(DEFAULTS), False)
     assert {name: field["default"] for name, field in schema["properties"].items()} == DEFAULTS
 
 
 def test_an_experiment_without_lists_has_one_run_that_bears_its_name() -> None:
-    assert jobs.runs_of(jobs.read_request({})) == [DEFAULTS]
+    assert runs_of(read_request({})) == [DEFAULTS]
 
 
 def test_lists_make_a_grid_in_which_quality_varies_fastest() -> None:
-    runs = jobs.runs_of(jobs.read_request({"clip": ["bikes", "carphone"], "codec": ["nvc", "x264"], "quality": [8, 9]}))
+    runs = runs_of(read_request({"clip": ["bikes", "carphone"], "codec": ["nvc", "x264"], "quality": [8, 9]}))
     assert [(run["clip"], run["codec"], run["quality"]) for run in runs] == [
         ("bikes", "nvc", 8), ("bikes", "nvc", 9), ("bikes", "x264", 8), ("bikes", "x264", 9),
         ("carphone", "nvc", 8), ("carphone", "nvc", 9), ("carphone", "x264", 8), ("carphone", "x264", 9)]
-    assert all(jobs.read_request(run) == run for run in runs)
+    assert all(read_request(run) == run for run in runs)
 
 
 def test_a_list_of_one_is_a_grid_of_one_run() -> None:
-    document = jobs.read_request({"effort": [2]})
-    assert (jobs.is_grid(document), jobs.count_runs(document), jobs.runs_of(document)) == (
+    document = read_request({"effort": [2]})
+    assert (is_grid(document), count_runs(document), runs_of(document)) == (
         True, 1, [DEFAULTS | {"effort": 2}])
 
 
 def test_a_grid_of_a_thousand_runs_is_the_largest() -> None:
     wanted = {"quality": list(range(50)), "effort": [0, 1, 2, 3]}
     models = [f"m{n}" for n in range(6)]
-    assert jobs.count_runs(jobs.read_request(wanted | {"model": models[:5]})) == 1000
+    assert count_runs(read_request(wanted | {"model": models[:5]})) == 1000
     assert str(refusal(wanted | {"model": models})) == (
         "quality: the lists make 1200 runs; at most 1000 were expected")
 
@@ -155,10 +173,10 @@ def test_qualities_and_another_aim_are_refused_together() -> None:
 
 
 def test_changes_replace_fields_and_an_aim_replaces_the_aim() -> None:
-    original = jobs.read_request({"quality": 9, "label": "mine"})
-    assert jobs.read_request(jobs.changed(original, {"effort": 3})) == original | {"effort": 3}
-    assert jobs.read_request(jobs.changed(original, {"psnr_db": 40})) == original | {"quality": None, "psnr_db": 40}
-    assert jobs.run_id("exp_1_abcdef", 0, 1) == "exp_1_abcdef"
+    original = read_request({"quality": 9, "label": "mine"})
+    assert read_request(changed(original, {"effort": 3})) == original | {"effort": 3}
+    assert read_request(changed(original, {"psnr_db": 40})) == original | {"quality": None, "psnr_db": 40}
+    assert run_id("exp_1_abcdef", 0, 1) == "exp_1_abcdef"
 
 
 # --- the table
@@ -175,28 +193,28 @@ MOVES = {
 @pytest.mark.parametrize(("state", "event"), [*itertools.product(State, Event)])
 def test_every_pair_of_state_and_event_moves_as_listed_or_not_at_all(state: State, event: Event) -> None:
     if (state, event) in MOVES:
-        assert jobs.next_state(state, event) == MOVES[state, event]
+        assert next_state(state, event) == MOVES[state, event]
     else:
-        with pytest.raises(jobs.NoSuchMove, match=f"a run that is {state} cannot {event}"):
-            jobs.next_state(state, event)
+        with pytest.raises(NoSuchMove, match=f"a run that is {state} cannot {event}"):
+            next_state(state, event)
 
 
-@pytest.mark.parametrize("state", sorted(jobs.TERMINAL))
+@pytest.mark.parametrize("state", sorted(TERMINAL))
 def test_terminal_states_absorb(state: State) -> None:
-    assert [event for event in Event if (state, event) in jobs.TABLE] == []
+    assert [event for event in Event if (state, event) in TABLE] == []
 
 
 def test_every_state_reaches_an_end() -> None:
-    assert [state for state in jobs.UNFINISHED if (state, Event.CANCEL) not in jobs.TABLE] == []
+    assert [state for state in UNFINISHED if (state, Event.CANCEL) not in TABLE] == []
 
 
 def test_each_event_leads_to_one_state() -> None:
-    targets = {event: {target for (_, cause), target in jobs.TABLE.items() if cause is event} for event in Event}
+    targets = {event: {target for (_, cause), target in TABLE.items() if cause is event} for event in Event}
     assert [event for event, states in targets.items() if len(states) != 1] == []
 
 
 def test_the_picture_in_the_docs_is_printed_from_the_table() -> None:
-    assert (Path(__file__).parent.parent / "docs" / "states.md").read_text() == jobs.picture()
+    assert (Path(__file__).parent.parent / "docs" / "states.md").read_text() == picture()
 
 
 @pytest.mark.parametrize(("runs", "whole"), [
@@ -205,7 +223,7 @@ def test_the_picture_in_the_docs_is_printed_from_the_table() -> None:
     (["queued", "completed"], "running"), (["failed", "completed"], "completed"), (["failed", "cancelled"], "failed"),
 ])
 def test_an_experiments_state_follows_from_its_runs(runs: list[str], whole: str) -> None:
-    assert jobs.experiment_state([State(run) for run in runs]) == whole
+    assert experiment_state([State(run) for run in runs]) == whole
 
 
 # --- trying again
@@ -217,7 +235,7 @@ def test_an_experiments_state_follows_from_its_runs(runs: list[str], whole: str)
     (Blame.NOBODY, 0, 1, "requeue"), (Blame.NOBODY, 2, 49, "requeue"), (Blame.NOBODY, 0, 50, "fail"),
 ])
 def test_who_is_to_blame_decides_whether_a_run_tries_again(blame: Blame, tries: int, returns: int, event: str) -> None:
-    assert jobs.verdict(blame, tries, returns) == event
+    assert verdict(blame, tries, returns) == event
 
 
 @pytest.mark.parametrize(("error", "blame"), [
@@ -225,20 +243,20 @@ def test_who_is_to_blame_decides_whether_a_run_tries_again(blame: Blame, tries: 
     ({"type": "out-of-memory", "retry": True}, "worker"), ({"type": "handed-back", "retry": True}, "nobody"),
 ])
 def test_a_reported_error_says_who_is_to_blame(error: dict, blame: str) -> None:
-    assert jobs.blame_for_error(error) == blame
+    assert blame_for_error(error) == blame
 
 
 def test_the_back_off_doubles_up_to_its_cap() -> None:
-    assert [jobs.backoff_s(tries, uniform=lambda low, high: high) for tries in (1, 2, 3, 6, 10_000)] == [
+    assert [backoff_s(tries, uniform=lambda low, high: high) for tries in (1, 2, 3, 6, 10_000)] == [
         1.0, 2.0, 4.0, 30.0, 30.0]
 
 
 def test_the_back_off_has_full_jitter() -> None:
-    assert jobs.backoff_s(3, uniform=lambda low, high: low) == 0.0
+    assert backoff_s(3, uniform=lambda low, high: low) == 0.0
 
 
 def test_the_back_off_is_never_shorter_than_the_other_side_asked_for() -> None:
-    assert jobs.backoff_s(1, retry_after_s=7.0) == 7.0
+    assert backoff_s(1, retry_after_s=7.0) == 7.0
 
 
 # --- names and times
@@ -246,10 +264,10 @@ def test_the_back_off_is_never_shorter_than_the_other_side_asked_for() -> None:
 
 def test_an_id_holds_the_time_and_six_digits() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.secrets, "token_hex", lambda size: "9f3ac2")
-        assert jobs.new_experiment_id(1760728570.9) == "exp_1760728570_9f3ac2"
+        patch.setattr(secrets, "token_hex", lambda size: "9f3ac2")
+        assert new_experiment_id(1760728570.9) == "exp_1760728570_9f3ac2"
 
 
 def test_times_are_utc_with_milliseconds() -> None:
-    assert jobs.timestamp(1760728570.25) == "2025-10-17T19:16:10.250Z"
-    assert jobs.timestamp(None) is None
+    assert timestamp(1760728570.25) == "2025-10-17T19:16:10.250Z"
+    assert timestamp(None) is None

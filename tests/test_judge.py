@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trial.history import History
-from trial.judge import judge
+from deployment_check.history import History
+from deployment_check.verdict import judge
 
 END = {"status": "completed", "attempts": [{"attempt": 1, "outcome": "completed"}], "artifacts": {}}
 NONE = {"queued": 0, "dispatched": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control import curves, layouts
-from control.layouts import LayoutError
 from metrics import bd_rate, ssim_db
+from service.results import curves
+from service.results import formats as layouts
+from service.results.formats import LayoutError
 
 RATES = {8: 0.1, 16: 0.2, 24: 0.4, 32: 0.8}     # bits a pixel, by quality
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from nvc import linear
+from nvc.network import linear
 
 
 def plain_inverse(v8: np.ndarray, local: np.ndarray, gains: np.ndarray, core: np.ndarray) -> np.ndarray:

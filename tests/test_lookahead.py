@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coding import Settings
-from nvc.compensation import BOTH, FORWARD, INTRA
-from nvc.encode import Encoder
-from nvc.lookahead import CODED, Lookahead, code_ahead
-from nvc.model import DEFAULT_MODEL, load_model
-from nvc.structure import Planner, Unit
-from nvc.worth import ROUNDING, Copied
-from picture import Picture
+from coding.interface import Settings
+from nvc.encoder.encode import Encoder
+from nvc.encoder.lookahead import CODED, Lookahead, code_ahead
+from nvc.encoder.sources.propagation import ROUNDING, Copied
+from nvc.encoder.sources.structure import Planner, Unit
+from nvc.motion.compensation import BOTH, FORWARD, INTRA
+from nvc.network.model import DEFAULT_MODEL, load_model
+from video.picture import Picture
 
 SIDE = 96
 FINE, COARSE = 0.0, 80.0       # t of I pictures; a P picture's step is 11/16 octaves coarser

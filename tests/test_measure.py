@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import codec
-import jobs
-import measure
-from coding import Progress
-from measure import MeasureError
-from picture import ClipInfo, NotAVideo, Picture
-from version import commit
-from video import VideoWriter, open_clip
+from coding.interface import Progress
+from service.jobs.fields import read_request
+from service.processes import measuring
+from service.processes.measuring import MeasureError
+from service.runtime.version import commit
+from video.containers import VideoWriter
+from video.files import open_clip
+from video.picture import ClipInfo, NotAVideo, Picture
 
 SPECS = ["raw=tests.standin:Raw", "scripted=tests.standin:Scripted"]
 INFO = ClipInfo(48, 32, Fraction(30000, 1001), matrix="bt709", range="limited")
@@ -40,13 +41,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(clip: Path, **wanted: Any) -> dict[str, Any]:
-    experiment = jobs.read_request({"codec": "raw", **wanted})
+    experiment = read_request({"codec": "raw", **wanted})
     return {"run": "exp_7", "experiment": experiment, "clip": {"name": "six", "sha256": None, "path": str(clip)},
             "threads": 1}
 
 
 def test_every_part_of_the_result_is_there_and_measured(clip: Path, tmp_path: Path) -> None:
-    made = measure.run(job(clip), tmp_path)
+    made = measuring.run(job(clip), tmp_path)
     result, stream = made["result"], (tmp_path / "stream.raw").read_bytes()
     assert result["encoding_result"]["compressed_data"] == "/experiment/exp_7/artifacts/stream.raw"
     assert result["encoding_result"]["bytes"] == len(stream)
@@ -64,14 +65,14 @@ def test_every_part_of_the_result_is_there_and_measured(clip: Path, tmp_path: Pa
     assert result["clip"] == {
         "name": "six", "sha256": hashlib.sha256(clip.read_bytes()).hexdigest(), "width": 48, "height": 32,
         "fps": "30000/1001", "frames": 6, "matrix": "bt709", "range": "limited", "converted": ""}
-    assert result["settings"] == jobs.read_request({"codec": "raw"})
+    assert result["settings"] == read_request({"codec": "raw"})
     assert set(result["provenance"]) >= {"version", "commit", "model_sha256", "torch", "cpu", "threads", "seed"}
     assert made["artifacts"]["stream.raw"] == {
         "sha256": hashlib.sha256(stream).hexdigest(), "bytes": len(stream)}
 
 
 def test_the_reconstruction_holds_the_decoded_pictures(clip: Path, tmp_path: Path) -> None:
-    made = measure.run(job(clip), tmp_path)
+    made = measuring.run(job(clip), tmp_path)
     digest = hashlib.sha256()
     with open_clip(tmp_path / "reconstruction.mkv") as reconstruction:
         for picture in reconstruction:
@@ -82,18 +83,18 @@ def test_the_reconstruction_holds_the_decoded_pictures(clip: Path, tmp_path: Pat
 
 def test_a_clip_of_another_format_is_converted_and_the_result_says_so(tmp_path: Path) -> None:
     (tmp_path / "deep.y4m").write_bytes(b"YUV4MPEG2 W48 H32 F25:1 C444p10\nFRAME\n" + bytes(48 * 32 * 3 * 2))
-    made = measure.run(job(tmp_path / "deep.y4m"), tmp_path)
+    made = measuring.run(job(tmp_path / "deep.y4m"), tmp_path)
     assert made["result"]["clip"]["converted"] == "yuv444p10le to yuv420p"
 
 
 def test_no_reconstruction_is_kept_unless_asked_for(clip: Path, tmp_path: Path) -> None:
-    made = measure.run(job(clip, keep_reconstruction=False), tmp_path)
+    made = measuring.run(job(clip, keep_reconstruction=False), tmp_path)
     assert made["result"]["decoding_result"]["reconstructed_video"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["stream.raw"]
 
 
 def test_a_part_of_the_clip_is_coded_when_asked_for(clip: Path, tmp_path: Path) -> None:
-    made = measure.run(job(clip, first_frame=2, frames=3), tmp_path)
+    made = measuring.run(job(clip, first_frame=2, frames=3), tmp_path)
     with open_clip(clip) as source:
         wanted = b"".join(plane.tobytes() for picture in list(source)[2:5] for plane in picture)
     assert made["result"]["clip"]["frames"] == 3
@@ -101,12 +102,12 @@ def test_a_part_of_the_clip_is_coded_when_asked_for(clip: Path, tmp_path: Path) 
 
 
 def test_more_frames_than_there_are_means_all_of_them(clip: Path, tmp_path: Path) -> None:
-    assert measure.run(job(clip, frames=100), tmp_path)["result"]["clip"]["frames"] == 6
+    assert measuring.run(job(clip, frames=100), tmp_path)["result"]["clip"]["frames"] == 6
 
 
 def test_a_first_frame_past_the_end_is_refused(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="first_frame: 6 is past the end of the clip") as caught:
-        measure.run(job(clip, first_frame=6), tmp_path)
+        measuring.run(job(clip, first_frame=6), tmp_path)
     assert caught.value.slug == "bad-settings"
     assert caught.value.retry is False
 
@@ -115,29 +116,29 @@ def test_a_clip_that_is_not_the_one_asked_for_is_refused(clip: Path, tmp_path: P
     wanted = job(clip)
     wanted["clip"]["sha256"] = "0" * 64
     with pytest.raises(MeasureError, match="not 0000") as caught:
-        measure.run(wanted, tmp_path)
+        measuring.run(wanted, tmp_path)
     assert caught.value.retry is True
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.mkv").write_text("not a video")
     with pytest.raises(NotAVideo):
-        measure.run(job(tmp_path / "text.mkv"), tmp_path)
+        measuring.run(job(tmp_path / "text.mkv"), tmp_path)
 
 
 def test_a_decoder_that_needs_the_encoders_memory_fails(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="nothing is remembered here"):
-        measure.run(job(clip, codec="scripted", model="remember"), tmp_path)
+        measuring.run(job(clip, codec="scripted", model="remember"), tmp_path)
 
 
 def test_too_few_decoded_pictures_are_an_error(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="the decoder gave 5 pictures, the clip has 6"):
-        measure.run(job(clip, codec="scripted", model="wrong-count"), tmp_path)
+        measuring.run(job(clip, codec="scripted", model="wrong-count"), tmp_path)
 
 
 def test_progress_tells_both_phases_to_their_ends(clip: Path, tmp_path: Path) -> None:
     heard: list[Progress] = []
-    measure.run(job(clip), tmp_path, heard.append)
+    measuring.run(job(clip), tmp_path, heard.append)
     assert heard[0] == Progress("encode", 0, None)  # this container does not say how many there are
     assert Progress("encode", 6, None) in heard
     assert heard[-1] == Progress("decode", 6, 6)
@@ -145,12 +146,12 @@ def test_progress_tells_both_phases_to_their_ends(clip: Path, tmp_path: Path) ->
 
 def test_the_result_is_json_whatever_a_codec_reports() -> None:
     said = {"a": np.float32(0.5), "b": np.arange(3), "c": math.nan, "d": (1, {2: math.inf}), "e": Path("x")}
-    assert json.loads(json.dumps(measure.plain(said), allow_nan=False)) == {
+    assert json.loads(json.dumps(measuring.plain(said), allow_nan=False)) == {
         "a": 0.5, "b": [0, 1, 2], "c": None, "d": [1, {"2": None}], "e": "x"}
 
 
 def test_an_endless_report_of_a_codec_is_dropped() -> None:
-    assert measure.bounded({"trace": "x" * (2 << 20)}) == {"dropped": "2097165 bytes, more than 1048576"}
+    assert measuring.bounded({"trace": "x" * (2 << 20)}) == {"dropped": "2097165 bytes, more than 1048576"}
 
 
 def test_the_commit_is_read_from_a_file_a_branch_or_packed_references(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import torch
 from pytorch_msssim import ms_ssim as oracle_ms_ssim
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from media.ssim import ssim_and_ms_ssim
+from measures.ssim import ssim_and_ms_ssim
 from metrics import ClipMetrics, MetricsError, frame_metrics, frame_psnr, main, psnr, rate_metrics, ssim_db
-from picture import ClipInfo, Picture
-from video import Y4MWriter
+from video.picture import ClipInfo, Picture
+from video.planar import Y4MWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvc import motion
-from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
-from nvc.motion import MotionField, Reference
-from picture import Picture
+from nvc.motion import prediction as motion
+from nvc.motion.compensation import BACKWARD, BOTH, FORWARD, INTRA
+from nvc.motion.prediction import MotionField, Reference
+from video.picture import Picture
 
 LUMA = [[0, 0, 0, 64, 0, 0, 0, 0], [-1, 4, -10, 58, 17, -5, 1, 0],
         [-1, 4, -11, 40, 40, -11, 4, -1], [0, 1, -5, 17, 58, -10, 4, -1]]

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from metrics import ssim_and_ms_ssim
-from nvc import bands, fixed, layout, quantise
-from nvc.analysis import Analysis
-from nvc.encode import fineness, thrift_of
-from nvc.laplace import Laplace
-from nvc.layers import Conv
-from nvc.model import DEFAULT_MODEL, load_model
-from nvc.network import STEPS, Network, Side, apart, dct_basis, gather, join, scatter
+from nvc.encoder.analysis import Analysis
+from nvc.encoder.encode import fineness, thrift_of
+from nvc.encoder.quantisation import quantise
+from nvc.network import bands, layout
+from nvc.network import fixed_point as fixed
+from nvc.network.laplace import Laplace
+from nvc.network.layers import Conv
+from nvc.network.model import DEFAULT_MODEL, load_model
+from nvc.network.network import STEPS, Network, Side, apart, dct_basis, gather, join, scatter
 from train.export import frozen, laplace_tables
 from train.objective import Objective, lagrangian, lean
 

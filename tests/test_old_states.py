@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-import jobs
-from control.schema import MIGRATIONS
-from store import Store, StoreError, TooNew
+from service.jobs.fields import read_request, runs_of
+from service.jobs.states import State
+from service.storage.schema import MIGRATIONS
+from service.storage.store import Store, StoreError, TooNew
 from tests.orchestrator_rig import PATIENCE_S, ROOT, FakeWorker, Orchestrator
 
 OLD = (ROOT / "tests" / "states" / "schema-1.sql").read_text(encoding="utf-8")
@@ -45,7 +46,7 @@ def orchestrator(state: Path) -> Iterator[Orchestrator]:
 
 def test_a_state_directory_of_the_first_version_opens_with_all_that_it_had(orchestrator: Orchestrator) -> None:
     found = orchestrator.conservation()
-    assert (found["accepted"], *(found[state] for state in jobs.State)) == (5, 1, 0, 1, 1, 1, 1)
+    assert (found["accepted"], *(found[state] for state in State)) == (5, 1, 0, 1, 1, 1, 1)
     done = orchestrator.status(DONE)
     assert (done["status"], done["metrics"]["psnr_db"], done["settings"]["label"]) == ("completed", 38.1, "done")
     assert orchestrator.status(FAILED)["error"] == {"type": "bad-video", "detail": "truncated"}
@@ -94,8 +95,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def submit(store: Store) -> str:
-    document = jobs.read_request({})
-    return store.submit(document, jobs.runs_of(document))[0]
+    document = read_request({})
+    return store.submit(document, runs_of(document))[0]
 
 
 def test_an_older_state_directory_opens_and_is_brought_up_to_date(store: Store) -> None:

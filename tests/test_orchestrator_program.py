@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 import orchestrator as program
-import service
-from control import openapi
-from control.problems import ERRORS
+from service.api import openapi
+from service.api.problems import ERRORS
+from service.http.exchange import Response
+from service.http.listening import ServerSettings
+from service.http.routes import Routes
+from service.runtime import settings
 from tests.orchestrator_rig import PATIENCE_S, ROOT, MakeWorker, Orchestrator
 
 # --- what is told of the whole
@@ -60,8 +63,8 @@ def test_the_openapi_document_has_every_route_and_no_other(running: Orchestrator
 
 
 def test_a_route_without_a_description_is_an_error() -> None:
-    routes = service.Routes()
-    routes.add("GET", "/new", lambda request: service.Response())
+    routes = Routes()
+    routes.add("GET", "/new", lambda request: Response())
     with pytest.raises(ValueError, match="/new"):
         openapi.describe(routes)
 
@@ -103,8 +106,8 @@ DOCUMENT = (ROOT / "docs" / "orchestrator.md").read_text(encoding="utf-8")
 
 def test_every_setting_is_in_the_docs_with_its_default() -> None:
     told = {line.split(" | ")[0].strip("| `"): line for line in DOCUMENT.splitlines() if line.startswith("| `")}
-    inherited = {row.name for row in service.rows(service.ServerSettings)} - {"port"}
-    for row in service.rows(program.OrchestratorSettings):
+    inherited = {row.name for row in settings.rows(ServerSettings)} - {"port"}
+    for row in settings.rows(program.OrchestratorSettings):
         if row.name not in inherited:
             default = f"`{row.default}`" if row.default is not None and str(row.default) else ""
             assert told[row.name] == f"| `{row.name}` | {default} | {row.unit} | {row.reason} |"

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import clips
 import codec
-import video
-from coding import BitstreamError, CodecError, Decoded, Settings, SettingsError
+from coding.interface import BitstreamError, CodecError, Decoded, Settings, SettingsError
 from examples.compressai_image import CompressAI
 from examples.tiny_transform import Tiny
 from metrics import ClipMetrics
-from picture import ClipInfo, Picture
+from video import library
+from video.files import open_clip
+from video.picture import ClipInfo, Picture
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "own-codec.md").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def free_port() -> str:
 
 
 def pictures(count: int, clip: str = "generated") -> tuple[list[Picture], ClipInfo]:
-    with video.open_clip(clips.find(clip)) as opened:
+    with open_clip(library.find(clip)) as opened:
         return list(islice(opened, count)), replace(opened.info, frames=count)
 
 

@@ -7,9 +7,9 @@ import pytest
 from synthetic import info_of
 
 import codec
-from coding import Settings
-from nvc.pace import segments, suited
-from picture import Picture
+from coding.interface import Settings
+from nvc.encoder.sources.mini_gop import segments, suited
+from video.picture import Picture
 
 SIDE = 96
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control.page import FOLDER, POLICY, Page
+from service.api.page import FOLDER, POLICY, Page
 from tests.orchestrator_rig import Orchestrator
 
 FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
@@ -37,7 +37,7 @@ def test_scripts_and_styles_have_their_types(running: Orchestrator, name: str, k
     assert again.status_code == 304
 
 
-@pytest.mark.parametrize("name", ["none.js", "..%2Fjobs.py", "%2e%2e", "jobs.py"])
+@pytest.mark.parametrize("name", ["none.js", "..%2Fjobs.py", "%2e%2e", "service/jobs/states.py"])
 def test_other_files_are_not_served(running: Orchestrator, name: str) -> None:
     assert running.get(f"/page/{name}").status_code == 404
 

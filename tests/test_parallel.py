@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from nvc.parallel import SMALL, each, shares
+from nvc.machine.parallel import SMALL, each, shares
 
 
 @pytest.fixture

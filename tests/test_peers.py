@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import peers
-from coding import BitstreamError, Cancelled, Codec, CodecError, Progress, Settings, SettingsError
+from coding.interface import BitstreamError, Cancelled, Codec, CodecError, Progress, Settings, SettingsError
 from metrics import ClipMetrics
-from peers import KINDS, Peer, encoder_options
-from picture import ClipInfo, Picture
+from peers import ffmpeg
+from peers.ffmpeg import KINDS, Peer, encoder_options
+from video.picture import ClipInfo, Picture
 
 NAMES = list(KINDS)
 
@@ -47,7 +47,7 @@ def packets(data: bytes) -> list[av.Packet]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peer_has_the_interface_of_a_codec(name: str) -> None:
-    peer = getattr(peers, name)()
+    peer = getattr(ffmpeg, name)()
     assert isinstance(peer, Codec)
     assert peer.name == name
 

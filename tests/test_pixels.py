@@ -1,4 +1,4 @@
-"""Other sample formats become 8-bit 4:2:0, by the arithmetic that media/pixels.py promises, and the clip says so."""
+"""Other sample formats become 8-bit 4:2:0, by the arithmetic that video/pixels.py promises, and the clip says so."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2ycbcr
 
-from media.frames import frame_of, picture_of
-from picture import DEFAULT_FPS
-from video import ClipInfo, Picture, open_clip, read_info
+from video.files import open_clip, read_info
+from video.frames import frame_of, picture_of
+from video.picture import DEFAULT_FPS, ClipInfo, Picture
 
 
 def write_frame(path: Path, frame: av.VideoFrame) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from control.placement import Placement
-from control.records import Run
-from jobs import State
+from service.jobs.states import State
+from service.scheduling.placement import Placement
+from service.storage.records import Run
 from tests.clock import Clock
 
 LEASE_S = 10.0

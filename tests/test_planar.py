@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.planar import RawFormat, Y4MWriter, raw_format_from_name
-from picture import ClipInfo, DamagedVideo, EmptyVideo, Limits, NotAVideo, Picture, TooLarge, VideoError
-from video import open_clip, read_info
+from video.files import open_clip, read_info
+from video.picture import ClipInfo, DamagedVideo, EmptyVideo, Limits, NotAVideo, Picture, TooLarge, VideoError
+from video.planar import RawFormat, Y4MWriter, raw_format_from_name
 
 
 def pictures(width: int, height: int, count: int, seed: int = 0) -> list[Picture]:

@@ -11,10 +11,10 @@ import pytest
 from synthetic import info_of, moving
 
 import codec
-from coding import Cancelled, CodecError, Encoded, Progress, Report, Settings, SettingsError, no_report
-from nvc.clip import encode_clip
-from nvc.processes import _Process
-from picture import DamagedVideo, Picture
+from coding.interface import Cancelled, CodecError, Encoded, Progress, Report, Settings, SettingsError, no_report
+from nvc.encoder.clip import encode_clip
+from nvc.encoder.processes import _Process
+from video.picture import DamagedVideo, Picture
 
 CLIP = moving(22, cut=6)            # with an intra period of 4 its GOPs begin at 0, 4, 6, 10, 14, 18
 

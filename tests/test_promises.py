@@ -17,15 +17,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import jobs
-from control.placement import Lease, Placement
-from jobs import Blame, State
-from store import Finished, KeyReused, Stale, Store
+from service.jobs import fields
+from service.jobs.fields import read_request
+from service.jobs.states import MAX_RETURNS, MAX_TRIES, TABLE, TERMINAL, Blame, State, backoff_s, experiment_state
+from service.scheduling.placement import Lease, Placement
+from service.storage.store import Finished, KeyReused, Stale, Store
 
 LEASE_S = 10.0
 SLOTS = {"w1": 1, "w2": 2}
-REQUEST = jobs.read_request({"timeout_s": 86_400})
-GRID = jobs.read_request({"timeout_s": 86_400, "quality": [1, 2]})
+REQUEST = read_request({"timeout_s": 86_400})
+GRID = read_request({"timeout_s": 86_400, "quality": [1, 2]})
 LOOK_S = 1.0
 BLAME = {"own error": Blame.RUN, "out of memory": Blame.WORKER, "handed-back": Blame.NOBODY}
 FATES = ["held", "held", "unheard", "lost", "busy", "refused"]     # of an attempt that is granted
@@ -69,7 +70,7 @@ class Promises(RuleBasedStateMachine):
     def submit(self, key: str, body: str, request: dict[str, Any]) -> None:
         known = {found: name for name, found in self.accepted.items() if found}
         try:
-            name, runs = self.store.submit(request, jobs.runs_of(request), key=key or None, body_sha256=body)
+            name, runs = self.store.submit(request, fields.runs_of(request), key=key or None, body_sha256=body)
         except KeyReused:
             assert f"{key}{'2' if body == '1' else '1'}" in known
             return
@@ -91,7 +92,7 @@ class Promises(RuleBasedStateMachine):
         except Finished:
             assert state in (State.COMPLETED, State.FAILED)
             return
-        assert self.store.state(name) in jobs.TERMINAL      # of a grid, a run may have completed before
+        assert self.store.state(name) in TERMINAL      # of a grid, a run may have completed before
         for run_id in self.runs_of(name):
             self.placed.withdraw(run_id)
 
@@ -133,7 +134,7 @@ class Promises(RuleBasedStateMachine):
         if self.placed.current(*key) is not None:
             self.placed.withdraw(run.id)
         if run.state is State.QUEUED and run.attempt == key[1]:
-            self.placed.enqueue(run, frozenset(self.store.avoided(run.id)), jobs.backoff_s(run.tries, uniform=max))
+            self.placed.enqueue(run, frozenset(self.store.avoided(run.id)), backoff_s(run.tries, uniform=max))
         self.placed.let_go(key)
 
     @rule(event=st.sampled_from(["restart", "restart", "stopped", "wall clock", "w1 dies", "w2 dies"]))
@@ -266,13 +267,13 @@ class Promises(RuleBasedStateMachine):
         found = {}
         for run_id in self.runs:
             record = self.store.experiment(run_id).runs[0]
-            if record.run.state in jobs.TERMINAL:
+            if record.run.state in TERMINAL:
                 found[run_id] = (record.run.state, record.result, record.error)
         return found
 
     @invariant()
     def each_history_goes_along_the_table(self) -> None:
-        moves = {(before, after) for (before, _), after in jobs.TABLE.items()}
+        moves = {(before, after) for (before, _), after in TABLE.items()}
         for name in self.accepted:
             seen: dict[str, list[str]] = {}
             for event in self.store.events(name)[0]:
@@ -282,7 +283,7 @@ class Promises(RuleBasedStateMachine):
                 assert states[0] == State.QUEUED
                 assert set(itertools.pairwise(states)) <= moves
                 assert states[-1] == self.store.run(run_id).state
-            assert self.store.state(name) is jobs.experiment_state([self.store.run(run_id).state for run_id in seen])
+            assert self.store.state(name) is experiment_state([self.store.run(run_id).state for run_id in seen])
 
     @invariant()
     def attempts_are_numbered_and_at_most_the_last_is_open(self) -> None:
@@ -296,8 +297,8 @@ class Promises(RuleBasedStateMachine):
     @invariant()
     def tries_are_bounded(self) -> None:
         for run in self.store.unfinished():
-            assert run.tries < jobs.MAX_TRIES
-            assert run.returns < jobs.MAX_RETURNS
+            assert run.tries < MAX_TRIES
+            assert run.returns < MAX_RETURNS
 
     @invariant()
     def no_worker_is_given_more_than_its_slots(self) -> None:

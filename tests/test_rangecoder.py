@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvc import rangecoder as rc
+from nvc.entropy import range_coder as rc
 
 TABLES = rc.Tables(
     np.array([

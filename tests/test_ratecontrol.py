@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import nvc.ratecontrol
-from coding import Settings, no_report
-from nvc.ratecontrol import choose_quality
-from picture import ClipInfo, Picture
+import nvc.encoder.rate_control
+from coding.interface import Settings, no_report
+from nvc.encoder.rate_control import choose_quality
+from video.picture import ClipInfo, Picture
 
 FPS = 25
 GREY = Picture(*(np.full((n, n), 128, np.uint8) for n in (16, 8, 8)))
@@ -34,7 +34,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
         asked.append((t, slack))
         return SimpleNamespace(data=bytes(round(mbps_of(t, slack) * 1e6 / 8 / FPS)), details={})
 
-    monkeypatch.setattr(nvc.ratecontrol, "encode_clip", coded)
+    monkeypatch.setattr(nvc.encoder.rate_control, "encode_clip", coded)
     return asked
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-import clips
 import codec
 from bench import rd
 from bench.rates import points as rates
 from bench.rates.processes import each
-from coding import Codec, CodecError, Settings
-from picture import VideoError
+from coding.interface import Codec, CodecError, Settings
+from video import library
+from video.picture import VideoError
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def points(cache: Path) -> list[rates.Point]:
-    return rates.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
+    return rates.anchor_points("x264", library.find("carphone"), 9, 8, cache)
 
 
 def test_the_first_weight_set_is_measured_at_all_efforts_the_others_at_both_ends() -> None:
@@ -53,7 +53,7 @@ def test_an_anchor_is_measured_once(cache: Path, points: list[rates.Point]) -> N
     kept = json.loads(path.read_text())
     kept["points"][0]["bytes"] = -1
     path.write_text(json.dumps(kept))
-    again = rates.anchor_points("x264", clips.find("carphone"), 9, 8, cache)
+    again = rates.anchor_points("x264", library.find("carphone"), 9, 8, cache)
     assert again[0]["bytes"] == -1
     assert again[1:] == points[1:]
 
@@ -61,7 +61,7 @@ def test_an_anchor_is_measured_once(cache: Path, points: list[rates.Point]) -> N
 @pytest.mark.parametrize(("frames", "period"), [(8, 8), (9, 9)])
 def test_other_settings_are_measured_anew(cache: Path, points: list[rates.Point], frames: int, period: int) -> None:
     before = len(list(cache.iterdir()))
-    rates.anchor_points("x264", clips.find("carphone"), frames, period, cache, crfs=(22,))
+    rates.anchor_points("x264", library.find("carphone"), frames, period, cache, crfs=(22,))
     assert len(list(cache.iterdir())) == before + 1
 
 
@@ -73,7 +73,7 @@ def test_nvc_is_measured_once_by_the_same_program(tmp_path: Path, monkeypatch: p
         return [{"bytes": 7}]
 
     def points_again() -> list[rates.Point]:
-        return rates.own_points(clips.find("carphone"), 9, [Settings(30)], tmp_path / "cache")
+        return rates.own_points(library.find("carphone"), 9, [Settings(30)], tmp_path / "cache")
 
     monkeypatch.setattr(rates, "rd_points", points_of)
     assert points_again() == points_again() == [{"bytes": 7}]
@@ -147,7 +147,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         said: list[str] = []
         arguments = ["--only", "video", "--frames", "3", "--efforts", "0", "1", "--qualities", "24", "36", "48", "60"]
         files = ["--markdown", str(out / "page.md"), "--plots", str(out / "plots")]
-        assert rd.main([str(clips.find("carphone")), *arguments, *files]) == 0
+        assert rd.main([str(library.find("carphone")), *arguments, *files]) == 0
     return {**json.loads(said[0]), "out": out}
 
 
@@ -193,6 +193,6 @@ def test_a_folder_without_pictures_leaves_the_stills_out(tmp_path: Path, capsys:
 
 
 def test_an_unknown_weight_set_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [str(clips.find("carphone")), "--only", "video", "--frames", "1", "--models", "none"]
+    arguments = [str(library.find("carphone")), "--only", "video", "--frames", "1", "--models", "none"]
     assert rd.main(arguments) == 1
     assert "unknown name 'none'" in capsys.readouterr().err

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from bench.rates import stills as bench
-from coding import BitstreamError, CodecError, Settings
-from picture import ClipInfo, Picture
+from coding.interface import BitstreamError, CodecError, Settings
+from video.picture import ClipInfo, Picture
 
 
 def saved(path: Path, *colours: tuple[int, int, int]) -> Path:

@@ -10,15 +10,15 @@ from synthetic import info_of, moving, sha_of
 from torch import Tensor
 
 import codec
-from coding import Settings
+from coding.interface import Settings
 from nvc.decode import reconstruct, side_of
-from nvc.encode import SymbolWriter, Tally, analysis_of, thrift_of
-from nvc.model import Model, load_model, models
-from nvc.network import CHANNELS, FIRST, HYPER, STEPS, Side, first_joined, gather
-from nvc.rangecoder import Encoder
-from nvc.refine import Refinement, refine
-from nvc.smooth import Smooth
-from nvc.swift import Integers
+from nvc.encoder.encode import SymbolWriter, Tally, analysis_of, thrift_of
+from nvc.encoder.quantisation.differentiable import Smooth
+from nvc.encoder.quantisation.refine import Refinement, refine
+from nvc.entropy.range_coder import Encoder
+from nvc.network.cpu_reconstruction import Integers
+from nvc.network.model import Model, load_model, models
+from nvc.network.network import CHANNELS, FIRST, HYPER, STEPS, Side, first_joined, gather
 
 RNG = np.random.default_rng(7)
 H, W = 8, 12                    # positions

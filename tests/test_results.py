@@ -12,8 +12,8 @@ import pytest
 import requests
 from PIL import Image
 
-from control import plots
-from control.plots import NoPlots, Plots
+from service.results import plots
+from service.results.plots import NoPlots, Plots
 from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator
 from tests.test_layouts import compressai_file, curve
 

@@ -9,10 +9,14 @@ from numba import njit
 from scipy.fft import dctn
 from scipy.linalg import hadamard
 
-from nvc import coarse, differences, motion, search, vectors
-from nvc.compensation import BOTH, INTRA
-from nvc.motion import MotionField, Reference
-from picture import Picture
+from nvc.encoder.search import block_differences as differences
+from nvc.encoder.search import motion_field as search
+from nvc.encoder.search import pyramid_search as coarse
+from nvc.motion import prediction as motion
+from nvc.motion import vectors
+from nvc.motion.compensation import BOTH, INTRA
+from nvc.motion.prediction import MotionField, Reference
+from video.picture import Picture
 
 
 @njit

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from service_rig import Rig, running
 
-import service
-from web.exchange import Trace
+from service.http.client import Ambiguous, Client, Refused, Unreachable
+from service.http.exchange import Request, Response, Trace
+from service.http.routes import JSON, Routes, upload
 
 CERTIFICATES = Path(__file__).with_name("tls")
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -61,8 +62,8 @@ def scripted(*answers: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
         thread.join(timeout=1)
 
 
-def client(url: str, **more: object) -> service.Client:
-    return service.Client(url, sleep=lambda seconds: None, **more)  # type: ignore[arg-type]
+def client(url: str, **more: object) -> Client:
+    return Client(url, sleep=lambda seconds: None, **more)  # type: ignore[arg-type]
 
 
 def status(code: int, *fields: str, body: bytes = b"") -> bytes:
@@ -78,51 +79,51 @@ def unused_port() -> int:
 
 # --- whose fault ----------------------------------------------------------------------------------------------------
 
-CALLS: list[Callable[[service.Client], object]] = [lambda c: c.get("/x"), lambda c: c.post("/x", {"a": 1})]
+CALLS: list[Callable[[Client], object]] = [lambda c: c.get("/x"), lambda c: c.post("/x", {"a": 1})]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=["GET", "POST"])
-def test_nobody_listens_is_unreachable(call: Callable[[service.Client], object]) -> None:
-    with pytest.raises(service.Unreachable):
+def test_nobody_listens_is_unreachable(call: Callable[[Client], object]) -> None:
+    with pytest.raises(Unreachable):
         call(client(f"http://127.0.0.1:{unused_port()}"))
 
 
 def test_no_such_name_is_unreachable() -> None:
-    with pytest.raises(service.Unreachable):
+    with pytest.raises(Unreachable):
         client("http://no-such-host.invalid").get("/x")
 
 
 def test_a_certificate_of_a_stranger_is_unreachable() -> None:
     with running(tls_cert=CERTIFICATES / "server.pem", tls_key=CERTIFICATES / "server.key") as rig, \
-            pytest.raises(service.Unreachable):
+            pytest.raises(Unreachable):
         client(rig.server.url).get("/livez")
 
 
 def test_plain_http_where_tls_was_expected_is_unreachable() -> None:
-    with running() as rig, pytest.raises(service.Unreachable):
+    with running() as rig, pytest.raises(Unreachable):
         client(rig.server.url.replace("http:", "https:")).get("/livez")
 
 
 @pytest.mark.parametrize("answer", [RESET, b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
                                     b"nonsense\r\n\r\n"], ids=["reset", "closed", "cut short", "nonsense"])
 def test_a_break_after_the_request_is_ambiguous(answer: bytes) -> None:
-    with scripted(answer) as (url, _), pytest.raises(service.Ambiguous):
+    with scripted(answer) as (url, _), pytest.raises(Ambiguous):
         client(url).post("/x", {})
 
 
 def test_no_answer_in_time_is_ambiguous() -> None:
-    with scripted(None) as (url, _), pytest.raises(service.Ambiguous):
+    with scripted(None) as (url, _), pytest.raises(Ambiguous):
         client(url, read_s=0.1).post("/x", {})
 
 
 def test_an_answer_that_is_not_the_json_it_claims_is_ambiguous() -> None:
-    with scripted(OK.replace(b"{}", b"{x")) as (url, _), pytest.raises(service.Ambiguous):
+    with scripted(OK.replace(b"{}", b"{x")) as (url, _), pytest.raises(Ambiguous):
         client(url).post("/x", {})
 
 
 def test_a_problem_is_refused_with_its_parts() -> None:
     body = b'{"type": "/problems/stale-attempt", "status": 409, "detail": "attempt 2 is granted"}'
-    with scripted(status(409, "Retry-After: 7", body=body)) as (url, _), pytest.raises(service.Refused) as caught:
+    with scripted(status(409, "Retry-After: 7", body=body)) as (url, _), pytest.raises(Refused) as caught:
         client(url).post("/x", {})
     assert (caught.value.status, caught.value.slug, caught.value.retry_after_s) == (409, "stale-attempt", 7.0)
     assert str(caught.value) == "409 /problems/stale-attempt: attempt 2 is granted"
@@ -131,7 +132,7 @@ def test_a_problem_is_refused_with_its_parts() -> None:
 @pytest.mark.parametrize("answer", [status(502, body=b"<html>"), status(302, "Location: http://127.0.0.1:1/"),
                                     status(500, body=b"[]")])
 def test_other_answers_are_refused_too(answer: bytes) -> None:
-    with scripted(answer, answer, answer) as (url, _), pytest.raises(service.Refused) as caught:
+    with scripted(answer, answer, answer) as (url, _), pytest.raises(Refused) as caught:
         client(url).post("/x", {})
     assert caught.value.slug == ""
 
@@ -147,14 +148,14 @@ def test_get_is_tried_again(first: bytes) -> None:
 
 
 def test_tries_are_bounded() -> None:
-    with scripted(RESET, RESET, RESET, OK) as (url, got), pytest.raises(service.Ambiguous):
+    with scripted(RESET, RESET, RESET, OK) as (url, got), pytest.raises(Ambiguous):
         client(url).get("/x")
     assert len(got) == 3
 
 
 @pytest.mark.parametrize("first", [RESET, status(503)])
 def test_post_is_not_tried_again(first: bytes) -> None:
-    with scripted(first, OK) as (url, got), pytest.raises((service.Ambiguous, service.Refused)):
+    with scripted(first, OK) as (url, got), pytest.raises((Ambiguous, Refused)):
         client(url).post("/x", {})
     assert len(got) == 1
 
@@ -168,7 +169,7 @@ def test_post_that_is_idempotent_is_tried_again(first: bytes) -> None:
 
 @pytest.mark.parametrize("answer", [status(400), status(409), status(500), status(503, "Retry-After: 60")])
 def test_answers_that_would_not_change_are_not_asked_for_again(answer: bytes) -> None:
-    with scripted(answer, OK) as (url, got), pytest.raises(service.Refused):
+    with scripted(answer, OK) as (url, got), pytest.raises(Refused):
         client(url).get("/x")
     assert len(got) == 1
 
@@ -176,48 +177,48 @@ def test_answers_that_would_not_change_are_not_asked_for_again(answer: bytes) ->
 def test_retry_after_is_waited_for() -> None:
     waits: list[float] = []
     with scripted(status(503, "Retry-After: 3"), OK) as (url, _):
-        service.Client(url, sleep=waits.append).get("/x")
+        Client(url, sleep=waits.append).get("/x")
     assert 3.0 <= waits[0] <= 3.1
 
 
 # --- the two together -----------------------------------------------------------------------------------------------
 
 
-def add(routes: service.Routes, rig: Rig) -> None:
-    def save(request: service.Request) -> service.Response:
+def add(routes: Routes, rig: Rig) -> None:
+    def save(request: Request) -> Response:
         out = io.BytesIO()
         length, sha256 = request.save(out)
         rig.seen.append(("PUT", request.path, out.getvalue()))
-        return service.Response(201, {"bytes": length, "sha256": sha256})
+        return Response(201, {"bytes": length, "sha256": sha256})
 
-    def tell(request: service.Request) -> service.Response:
-        return service.Response(200, {"traceparent": request.headers.get("traceparent"), "got": request.document(),
+    def tell(request: Request) -> Response:
+        return Response(200, {"traceparent": request.headers.get("traceparent"), "got": request.document(),
                                       "key": request.headers.get("authorization"), "x": request.headers.get("x-a")})
 
-    routes.add("PUT", "/artifacts/{sha256}", save, body=service.upload(1 << 24))
-    routes.add("POST", "/tell", tell, body=service.JSON)
-    routes.add("GET", "/data", lambda request: service.Response(200, b"data" * 1000), produces="*/*")
-    routes.add("GET", "/list", lambda request: service.Response(200, request.query, etag="1"))
+    routes.add("PUT", "/artifacts/{sha256}", save, body=upload(1 << 24))
+    routes.add("POST", "/tell", tell, body=JSON)
+    routes.add("GET", "/data", lambda request: Response(200, b"data" * 1000), produces="*/*")
+    routes.add("GET", "/list", lambda request: Response(200, request.query, etag="1"))
 
 
 def test_what_a_call_carries() -> None:
     trace = Trace("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
     with running(add) as rig:
-        reply = service.Client(rig.server.url, key="nck_x").post("/tell", {"a": "é"}, trace=trace, headers={"X-A": "1"})
+        reply = Client(rig.server.url, key="nck_x").post("/tell", {"a": "é"}, trace=trace, headers={"X-A": "1"})
     assert reply.document == {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                               "got": {"a": "é"}, "key": "Bearer nck_x", "x": "1"}
 
 
 def test_query_and_conditions() -> None:
     with running(add) as rig:
-        caller = service.Client(rig.server.url)
+        caller = Client(rig.server.url)
         assert caller.get("/list", params={"a": "1 2"}).document == {"a": "1 2"}
         assert caller.get("/list", headers={"If-None-Match": '"1"'}).status == 304
 
 
 def test_calls_of_one_thread_share_a_connection() -> None:
     with running(add) as rig:
-        caller = service.Client(rig.server.url)
+        caller = Client(rig.server.url)
         for _ in range(3):
             caller.get("/list")
             caller.post("/tell", {})
@@ -230,32 +231,32 @@ def test_a_file_is_uploaded_and_checked(data: bytes, tmp_path: Path) -> None:
     source, sha256 = tmp_path / "stream.nvc", hashlib.sha256(data).hexdigest()
     source.write_bytes(data)
     with running(add) as rig:
-        reply = service.Client(rig.server.url).put_file(f"/artifacts/{sha256}", source, sha256=sha256)
+        reply = Client(rig.server.url).put_file(f"/artifacts/{sha256}", source, sha256=sha256)
         assert (reply.status, reply.document) == (201, {"bytes": len(data), "sha256": sha256})
         assert rig.seen[-1][2] == data
-        with pytest.raises(service.Refused) as caught:
-            service.Client(rig.server.url).put_file("/artifacts/x", source, sha256="0" * 64)
+        with pytest.raises(Refused) as caught:
+            Client(rig.server.url).put_file("/artifacts/x", source, sha256="0" * 64)
         assert caught.value.slug == "digest-mismatch"
 
 
 def test_a_file_is_downloaded_and_checked() -> None:
     with running(add) as rig:
         out, sha256 = io.BytesIO(), hashlib.sha256(b"data" * 1000).hexdigest()
-        caller = service.Client(rig.server.url)
+        caller = Client(rig.server.url)
         assert caller.download("/data", out, sha256=sha256) == (4000, sha256)
         assert out.getvalue() == b"data" * 1000
-        with pytest.raises(service.Ambiguous, match="expected"):
+        with pytest.raises(Ambiguous, match="expected"):
             caller.download("/data", io.BytesIO(), sha256="0" * 64)
-        with pytest.raises(service.Ambiguous, match="larger"):
+        with pytest.raises(Ambiguous, match="larger"):
             caller.download("/data", io.BytesIO(), limit=3999)
-        with pytest.raises(service.Refused):
+        with pytest.raises(Refused):
             caller.download("/nowhere", io.BytesIO())
 
 
 def test_tls_with_a_client_certificate() -> None:
     with running(add, tls_cert=CERTIFICATES / "server.pem", tls_key=CERTIFICATES / "server.key",
                  tls_client_ca=CERTIFICATES / "ca.pem") as rig:
-        caller = service.Client(rig.server.url, verify=str(CERTIFICATES / "ca.pem"),
+        caller = Client(rig.server.url, verify=str(CERTIFICATES / "ca.pem"),
                                 cert=(str(CERTIFICATES / "client.pem"), str(CERTIFICATES / "client.key")))
         assert caller.get("/livez").document == {"status": "alive"}
 
@@ -263,9 +264,9 @@ def test_tls_with_a_client_certificate() -> None:
 def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_port()}")
     with running() as rig:
-        assert service.Client(rig.server.url).get("/livez").status == 200
+        assert Client(rig.server.url).get("/livez").status == 200
 
 
 def test_an_address_that_is_none() -> None:
     with pytest.raises(ValueError, match="base_url"):
-        service.Client("127.0.0.1:8081")
+        Client("127.0.0.1:8081")

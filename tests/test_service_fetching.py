@@ -15,8 +15,8 @@ import pytest
 import requests
 from orchestrator_rig import PATIENCE_S, FakeWorker, Orchestrator
 
-import service
-from web.fetching import check_address, parse_networks
+from service.http.fetching import Fetcher, FetchError, check_address, parse_networks
+from service.runtime.settings import SettingsError
 
 CERTIFICATES = Path(__file__).with_name("tls")
 HERE = "127.0.0.0/8"
@@ -80,14 +80,14 @@ def site() -> Iterator[Site]:
     made.close()
 
 
-def fetcher(site: Site, **more: Any) -> service.Fetcher:
+def fetcher(site: Site, **more: Any) -> Fetcher:
     settings = {"hosts": f"localhost:{site.port}", "networks": HERE, "limit_bytes": 1 << 20, "limit_s": PATIENCE_S,
                 "context": ssl.create_default_context(cafile=CERTIFICATES / "ca.pem")}
-    return service.Fetcher(**{**settings, **more})  # type: ignore[arg-type]
+    return Fetcher(**{**settings, **more})  # type: ignore[arg-type]
 
 
 def refusal(site: Site, path: str = "/a", **more: Any) -> str:
-    with pytest.raises(service.FetchError) as caught:
+    with pytest.raises(FetchError) as caught:
         fetcher(site, **more).fetch(site.url + path, io.BytesIO())
     return str(caught.value)
 
@@ -102,7 +102,7 @@ def refusal(site: Site, path: str = "/a", **more: Any) -> str:
     "::ffff:10.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::1",
     "2002:7f00:1::1", "2001:0:7f00:1::1"])
 def test_addresses_that_are_not_public_are_refused(address: str) -> None:  # RFC 6890
-    with pytest.raises(service.FetchError, match="not public"):
+    with pytest.raises(FetchError, match="not public"):
         check_address(address)
 
 
@@ -116,12 +116,12 @@ def test_a_network_can_be_allowed_but_never_the_link_local_one() -> None:
     check_address("10.1.2.3", networks)
     check_address("::ffff:10.1.2.3", networks)
     for address in ("192.168.0.1", "169.254.169.254", "fe80::1"):
-        with pytest.raises(service.FetchError):
+        with pytest.raises(FetchError):
             check_address(address, networks)
 
 
 def test_a_network_that_is_none_is_named() -> None:
-    with pytest.raises(service.SettingsError, match=r"fetch_networks.*10\.0\.0\.0/33"):
+    with pytest.raises(SettingsError, match=r"fetch_networks.*10\.0\.0\.0/33"):
         parse_networks("10.0.0.0/33")
 
 
@@ -139,11 +139,11 @@ def test_a_network_that_is_none_is_named() -> None:
     ("*", "https://[::1", False), ("*", "https:///path", False), ("*", "//a.example/", False),
     ("*", "https://a.example/\r\nX: y", False)])
 def test_which_hosts_are_asked(hosts: str, url: str, allowed: bool) -> None:
-    made = service.Fetcher(hosts=hosts, limit_bytes=1, limit_s=1)
+    made = Fetcher(hosts=hosts, limit_bytes=1, limit_s=1)
     if allowed:
         made.check(url)
     else:
-        with pytest.raises(service.FetchError):
+        with pytest.raises(FetchError):
             made.check(url)
 
 
@@ -160,8 +160,8 @@ def test_the_connected_socket_is_checked_too(site: Site, monkeypatch: pytest.Mon
             looked_up.append(address[0])
             super().connect(("127.0.0.1", site.port))
 
-    monkeypatch.setattr("web.fetching.socket.socket", Elsewhere)
-    monkeypatch.setattr("web.fetching.socket.getaddrinfo",
+    monkeypatch.setattr("service.http.fetching.socket.socket", Elsewhere)
+    monkeypatch.setattr("service.http.fetching.socket.getaddrinfo",
                         lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", site.port))])
     assert refusal(site, networks="") == "its host has an address that is not public"
     assert (looked_up, site.requests) == (["8.8.8.8"], [])
@@ -256,8 +256,8 @@ def test_a_host_that_sends_byte_by_byte_is_left_in_time(site: Site, start: bytes
 def test_a_handshake_that_does_not_end_is_left_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        made = service.Fetcher(hosts=f"localhost:{port}", networks=HERE, limit_bytes=1, limit_s=0.2)
-        with pytest.raises(service.FetchError, match="it took longer"):
+        made = Fetcher(hosts=f"localhost:{port}", networks=HERE, limit_bytes=1, limit_s=0.2)
+        with pytest.raises(FetchError, match="it took longer"):
             made.fetch(f"https://localhost:{port}/", io.BytesIO())
 
 

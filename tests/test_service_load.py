@@ -14,52 +14,56 @@ from pathlib import Path
 import pytest
 from service_rig import Rig, Wire, get, post, running, wait_until
 
-import service
+from service.http.exchange import Event, Request, Response, event_stream
+from service.http.listening import ServerSettings
+from service.http.routes import Routes, upload
+from service.http.server import Server
+from service.runtime.settings import SettingsError
 
 BIG = 1 << 25  # more than the buffers of a loopback connection take
 CERTIFICATES = Path(__file__).with_name("tls")
 
 
-def add_more(routes: service.Routes, rig: Rig) -> None:
+def add_more(routes: Routes, rig: Rig) -> None:
     """Routes that wait, upload and download."""
 
-    def events(request: service.Request) -> service.Response:
-        def wait(timeout_s: float) -> Iterable[service.Event] | None:
+    def events(request: Request) -> Response:
+        def wait(timeout_s: float) -> Iterable[Event] | None:
             rig.entered.release()
             return None if rig.gate.wait(timeout_s) else []
 
-        return service.event_stream(request, wait, beat_s=0.02)
+        return event_stream(request, wait, beat_s=0.02)
 
-    def flood(request: service.Request) -> service.Response:
-        def wait(timeout_s: float) -> Iterable[service.Event]:
-            return [service.Event("noise", "x" * 100_000)]
+    def flood(request: Request) -> Response:
+        def wait(timeout_s: float) -> Iterable[Event]:
+            return [Event("noise", "x" * 100_000)]
 
-        return service.event_stream(request, wait)
+        return event_stream(request, wait)
 
-    def status(request: service.Request) -> service.Response:
+    def status(request: Request) -> Response:
         if request.wait_s is None:
-            return service.Response(200, {"waited": None})
+            return Response(200, {"waited": None})
         rig.entered.release()
         while not rig.gate.wait(0.02):
             if request.disconnected() or request.stopping.is_set():
                 rig.seen.append(("left", "", b""))
                 break
-        return service.Response(200, {"waited": request.wait_s})
+        return Response(200, {"waited": request.wait_s})
 
-    def save(request: service.Request) -> service.Response:
+    def save(request: Request) -> Response:
         with open("/dev/null", "wb") as out:
             length, sha256 = request.save(out)
-        return service.Response(201, {"bytes": length, "sha256": sha256})
+        return Response(201, {"bytes": length, "sha256": sha256})
 
-    def leave(request: service.Request) -> service.Response:
+    def leave(request: Request) -> Response:
         raise SystemExit(3)
 
     routes.add("GET", "/events", events, waits=True, produces="text/event-stream")
     routes.add("GET", "/flood", flood, waits=True, produces="text/event-stream")
     routes.add("GET", "/status", status, waits="prefer")
-    routes.add("GET", "/big", lambda request: service.Response(200, {"x": "y" * BIG}))
+    routes.add("GET", "/big", lambda request: Response(200, {"x": "y" * BIG}))
     routes.add("GET", "/leave", leave)
-    routes.add("PUT", "/upload", save, body=service.upload(4 << 30))
+    routes.add("PUT", "/upload", save, body=upload(4 << 30))
 
 
 def gauge(rig: Rig, sample: str) -> float:
@@ -284,10 +288,10 @@ def test_a_waiting_handler_learns_that_its_client_left() -> None:
 
 
 def test_an_event_stream() -> None:  # HTML standard 9.2.6
-    sent = [[service.Event("state", {"state": "running"}, id="1")], [], [service.Event("log", "a\nb")], None]
+    sent = [[Event("state", {"state": "running"}, id="1")], [], [Event("log", "a\nb")], None]
 
-    def add(routes: service.Routes, rig: Rig) -> None:
-        routes.add("GET", "/events", lambda request: service.event_stream(request, lambda timeout_s: sent.pop(0)),
+    def add(routes: Routes, rig: Rig) -> None:
+        routes.add("GET", "/events", lambda request: event_stream(request, lambda timeout_s: sent.pop(0)),
                    waits=True, produces="text/event-stream")
 
     with running(add) as rig:
@@ -423,9 +427,9 @@ def test_a_socket_that_was_passed_outlives_the_server() -> None:  # sd_listen_fd
         for _ in range(2):
             with Wire(ours.getsockname()) as wire:  # connects before anyone serves
                 wire.send(get("/livez"))
-                routes = service.Routes()
-                routes.add("GET", "/livez", lambda request: service.Response(200, {}), always=True)
-                server = service.Server(routes, service.ServerSettings(), sockets=[ours.dup()])
+                routes = Routes()
+                routes.add("GET", "/livez", lambda request: Response(200, {}), always=True)
+                server = Server(routes, ServerSettings(), sockets=[ours.dup()])
                 server.start()
                 answer = wire.answer()
                 server.stop()
@@ -504,7 +508,7 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
         rig.server.reload_tls()
         assert serial(rig) == ((("commonName", "test renewed"),),)
         (tmp_path / "used.pem").write_text("nonsense")
-        with pytest.raises(service.SettingsError, match="tls_cert"):
+        with pytest.raises(SettingsError, match="tls_cert"):
             rig.server.reload_tls()
         assert serial(rig) == ((("commonName", "test renewed"),),)
 
@@ -526,6 +530,6 @@ def test_client_certificates_can_be_required() -> None:
                                       {"tls_cert": CERTIFICATES / "ca.pem", "tls_key": CERTIFICATES / "server.key"},
                                       {"tls_cert": Path("nowhere.pem"), "tls_key": Path("nowhere.key")}])
 def test_certificates_that_cannot_be_used_are_named(settings: dict[str, Path]) -> None:
-    server = service.Server(service.Routes(), service.ServerSettings(**settings))  # type: ignore[arg-type]
-    with pytest.raises(service.SettingsError, match="tls_cert"):
+    server = Server(Routes(), ServerSettings(**settings))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="tls_cert"):
         server.start()

@@ -17,10 +17,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from service_rig import get, running
 
-import service
+from service import __file__
+from service.http.exchange import Response
+from service.http.routes import Routes
+from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Watchdog, listen_sockets
 
 
-def parsed(metrics: service.Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def parsed(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Every sample as the Prometheus project's own parser reads it."""
     return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(metrics.render()) for sample in family.samples}
@@ -30,7 +33,7 @@ def parsed(metrics: service.Metrics) -> dict[tuple[str, tuple[tuple[str, str], .
 
 
 def test_a_counter() -> None:
-    metrics = service.Metrics()
+    metrics = Metrics()
     counter = metrics.counter("nvc_runs_total", "Runs.", ("codec",))
     counter.inc(codec="nvc")
     counter.inc(2.5, codec="x264")
@@ -40,11 +43,11 @@ def test_a_counter() -> None:
 
 def test_a_counter_only_goes_up() -> None:
     with pytest.raises(ValueError, match="lower"):
-        service.Metrics().counter("a_total", "A.").inc(-1)
+        Metrics().counter("a_total", "A.").inc(-1)
 
 
 def test_a_gauge() -> None:
-    metrics = service.Metrics()
+    metrics = Metrics()
     gauge = metrics.gauge("nvc_leases", "Leases.", ("worker",))
     gauge.set(3, worker="w1")
     gauge.inc(-1, worker="w1")
@@ -56,14 +59,14 @@ def test_a_gauge() -> None:
 
 
 def test_a_gauge_that_is_asked() -> None:
-    metrics = service.Metrics()
+    metrics = Metrics()
     metrics.gauge("nvc_a", "A.").track(lambda: 7)
     metrics.gauge("nvc_b", "B.", ("x",)).track(lambda: [({"x": "1"}, 1), ({"x": "2"}, 2)])
     assert parsed(metrics) == {("nvc_a", ()): 7, ("nvc_b", (("x", "1"),)): 1, ("nvc_b", (("x", "2"),)): 2}
 
 
 def test_a_histogram_is_cumulative() -> None:
-    metrics = service.Metrics()
+    metrics = Metrics()
     histogram = metrics.histogram("nvc_s", "Seconds.", ("route",), buckets=(0.1, 1))
     for value in (0.05, 0.1, 0.5, 5):
         histogram.observe(value, route="/")
@@ -74,7 +77,7 @@ def test_a_histogram_is_cumulative() -> None:
 
 
 def test_a_metric_without_labels_exists_before_its_first_event() -> None:
-    metrics = service.Metrics()
+    metrics = Metrics()
     metrics.counter("a_total", "A.")
     metrics.histogram("b", "B.", buckets=(1,))
     assert parsed(metrics) == {("a_total", ()): 0, ("b_bucket", (("le", "1"),)): 0, ("b_bucket", (("le", "+Inf"),)): 0,
@@ -82,7 +85,7 @@ def test_a_metric_without_labels_exists_before_its_first_event() -> None:
 
 
 def test_labels_and_help_are_escaped() -> None:
-    metrics = service.Metrics()
+    metrics = Metrics()
     nasty = 'a\\b"c\nd{}, é'
     metrics.gauge("nvc_a", "Back\\slash and\nline.", ("x",)).set(1, x=nasty)
     family = next(iter(text_string_to_metric_families(metrics.render())))
@@ -91,7 +94,7 @@ def test_labels_and_help_are_escaped() -> None:
 
 
 def test_the_same_name_is_the_same_metric() -> None:
-    metrics = service.Metrics()
+    metrics = Metrics()
     assert metrics.counter("a_total", "A.") is metrics.counter("a_total", "A.")
     with pytest.raises(ValueError, match="exists as a counter"):
         metrics.gauge("a_total", "A.")
@@ -103,17 +106,17 @@ def test_the_same_name_is_the_same_metric() -> None:
                                               ("a", ("x y",))])
 def test_names_that_cannot_be_written(name: str, labels: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="name"):
-        service.Metrics().gauge(name, "A.", labels)
+        Metrics().gauge(name, "A.", labels)
 
 
 @pytest.mark.parametrize("labels", [{}, {"y": "1"}, {"x": "1", "y": "1"}])
 def test_wrong_labels_are_a_mistake_of_the_program(labels: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="label"):
-        service.Metrics().counter("a_total", "A.", ("x",)).inc(**labels)
+        Metrics().counter("a_total", "A.", ("x",)).inc(**labels)
 
 
 def test_counting_from_many_threads_loses_nothing() -> None:
-    counter = service.Metrics().counter("a_total", "A.")
+    counter = Metrics().counter("a_total", "A.")
     threads = [threading.Thread(target=lambda: [counter.inc() for _ in range(2000)]) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -123,9 +126,9 @@ def test_counting_from_many_threads_loses_nothing() -> None:
 
 
 def test_the_server_counts_its_requests() -> None:
-    def add(routes: service.Routes, rig: object) -> None:
-        routes.add("GET", "/metrics", lambda request: service.Response(
-            200, rig.metrics.render(), {"Content-Type": service.METRICS_TYPE}), produces="text/plain")  # type: ignore
+    def add(routes: Routes, rig: object) -> None:
+        routes.add("GET", "/metrics", lambda request: Response(
+            200, rig.metrics.render(), {"Content-Type": METRICS_TYPE}), produces="text/plain")  # type: ignore
 
     with running(add) as rig:
         for path in ("/echo", "/nowhere"):
@@ -146,7 +149,7 @@ def test_the_server_counts_its_requests() -> None:
 
 def test_a_line_is_one_json_object() -> None:
     stream = io.StringIO()
-    log = service.Log(stream, service="worker")
+    log = Log(stream, service="worker")
     log.info("run-started", run="exp_1", path=Path("a\nb"), text="é\u2028")
     line, rest = stream.getvalue().split("\n")
     document = json.loads(line)
@@ -158,7 +161,7 @@ def test_a_line_is_one_json_object() -> None:
 
 def test_levels_below_are_left_out() -> None:
     stream = io.StringIO()
-    log = service.Log(stream, level="warning")
+    log = Log(stream, level="warning")
     log.info("a")
     log.debug("b")
     log.warning("c")
@@ -170,17 +173,17 @@ def test_levels_below_are_left_out() -> None:
 
 def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     with open("/dev/full", "wb", buffering=0) as full:
-        service.Log(io.TextIOWrapper(full, write_through=True)).info("a")
+        Log(io.TextIOWrapper(full, write_through=True)).info("a")
     closed = io.StringIO()
     closed.close()
-    service.Log(closed).info("a")
+    Log(closed).info("a")
 
 
 def test_cloudwatch_lines_only_when_asked() -> None:
     stream = io.StringIO()
-    service.Log(stream).emf({"Latency": (12.5, "Milliseconds")}, Route="/")
+    Log(stream).emf({"Latency": (12.5, "Milliseconds")}, Route="/")
     assert stream.getvalue() == ""
-    service.Log(stream, emf="NVC").emf({"Latency": (12.5, "Milliseconds")}, Route="/")
+    Log(stream, emf="NVC").emf({"Latency": (12.5, "Milliseconds")}, Route="/")
     document = json.loads(stream.getvalue())
     assert document["_aws"]["CloudWatchMetrics"] == [
         {"Namespace": "NVC", "Dimensions": [["Route"]], "Metrics": [{"Name": "Latency", "Unit": "Milliseconds"}]}]
@@ -202,7 +205,7 @@ def systemd(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, str
 
 def test_messages_to_systemd(systemd: tuple[socket.socket, str]) -> None:  # sd_notify(3)
     sock, path = systemd
-    notifier = service.Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(os.getpid())})
+    notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(os.getpid())})
     notifier.ready("listening on\n8081")
     notifier.status("2 runs")
     notifier.watchdog()
@@ -219,12 +222,12 @@ def test_messages_to_systemd(systemd: tuple[socket.socket, str]) -> None:  # sd_
 @pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": "1000000"},
                                      {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}])
 def test_no_watchdog_where_nobody_watches(environ: dict[str, str]) -> None:
-    assert service.Notifier(environ).watchdog_s is None
+    assert Notifier(environ).watchdog_s is None
 
 
 def test_without_systemd_nothing_happens() -> None:
-    service.Notifier({}).ready()
-    service.Notifier({"NOTIFY_SOCKET": "/nowhere/notify"}).ready()
+    Notifier({}).ready()
+    Notifier({"NOTIFY_SOCKET": "/nowhere/notify"}).ready()
 
 
 def test_the_ping_is_sent_only_when_every_check_passed(systemd: tuple[socket.socket, str]) -> None:
@@ -237,9 +240,9 @@ def test_the_ping_is_sent_only_when_every_check_passed(systemd: tuple[socket.soc
         if len(calls) == 1:
             raise OSError("disk full")
 
-    notifier = service.Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
-    watchdog = service.Watchdog(notifier, {"database": database, "http": lambda: calls.append("http")},
-                                service.Log(stream))
+    notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
+    watchdog = Watchdog(notifier, {"database": database, "http": lambda: calls.append("http")},
+                                Log(stream))
     watchdog.start()
     assert sock.recv(100) == b"WATCHDOG=1"
     watchdog.stop()
@@ -262,7 +265,7 @@ def test_sockets_that_systemd_passes() -> None:  # sd_listen_fds(3): from descri
             os.dup2(listener.fileno(), 3)
 
         done = subprocess.run([sys.executable, "-c", ACTIVATED], capture_output=True, text=True, timeout=20,
-                              cwd=Path(service.__file__).parent, env={**os.environ, "LISTEN_FDS": "1"},
+                              cwd=Path(__file__).parent, env={**os.environ, "LISTEN_FDS": "1"},
                               pass_fds=(3,), preexec_fn=pass_on, check=True)
     assert done.stdout == "[('127.0.0.1', False)]\n"
 
@@ -270,4 +273,4 @@ def test_sockets_that_systemd_passes() -> None:  # sd_listen_fds(3): from descri
 @pytest.mark.parametrize("environ", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
                                      {"LISTEN_FDS": "x", "LISTEN_PID": "7"}])
 def test_sockets_for_someone_else(environ: dict[str, str]) -> None:
-    assert service.listen_sockets(environ, pid=7) == []
+    assert listen_sockets(environ, pid=7) == []

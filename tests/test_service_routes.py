@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from service_rig import Rig, get, post, running
 
-import service
+from service.http.exchange import Request, Response, file_response, new_trace
+from service.http.parsing import Problem
+from service.http.routes import Handler, Routes, upload
 
 DATA = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -21,29 +23,29 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     path: Path = tmp_path_factory.mktemp("files") / "stream.nvc"
     path.write_bytes(DATA)
 
-    def add(routes: service.Routes, rig: Rig) -> None:
-        def answer(body: object, **more: object) -> service.Handler:
-            return lambda request: service.Response(200, body, **more)  # type: ignore[arg-type]
+    def add(routes: Routes, rig: Rig) -> None:
+        def answer(body: object, **more: object) -> Handler:
+            return lambda request: Response(200, body, **more)  # type: ignore[arg-type]
 
-        def show(request: service.Request) -> service.Response:
-            return service.Response(200, {"params": request.params, "query": request.query_all,
+        def show(request: Request) -> Response:
+            return Response(200, {"params": request.params, "query": request.query_all,
                                           "route": request.route, "traceparent": request.trace.traceparent})
 
-        def save(request: service.Request) -> service.Response:
+        def save(request: Request) -> Response:
             with open("/dev/null", "wb") as out:
                 length, sha256 = request.save(out)
-            return service.Response(201, {"bytes": length, "sha256": sha256})
+            return Response(201, {"bytes": length, "sha256": sha256})
 
-        def full_disk(request: service.Request) -> service.Response:
+        def full_disk(request: Request) -> Response:
             with open("/dev/full", "wb", buffering=0) as out:
                 request.save(out)
-            return service.Response(201)
+            return Response(201)
 
-        def broken(request: service.Request) -> service.Response:
+        def broken(request: Request) -> Response:
             raise RuntimeError("the secret reason")
 
-        def problem(request: service.Request) -> service.Response:
-            raise service.Problem(422, "unknown-clip", "clip 'x' is not known; expected one of a, b", field="clip",
+        def problem(request: Request) -> Response:
+            raise Problem(422, "unknown-clip", "clip 'x' is not known; expected one of a, b", field="clip",
                                   headers={"Retry-After": "3"}, known=["a", "b"])
 
         routes.add("GET", "/items/{id}/parts/{part}", show)
@@ -52,18 +54,18 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         routes.add("GET", "/list", show, query=("limit", "tag*"))
         routes.add("GET", "/tagged", answer({"a": 1}, etag=True))
         routes.add("GET", "/versioned", answer({"a": 1}, etag="7"))
-        routes.add("GET", "/file", lambda request: service.file_response(path, SHA256, name="näme.nvc"),
+        routes.add("GET", "/file", lambda request: file_response(path, SHA256, name="näme.nvc"),
                    produces="*/*")
-        routes.add("GET", "/gone", lambda request: service.file_response(path.with_name("gone"), SHA256))
-        routes.add("GET", "/pieces", lambda request: service.Response(200, iter([b"one", b"", b"two"])),
+        routes.add("GET", "/gone", lambda request: file_response(path.with_name("gone"), SHA256))
+        routes.add("GET", "/pieces", lambda request: Response(200, iter([b"one", b"", b"two"])),
                    produces="text/plain")
         routes.add("GET", "/text", answer("plain"), produces="text/plain")
         routes.add("GET", "/nan", answer({"psnr": float("nan")}))
         routes.add("GET", "/split", answer({}, headers={"Location": "/a\r\nX: y"}))
         routes.add("GET", "/broken", broken)
         routes.add("GET", "/problem", problem)
-        routes.add("PUT", "/upload", save, body=service.upload(1 << 21))
-        routes.add("PUT", "/full", full_disk, body=service.upload(1 << 21))
+        routes.add("PUT", "/upload", save, body=upload(1 << 21))
+        routes.add("PUT", "/full", full_disk, body=upload(1 << 21))
 
     with running(add) as rig:
         yield rig
@@ -343,13 +345,13 @@ def test_a_trace_is_carried_on(rig: Rig) -> None:  # W3C Trace Context 3.2
                                     "00-" + "0" * 32 + "-b7ad6b7169203331-01",
                                     "00-0af7651916cd43dd8448eb211c80319c-" + "0" * 16 + "-01"])
 def test_an_invalid_trace_is_begun_anew(parent: str) -> None:
-    trace = service.new_trace(parent)
+    trace = new_trace(parent)
     assert len(trace.trace_id) == 32
     assert (trace.trace_id != "0af7651916cd43dd8448eb211c80319c", trace.parent_id) == (True, None)
 
 
 def test_a_later_version_of_the_trace_is_understood() -> None:  # W3C Trace Context 3.2.4
-    assert service.new_trace(PARENT.replace("00-", "01-", 1) + "-more").parent_id == "b7ad6b7169203331"
+    assert new_trace(PARENT.replace("00-", "01-", 1) + "-more").parent_id == "b7ad6b7169203331"
 
 
 def test_one_line_a_request(rig: Rig) -> None:
@@ -367,14 +369,14 @@ def test_one_line_a_request(rig: Rig) -> None:
 @pytest.mark.parametrize("arguments", [
     {"method": "HEAD"}, {"method": "BREW"}, {"pattern": "x"}, {"roles": {"king"}}])
 def test_a_route_that_makes_no_sense_is_a_mistake_of_the_program(arguments: dict[str, object]) -> None:
-    routes = service.Routes()
-    whole = {"method": "GET", "pattern": "/x", "handler": lambda request: service.Response()} | arguments
+    routes = Routes()
+    whole = {"method": "GET", "pattern": "/x", "handler": lambda request: Response()} | arguments
     with pytest.raises(ValueError, match="route"):
         routes.add(**whole)  # type: ignore[arg-type]
 
 
 def test_a_route_is_added_once() -> None:
-    routes = service.Routes()
-    routes.add("GET", "/x", lambda request: service.Response())
+    routes = Routes()
+    routes.add("GET", "/x", lambda request: Response())
     with pytest.raises(ValueError, match="twice"):
-        routes.add("GET", "/x", lambda request: service.Response())
+        routes.add("GET", "/x", lambda request: Response())

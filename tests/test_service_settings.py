@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import service
-from service import row
+from service import __file__
+from service.http.authentication import check_exposure, is_loopback
+from service.http.listening import ServerSettings
+from service.runtime.settings import SettingsError, load, markdown, row, rows
 
 
 @dataclass(frozen=True)
@@ -23,37 +25,37 @@ class Table:
 
 
 def test_defaults() -> None:
-    assert service.load(Table, [], {}) == Table()
+    assert load(Table, [], {}) == Table()
 
 
 def test_the_first_source_wins(tmp_path: Path) -> None:
     file = tmp_path / "nvc.toml"
     file.write_text('port = 1\nlease_s = 2\ndevice = "cpu"\n')
-    config = service.load(Table, ["--config", str(file), "--port", "3"], {"NVC_PORT": "4", "NVC_LEASE_S": "5.5"})
+    config = load(Table, ["--config", str(file), "--port", "3"], {"NVC_PORT": "4", "NVC_LEASE_S": "5.5"})
     assert (config.port, config.lease_s, config.device, config.state) == (3, 5.5, "cpu", Path("state"))
 
 
 def test_the_config_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "nvc.toml"
     file.write_text("insecure = true\n")
-    assert service.load(Table, [], {"NVC_CONFIG": str(file)}).insecure is True
+    assert load(Table, [], {"NVC_CONFIG": str(file)}).insecure is True
 
 
 def test_an_empty_variable_is_not_set() -> None:
-    assert service.load(Table, [], {"NVC_PORT": "", "NVC_CERT": ""}) == Table()
+    assert load(Table, [], {"NVC_PORT": "", "NVC_CERT": ""}) == Table()
 
 
 @pytest.mark.parametrize(("argv", "environ", "value"), [
     (["--insecure"], {}, True), (["--no-insecure"], {"NVC_INSECURE": "yes"}, False), ([], {"NVC_INSECURE": "On"}, True),
     ([], {"NVC_INSECURE": "0"}, False)])
 def test_switches(argv: list[str], environ: dict[str, str], value: bool) -> None:
-    assert service.load(Table, argv, environ).insecure is value
+    assert load(Table, argv, environ).insecure is value
 
 
 def test_a_secret_may_be_a_systemd_credential(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("nck_x\n")
     (tmp_path / "device").write_text("cpu")
-    config = service.load(Table, [], {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    config = load(Table, [], {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert (config.key, config.device) == ("nck_x", "auto")
 
 
@@ -69,7 +71,7 @@ def test_a_secret_may_be_a_systemd_credential(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named_and_exits_2(argv: list[str], environ: dict[str, str], message: str,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        service.load(Table, argv, environ, prog="orchestrator.py")
+        load(Table, argv, environ, prog="orchestrator.py")
     assert left.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith(f"orchestrator.py: {message}")
@@ -83,13 +85,13 @@ def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path, capsys
     file = tmp_path / "nvc.toml"
     file.write_text(text)
     with pytest.raises(SystemExit):
-        service.load(Table, ["--config", str(file)], {})
+        load(Table, ["--config", str(file)], {})
     assert message in capsys.readouterr().err
 
 
 def test_show_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        service.load(Table, ["--show-config", "--port", "9", "--key", "hidden"], {"NVC_STATE": 'a "b"'})
+        load(Table, ["--show-config", "--port", "9", "--key", "hidden"], {"NVC_STATE": 'a "b"'})
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert "hidden" not in shown
@@ -98,19 +100,19 @@ def test_show_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "# cert is not set" in shown
     file = tmp_path / "shown.toml"
     file.write_text(shown)
-    assert service.load(Table, ["--config", str(file)], {}) == replace(Table(), port=9, state=Path('a "b"'))
+    assert load(Table, ["--config", str(file)], {}) == replace(Table(), port=9, state=Path('a "b"'))
 
 
 def test_help_gives_unit_default_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        service.load(Table, ["--help"], {})
+        load(Table, ["--help"], {})
     assert left.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "a worker silent for 100 % of this loses its attempts (default 10.0 s; NVC_LEASE_S)" in text
 
 
 def test_every_limit_of_the_server_is_a_row_with_a_reason() -> None:
-    for item in service.rows(service.ServerSettings):
+    for item in rows(ServerSettings):
         assert item.reason
         assert item.flag == "--" + item.name.replace("_", "-")
         assert item.variable == "NVC_" + item.name.upper()
@@ -121,23 +123,23 @@ def test_every_limit_of_the_server_is_a_row_with_a_reason() -> None:
     ("0.0.0.0", False), ("::", False), ("", False), ("10.0.0.1", False), ("localhost.evil.example", False),
     ("127.0.0.1.evil.example", False)])
 def test_which_hosts_are_loopback(host: str, loopback: bool) -> None:
-    assert service.is_loopback(host) is loopback
+    assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(("host", "has_keys", "insecure"), [("127.0.0.1", False, False), ("0.0.0.0", True, False),
                                                             ("0.0.0.0", False, True)])
 def test_where_a_service_may_listen(host: str, has_keys: bool, insecure: bool) -> None:
-    service.check_exposure(host, has_keys=has_keys, insecure_bind=insecure)
+    check_exposure(host, has_keys=has_keys, insecure_bind=insecure)
 
 
 def test_nothing_is_open_to_the_network_by_accident() -> None:
-    with pytest.raises(service.SettingsError, match="--insecure-bind"):
-        service.check_exposure("0.0.0.0", has_keys=False, insecure_bind=False)
+    with pytest.raises(SettingsError, match="--insecure-bind"):
+        check_exposure("0.0.0.0", has_keys=False, insecure_bind=False)
 
 
 def test_the_docs_give_every_limit_of_the_server() -> None:
-    docs = Path(service.__file__).with_name("docs") / "http.md"
-    assert docs.read_text(encoding="utf-8").endswith("## Limits\n\n" + service.markdown(service.ServerSettings))
+    docs = Path(__file__).with_name("docs") / "http.md"
+    assert docs.read_text(encoding="utf-8").endswith("## Limits\n\n" + markdown(ServerSettings))
 
 
 def test_a_table_for_the_docs() -> None:
@@ -145,5 +147,5 @@ def test_a_table_for_the_docs() -> None:
     class More(Table):
         name: str = row("", "", "what it is called")
 
-    assert service.markdown(More, inherited=False) == ("| setting | default | unit | why |\n|---|---|---|---|\n"
+    assert markdown(More, inherited=False) == ("| setting | default | unit | why |\n|---|---|---|---|\n"
                                                        "| `--name`, `NVC_NAME` | empty |  | what it is called |\n")

@@ -16,7 +16,10 @@ import pytest
 from service_rig import Wire, get, wait_until
 
 import orchestrator
-import service
+from service.http import authentication
+from service.http.client import Client, ClientError, Refused
+from service.http.listening import ServerSettings, client_certificate
+from service.runtime.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 CERTIFICATES = ROOT / "tests" / "tls"
@@ -65,7 +68,7 @@ def test_the_services_know_each_other_by_certificate_and_key(tmp_path: Path,
                                                              capsys: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "orchestrator"
     worker_key, client_key = new_key(state, "worker", capsys), new_key(state, "client", capsys)
-    accept_key, _ = service.new_key("admin")
+    accept_key, _ = authentication.new_key("admin")
     tls = served_by(tmp_path, "server")
     with running("orchestrator", "--state", str(state), "--worker-ca", CA, *tls, *CLIENT,
                  NVC_WORKER_KEY=accept_key) as (url, _), \
@@ -73,17 +76,17 @@ def test_the_services_know_each_other_by_certificate_and_key(tmp_path: Path,
                  *RAW, NVC_KEY=worker_key,
                  NVC_ACCEPT_KEY=accept_key) as (worker_url, _):
         assert url.startswith("https://")
-        asking = service.Client(url, key=client_key, verify=CA, cert=CALLER, read_s=START_S)
+        asking = Client(url, key=client_key, verify=CA, cert=CALLER, read_s=START_S)
         wait_until(lambda: any(worker["free"] for worker in asking.get("/workers").document["workers"]))
         done = asking.post("/experiment", {"codec": "raw", "clip": "carphone", "frames": 2},
                            headers={"Prefer": "wait=60"})
         assert done.document["status"] == "completed"
         for where in (url, worker_url):  # a key alone does not get as far as HTTP
-            with pytest.raises(service.ClientError) as refused:
-                service.Client(where, key=client_key, verify=CA, retries=0).get("/health")
-            assert not isinstance(refused.value, service.Refused)
-        with pytest.raises(service.Refused, match="401"):  # and neither does a certificate without a key
-            service.Client(worker_url, verify=CA, cert=CALLER, retries=0).get("/status")
+            with pytest.raises(ClientError) as refused:
+                Client(where, key=client_key, verify=CA, retries=0).get("/health")
+            assert not isinstance(refused.value, Refused)
+        with pytest.raises(Refused, match="401"):  # and neither does a certificate without a key
+            Client(worker_url, verify=CA, cert=CALLER, retries=0).get("/status")
 
 
 @pytest.mark.parametrize(("name", "flags"), [("orchestrator", []), ("worker", RAW)], ids=["orchestrator", "worker"])
@@ -121,5 +124,5 @@ def test_sighup_changes_the_certificate_and_drops_nobody(tmp_path: Path, name: s
 @pytest.mark.parametrize("given", [{"client_cert": Path(CALLER[0])}, {"client_key": Path(CALLER[1])},
                                    {"client_cert": Path("/nowhere"), "client_key": Path("/nowhere")}])
 def test_half_a_certificate_is_refused(given: dict[str, Path]) -> None:
-    with pytest.raises(service.SettingsError, match="client_cert and client_key"):
-        service.client_certificate(service.ServerSettings(**given))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="client_cert and client_key"):
+        client_certificate(ServerSettings(**given))  # type: ignore[arg-type]

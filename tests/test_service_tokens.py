@@ -17,8 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from orchestrator_rig import PATIENCE_S, Orchestrator
 from service_rig import get, running
 
-import service
-from web.exchange import Principal
+from service.http.authentication import Authenticator
+from service.http.exchange import Principal, Response
+from service.http.routes import Routes
+from service.http.tokens import Tokens
+from service.runtime.settings import SettingsError
 
 OURS, NEXT, FOREIGN = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
 RSA = rsa.generate_private_key(65537, 2048)
@@ -51,11 +54,11 @@ def keys(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tokens(keys: Path) -> service.Tokens:
-    return service.Tokens(keys=keys, algorithm="ES256", audience="nvc", issuer="https://login.example")
+def tokens(keys: Path) -> Tokens:
+    return Tokens(keys=keys, algorithm="ES256", audience="nvc", issuer="https://login.example")
 
 
-def test_a_valid_token_says_who_asks(tokens: service.Tokens) -> None:
+def test_a_valid_token_says_who_asks(tokens: Tokens) -> None:
     assert tokens.check(token()) == Principal("jwt:ann", "client")
     assert tokens.check(token(NEXT, "two", roles="read", sub=None)) == Principal("jwt:two", "read")
     assert tokens.check(token(aud=["other", "nvc"])) == Principal("jwt:ann", "client")
@@ -64,7 +67,7 @@ def test_a_valid_token_says_who_asks(tokens: service.Tokens) -> None:
 @pytest.mark.parametrize(("roles", "role"), [
     (["read", "client"], "client"), ("read worker", "worker"), (["admin"], "admin"), (["root"], "nobody"),
     ([], "nobody"), (None, "nobody"), ({"admin": True}, "nobody"), ("administrator", "nobody"), (7, "nobody")])
-def test_the_strongest_known_role_counts(tokens: service.Tokens, roles: Any, role: str) -> None:
+def test_the_strongest_known_role_counts(tokens: Tokens, roles: Any, role: str) -> None:
     assert tokens.check(token(roles=roles)) == Principal("jwt:ann", role)
 
 
@@ -89,17 +92,17 @@ def unsigned(algorithm: str) -> str:
     ("nothing", lambda: ""), ("dots", lambda: ".."), ("text", lambda: "a.b.c"), ("a long text", lambda: "a." * 9000),
     ("a deep head", lambda: base64.urlsafe_b64encode(b"[" * 20_001).decode() + ".e30.AAAA"),
 ], ids=lambda value: value if isinstance(value, str) else "")
-def test_what_is_not_valid_is_nobodys(tokens: service.Tokens, what: str, made: Any) -> None:
+def test_what_is_not_valid_is_nobodys(tokens: Tokens, what: str, made: Any) -> None:
     assert tokens.check(made()) is None
 
 
-def test_keys_are_read_again(tokens: service.Tokens, keys: Path) -> None:
+def test_keys_are_read_again(tokens: Tokens, keys: Path) -> None:
     write(keys, public(FOREIGN, "three"))
     tokens.reload()
     assert tokens.check(token()) is None
     assert tokens.check(token(FOREIGN, "three")) == Principal("jwt:ann", "client")
     keys.write_text("nonsense")
-    with pytest.raises(service.SettingsError, match="jwt_keys"):
+    with pytest.raises(SettingsError, match="jwt_keys"):
         tokens.reload()
     assert tokens.check(token(FOREIGN, "three")) == Principal("jwt:ann", "client")
 
@@ -108,19 +111,19 @@ def test_keys_are_read_again(tokens: service.Tokens, keys: Path) -> None:
                                   '{"keys": [{"kid": "a", "kty": "oct", "k": "AAAA"}]}'])
 def test_keys_that_cannot_be_used_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "jwks.json").write_text(text)
-    with pytest.raises(service.SettingsError, match="jwt_keys"):
-        service.Tokens(keys=tmp_path / "jwks.json", algorithm="ES256", audience="nvc")
+    with pytest.raises(SettingsError, match="jwt_keys"):
+        Tokens(keys=tmp_path / "jwks.json", algorithm="ES256", audience="nvc")
 
 
 def test_a_key_id_is_given_once(tmp_path: Path) -> None:
-    with pytest.raises(service.SettingsError, match="'one' is given twice"):
-        service.Tokens(keys=write(tmp_path / "k", public(OURS, "one"), public(NEXT, "one")), algorithm="ES256",
+    with pytest.raises(SettingsError, match="'one' is given twice"):
+        Tokens(keys=write(tmp_path / "k", public(OURS, "one"), public(NEXT, "one")), algorithm="ES256",
                        audience="nvc")
 
 
 def test_an_audience_is_needed(keys: Path) -> None:
-    with pytest.raises(service.SettingsError, match="jwt_audience"):
-        service.Tokens(keys=keys, algorithm="ES256", audience="")
+    with pytest.raises(SettingsError, match="jwt_audience"):
+        Tokens(keys=keys, algorithm="ES256", audience="")
 
 
 def test_without_the_library_it_says_what_to_install(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,18 +131,18 @@ def test_without_the_library_it_says_what_to_install(keys: Path, monkeypatch: py
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(service.SettingsError, match="pip install"):
-        service.Tokens(keys=keys, algorithm="ES256", audience="nvc")
+    with pytest.raises(SettingsError, match="pip install"):
+        Tokens(keys=keys, algorithm="ES256", audience="nvc")
 
 
 # --- over the wire --------------------------------------------------------------------------------------------------
 
 
-def test_wrong_tokens_are_limited_like_wrong_keys(tokens: service.Tokens) -> None:
-    def add(routes: service.Routes, rig: object) -> None:
-        routes.add("GET", "/who", lambda request: service.Response(200, {"key": request.principal.key}), roles={"read"})
+def test_wrong_tokens_are_limited_like_wrong_keys(tokens: Tokens) -> None:
+    def add(routes: Routes, rig: object) -> None:
+        routes.add("GET", "/who", lambda request: Response(200, {"key": request.principal.key}), roles={"read"})
 
-    with running(add, authenticator=service.Authenticator(dict, tokens=tokens.check, failures=2)) as rig:
+    with running(add, authenticator=Authenticator(dict, tokens=tokens.check, failures=2)) as rig:
         wrong, right, weak = (f"Authorization: Bearer {made}" for made in (
             token(FOREIGN), token(roles=["read"]), token(roles=[])))
         answers = [rig.ask(get("/who", wrong)) for _ in range(3)]

@@ -11,21 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_rig import Rig, get, post, running
 
-import service
-from web.wire import BadMessage, HeadLimits, find_head, read_head, read_json
+from service.http.exchange import Request, Response
+from service.http.parsing import BadMessage, HeadLimits, find_head, read_head, read_json
+from service.http.routes import JSON, Routes, upload
 
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    def add(routes: service.Routes, rig: Rig) -> None:
-        def save(request: service.Request) -> service.Response:
+    def add(routes: Routes, rig: Rig) -> None:
+        def save(request: Request) -> Response:
             with open("/dev/null", "wb") as out:
                 length, sha256 = request.save(out)
-            return service.Response(200, {"bytes": length, "sha256": sha256})
+            return Response(200, {"bytes": length, "sha256": sha256})
 
-        routes.add("PUT", "/upload", save, body=service.upload(1 << 20))
-        routes.add("POST", "/unread", lambda request: service.Response(200, {}), body=service.upload(1 << 30))
-        routes.add("POST", "/private", lambda request: service.Response(200, {}), body=service.JSON, roles={"client"})
+        routes.add("PUT", "/upload", save, body=upload(1 << 20))
+        routes.add("POST", "/unread", lambda request: Response(200, {}), body=upload(1 << 30))
+        routes.add("POST", "/private", lambda request: Response(200, {}), body=JSON, roles={"client"})
 
     with running(add, http_drain_bytes=1000) as rig:
         yield rig

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
-from control import still
+from service.clips import picture_png as still
 from tests.orchestrator_rig import FakeWorker, Orchestrator
+from video import library
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orchestrator
     process = Orchestrator(tmp_path_factory.mktemp("still"), "--lease-s", "5", "--heartbeat-s", "0.2")
     worker = FakeWorker(process, "w", codec="own")
     name = process.submit(codec="own", first_frame=2)
-    kept = worker.store(clips.find("carphone").read_bytes())
+    kept = worker.store(library.find("carphone").read_bytes())
     worker.end(worker.next_offer(), artifacts={"reconstruction.mkv": kept})
     yield process, name
     worker.stop()
@@ -33,16 +33,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orchestrator
 
 
 def test_a_picture_has_the_clips_size_and_colours() -> None:
-    assert pixels(still.make((clips.find("carphone"), 5))).shape == (144, 176, 3)
+    assert pixels(still.make((library.find("carphone"), 5))).shape == (144, 176, 3)
 
 
 def test_the_error_of_a_picture_with_itself_is_black() -> None:
-    same = (clips.find("carphone"), 5)
+    same = (library.find("carphone"), 5)
     assert np.unique(pixels(still.make(same, same))).tolist() == [0]
 
 
 def test_the_error_of_two_pictures_is_eight_times_their_luma_difference() -> None:
-    clip = clips.find("carphone")
+    clip = library.find("carphone")
     map_ = pixels(still.make((clip, 0), (clip, 30)))
     assert map_.shape == (144, 176)
     assert map_.max() == 255
@@ -50,7 +50,7 @@ def test_the_error_of_two_pictures_is_eight_times_their_luma_difference() -> Non
 
 def test_a_picture_beyond_the_end_is_refused() -> None:
     with pytest.raises(still.NoPicture, match="there is no picture 99999"):
-        still.make((clips.find("carphone"), 99999))
+        still.make((library.find("carphone"), 99999))
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:

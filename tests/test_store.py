@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import jobs
-from control.registry import Registry
-from jobs import Blame, State
-from store import (
+from service.jobs.fields import read_request, runs_of
+from service.jobs.states import Blame, State, secrets
+from service.storage.registry import Registry
+from service.storage.store import (
     IDEMPOTENCY_S,
     MAX_REFUSED,
     Finished,
@@ -24,7 +24,7 @@ from store import (
 )
 from tests.clock import Clock
 
-REQUEST = jobs.read_request({})
+REQUEST = read_request({})
 RESULT = {"metrics": {"psnr_db": 38.1}, "frames": [{"index": 0, "bytes": 10}]}
 ARTIFACTS = {"stream.nvc": {"sha256": "aa", "bytes": 10}}
 LOST = {"type": "lost", "detail": "the lease ran out"}
@@ -38,8 +38,8 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
 
 
 def submit(store: Store, **fields: object) -> str:
-    document = jobs.read_request(fields)
-    return store.submit(document, jobs.runs_of(document))[0]
+    document = read_request(fields)
+    return store.submit(document, runs_of(document))[0]
 
 
 def running(store: Store) -> str:
@@ -110,7 +110,7 @@ def test_one_key_sent_by_many_at_once_makes_one_experiment(store: Store) -> None
 
 def test_a_drawn_id_that_is_taken_is_drawn_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = iter(["aaaaaa", "aaaaaa", "bbbbbb"])
-    monkeypatch.setattr(jobs.secrets, "token_hex", lambda size: next(digits))
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(digits))
     assert [submit(store), submit(store)] == ["exp_1760728570_aaaaaa", "exp_1760728570_bbbbbb"]
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from coding import SettingsError
-from nvc.scenes import change, mark_cuts, thumbnail
-from nvc.structure import LEVEL_OFFSETS, MINI_GOPS, STRUCTURES, Planner, Unit, batches, gops, schedule
+from coding.interface import SettingsError
+from nvc.encoder.sources.scene_cuts import change, mark_cuts, thumbnail
+from nvc.encoder.sources.structure import LEVEL_OFFSETS, MINI_GOPS, STRUCTURES, Planner, Unit, batches, gops, schedule
 
 T = TypeVar("T")
 

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import coding
-import picture
-from nvc import syntax
-from nvc.crc32c import crc32c
-from nvc.errors import BitstreamError
-from nvc.fields import Cursor, Field, varint
-from nvc.reading import Stream, locate, parse, recover
-from nvc.references import CodedOrder
-from nvc.structure import Planner, gops, schedule
-from nvc.syntax import Header, Packet
-from nvc.weighting import Weight
-from nvc.writing import GopWriter, Writer
+from coding import interface
+from nvc.encoder.sources.structure import Planner, gops, schedule
+from nvc.motion.weighting import Weight
+from nvc.stream import syntax
+from nvc.stream.coding_order import CodedOrder
+from nvc.stream.crc32c import crc32c
+from nvc.stream.errors import BitstreamError
+from nvc.stream.fields import Cursor, Field, varint
+from nvc.stream.reading import Stream, locate, parse, recover
+from nvc.stream.syntax import Header, Packet
+from nvc.stream.writing import GopWriter, Writer
+from video import picture
 
 HEADER = Header(model=b"\x01\x02\x03\x04\x05\x06\x07\x08", width=176, height=144, fps=Fraction(30000, 1001))
 
@@ -179,7 +179,7 @@ def test_the_specification_states_each_header_field_with_its_range(field: Field)
 def test_the_stream_can_carry_every_matrix_range_and_structure_that_clips_and_settings_have() -> None:
     assert set(syntax.MATRIX_NAMES) == set(picture.MATRICES)
     assert set(syntax.RANGE_NAMES) == set(picture.RANGES)
-    assert set(syntax.STRUCTURE_NAMES) == set(coding.STRUCTURES)
+    assert set(syntax.STRUCTURE_NAMES) == set(interface.STRUCTURES)
 
 
 # --- Round trips ------------------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_a_gop_that_was_only_located_is_checked_when_it_is_opened() -> None:
 def test_the_error_crosses_a_process_border_whole() -> None:
     error = pickle.loads(pickle.dumps(BitstreamError("damaged", 7)))
     assert (str(error), error.offset) == ("damaged (at byte 7)", 7)
-    assert isinstance(error, coding.BitstreamError)
+    assert isinstance(error, interface.BitstreamError)
 
 
 # --- Malice -----------------------------------------------------------------------------------------------------------

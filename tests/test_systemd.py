@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-import service
 import worker
+from service.runtime.settings import rows
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "systemd"
@@ -89,7 +89,7 @@ def test_a_worker_has_longer_to_stop_than_its_runs_have_to_finish() -> None:
 def test_an_environment_example_names_settings_that_exist(program: str) -> None:
     named = set(re.findall(r"^#?(NVC_\w+)=", (FOLDER / f"{program}.env.example").read_text(), re.MULTILINE))
     assert named
-    assert named <= {row.variable for row in service.rows(TABLES[program])}
+    assert named <= {row.variable for row in rows(TABLES[program])}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -117,9 +117,10 @@ def test_wrong_usage_is_2(script: str, arguments: list[str]) -> None:
 def test_an_installation_holds_programs_units_and_settings(tmp_path: Path) -> None:
     seen = install(tmp_path)
     assert seen.returncode == 0, seen.stderr
-    for name in ("opt/nvc/orchestrator.py", "opt/nvc/worker.py", "opt/nvc/web/server.py",
-                 "opt/nvc/control/conductor.py", "opt/nvc/work/codec_process.py", "opt/nvc/media/planar.py",
-                 "opt/nvc/nvc/decode.py", "opt/nvc/trial/judge.py", "opt/nvc/requirements.txt",
+    for name in ("opt/nvc/orchestrator.py", "opt/nvc/worker.py", "opt/nvc/service/http/server.py",
+                 "opt/nvc/service/scheduling/scheduler.py", "opt/nvc/service/processes/codec_process.py",
+                 "opt/nvc/video/planar.py", "opt/nvc/nvc/decode.py", "opt/nvc/deployment_check/verdict.py",
+                 "opt/nvc/requirements.txt",
                  "opt/nvc/systemd/smoke_test.sh",
                  "etc/nvc/orchestrator.env", "etc/nvc/worker.env", "etc/systemd/system/nvc-worker.service"):
         assert (tmp_path / name).is_file(), name

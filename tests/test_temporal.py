@@ -7,14 +7,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-import nvc.batches
-from coding import Settings
-from nvc.gop import Work, code_gop
-from nvc.model import DEFAULT_MODEL, load_model
-from nvc.structure import Unit
-from nvc.syntax import Header
-from nvc.temporal import filtered
-from picture import ClipInfo, Picture
+import nvc.encoder.batches
+from coding.interface import Settings
+from nvc.encoder.gop import Work, code_gop
+from nvc.encoder.sources.structure import Unit
+from nvc.encoder.sources.temporal_filter import filtered
+from nvc.network.model import DEFAULT_MODEL, load_model
+from nvc.stream.syntax import Header
+from video.picture import ClipInfo, Picture
 
 SIDE = 64
 ANCHOR, MIDDLE, LEAF = Unit(8, "P", (0,), 1, ()), Unit(8, "B", (0, 16), 2, ()), Unit(8, "B", (7, 9), 5, ())
@@ -104,7 +104,7 @@ def test_the_encoder_sees_both_sides_of_a_segment_within_the_gop(monkeypatch: py
         ranges[unit.number] = (min(sources), max(sources))
         return sources[unit.number]
 
-    monkeypatch.setattr(nvc.batches, "filtered", spy)
+    monkeypatch.setattr(nvc.encoder.batches, "filtered", spy)
     settings = Settings(effort=effort)
     info = ClipInfo(SIDE, SIDE, Fraction(25))
     header = Header(load_model(DEFAULT_MODEL).id, SIDE, SIDE, info.fps, info.matrix, info.range,

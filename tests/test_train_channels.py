@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, dct_basis
+from nvc.network.network import CHANNELS, FIRST, GROUPS, STEPS, dct_basis
 from train.channels import costs, with_steps
 from train.objective import Objective
 

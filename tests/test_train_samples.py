@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from picture import Picture
 from train.samples import by_x264
+from video.picture import Picture
 
 
 def test_x264_gives_back_each_picture_at_its_place_coarser_at_a_larger_quantiser() -> None:

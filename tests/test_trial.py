@@ -13,14 +13,14 @@ import pytest
 from synthetic import info_of, moving, sha_of
 
 import codec
-from coding import Settings
-from nvc.effort import Effort
-from nvc.encode import Encoder, Tally
-from nvc.model import DEFAULT_MODEL, load_model
-from nvc.structure import Planner, Unit
-from nvc.syntax import Header, Packet
-from nvc.trial import code_by_trial, psnr
-from picture import Picture
+from coding.interface import Settings
+from nvc.encoder.effort import Effort
+from nvc.encoder.encode import Encoder, Tally
+from nvc.encoder.mode_trial import code_by_trial, psnr
+from nvc.encoder.sources.structure import Planner, Unit
+from nvc.network.model import DEFAULT_MODEL, load_model
+from nvc.stream.syntax import Header, Packet
+from video.picture import Picture
 
 HEADER = Header(b"\x01" * 8, 32, 32, Fraction(25))
 GREY = Picture(*(np.full((n, n), 128, np.uint8) for n in (32, 16, 16)))

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvc import neighbours, vector_contexts, vectors
-from nvc.compensation import BACKWARD, BOTH, FORWARD, INTRA
-from nvc.motion import VECTOR_MAX, MotionField, Reference
-from nvc.rangecoder import Decoder, Encoder
-from picture import Picture
+from nvc.entropy.range_coder import Decoder, Encoder
+from nvc.motion import neighbours, vector_contexts, vectors
+from nvc.motion.compensation import BACKWARD, BOTH, FORWARD, INTRA
+from nvc.motion.prediction import VECTOR_MAX, MotionField, Reference
+from video.picture import Picture
 
 
 def reference(height: int, width: int, field: MotionField | None = None) -> Reference:

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from media.frames import frame_of
-from video import (
+from video.containers import VideoWriter
+from video.files import open_clip, read_info
+from video.frames import frame_of
+from video.picture import (
     ClipInfo,
     DamagedVideo,
     EmptyVideo,
@@ -26,9 +28,6 @@ from video import (
     Picture,
     TooLarge,
     VideoError,
-    VideoWriter,
-    open_clip,
-    read_info,
 )
 
 

@@ -7,14 +7,14 @@ import pytest
 from synthetic import faded, info_of, moving, sha_of
 
 import codec
-from coding import Settings
-from nvc.coarse import pyramid
-from nvc.fading import weigh
-from nvc.motion import Reference
-from nvc.reading import parse
-from nvc.syntax import Packet
-from nvc.weighting import Weight, luma, weighted
-from picture import Picture
+from coding.interface import Settings
+from nvc.encoder.search.pyramid_search import pyramid
+from nvc.encoder.search.weight_estimation import weigh
+from nvc.motion.prediction import Reference
+from nvc.motion.weighting import Weight, luma, weighted
+from nvc.stream.reading import parse
+from nvc.stream.syntax import Packet
+from video.picture import Picture
 
 BRIGHT, DARK = Weight(160, 10), Weight(64, 8)
 

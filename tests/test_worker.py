@@ -13,7 +13,9 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-import service
+from service.http.authentication import new_key
+from service.http.listening import ServerSettings
+from service.runtime.settings import SettingsError, rows
 from tests.worker_rig import PATIENCE_S, make_worker, post, wait_ended, wait_ready, wait_until
 from worker import Worker, WorkerSettings, join_repeated
 
@@ -186,7 +188,7 @@ def test_two_workers_do_not_share_a_state_folder(idle: Worker) -> None:
 
 
 def test_a_key_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
-    token, _ = service.new_key("admin")
+    token, _ = new_key("admin")
     worker = make_worker(tmp_path, accept_key=token)
     answer = requests.get(worker.server.url + "/status", timeout=PATIENCE_S)
     assert answer.status_code == 401
@@ -197,7 +199,7 @@ def test_a_key_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
 
 
 def test_without_a_key_it_listens_on_loopback_only(tmp_path: Path) -> None:
-    with pytest.raises(service.SettingsError, match="insecure-bind"):
+    with pytest.raises(SettingsError, match="insecure-bind"):
         make_worker(tmp_path, host="0.0.0.0")
 
 
@@ -209,8 +211,8 @@ def test_the_codec_flag_may_be_repeated() -> None:
 def test_every_setting_is_in_the_docs_with_its_default() -> None:
     text = (Path(__file__).resolve().parent.parent / "docs" / "worker.md").read_text(encoding="utf-8")
     told = {line.split(" | ")[0].strip("| `"): line for line in text.splitlines() if line.startswith("| `")}
-    inherited = {row.name for row in service.rows(service.ServerSettings)} - {"port"}
-    for row in service.rows(WorkerSettings):
+    inherited = {row.name for row in rows(ServerSettings)} - {"port"}
+    for row in rows(WorkerSettings):
         if row.name not in inherited:
             default = f"`{row.default}`" if row.default is not None and str(row.default) else ""
             assert told[row.name] == f"| `{row.name}` | {default} | {row.unit} | {row.reason} |"
@@ -220,9 +222,8 @@ def test_every_way_to_fail_is_in_the_docs() -> None:
     root = Path(__file__).resolve().parent.parent
     text = (root / "docs" / "worker.md").read_text(encoding="utf-8")
     said = set()
-    for name in ("work/slots", "work/outcome", "work/attempts", "work/outbox", "work/codec_process", "work/apart",
-                 "measure"):
-        source = (root / f"{name}.py").read_text(encoding="utf-8")
+    for path in [*(root / "service/runs").glob("*.py"), *(root / "service/processes").glob("*.py")]:
+        source = path.read_text(encoding="utf-8")
         said |= set(re.findall(r'(?:failed|MeasureError|own)\(\s*"([a-z-]+)"|"type": "([a-z-]+)"', source))
     slugs = {slug for pair in said for slug in pair if slug} - {"died"}  # that one becomes another before it is told
     assert {slug for slug in slugs if f"`{slug}`" not in text} == set()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from service import Problem
+from service.http.parsing import Problem
 from tests.worker_rig import PATIENCE_S, Orchestrator, dispatch, make_worker, post, wait_ready, wait_until
 from worker import Worker
 

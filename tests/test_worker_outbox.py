@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from work import outbox
-from work.clip_cache import ClipCache
-from work.outbox import PAUSE_CAP_S, Entry, Outbox, Refused, Unreachable, pause_s
+from service.runs import outbox
+from service.runs.clip_cache import ClipCache
+from service.runs.outbox import PAUSE_CAP_S, Entry, Outbox, Refused, Unreachable, pause_s
 
 PATIENCE_S = 20.0
 

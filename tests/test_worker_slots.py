@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import jobs
-from picture import ClipInfo, Picture
-from video import VideoWriter
-from work.outcome import Outcome, how_it_died, last_words
-from work.slots import Slot
-from work.supervision import ProcessSpec
+from service.jobs.fields import read_request
+from service.processes.supervision import ProcessSpec
+from service.runs.outcome import Outcome, how_it_died, last_words
+from service.runs.slots import Slot
+from video.containers import VideoWriter
+from video.picture import ClipInfo, Picture
 
 CODECS = ("raw=tests.standin:Raw", "scripted=tests.standin:Scripted")
 PATIENCE_S = 30.0  # for anything that a working machine does in a second
@@ -37,7 +37,7 @@ class Job:
         self.outcome = Outcome("never ended")
 
     def prepare(self) -> tuple[dict[str, Any], Path] | Outcome:
-        experiment = jobs.read_request({"codec": "scripted", "model": self.script})
+        experiment = read_request({"codec": "scripted", "model": self.script})
         clip = {"name": "tiny", "sha256": None, "path": str(self.folder / "tiny.mkv")}
         return {"run": "exp_1", "experiment": experiment, "clip": clip, "threads": 1}, self.folder
 
@@ -270,8 +270,8 @@ def test_closing_hands_the_run_back_and_leaves_nothing(folder: Path) -> None:
 def test_a_worker_that_is_killed_leaves_no_codec_process(tmp_path: Path) -> None:
     program = (
         "import sys, threading, time\n"
-        "from work.slots import Slot\n"
-        "from work.supervision import ProcessSpec\n"
+        "from service.runs.slots import Slot\n"
+        "from service.processes.supervision import ProcessSpec\n"
         f"slot = Slot(0, ProcessSpec(warm=('raw',), codecs={CODECS!r}), lambda: None, lambda event, **f: None)\n"
         "slot.start()\n"
         "while slot.state != 'ready': time.sleep(0.01)\n"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nvc.compensation import BOTH, FORWARD, INTRA
-from nvc.motion import MotionField
-from nvc.structure import Unit
-from nvc.worth import CENTRE, MOST, OFFSET_MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
-from picture import Picture
+from nvc.encoder.sources.propagation import CENTRE, MOST, OFFSET_MOST, POWER, SHARED, USUAL, Copied, hand_on, worth
+from nvc.encoder.sources.structure import Unit
+from nvc.motion.compensation import BOTH, FORWARD, INTRA
+from nvc.motion.prediction import MotionField
+from video.picture import Picture
 
 I = Unit(0, "I", (), 0, ())
 P = Unit(1, "P", (0,), 1, ())

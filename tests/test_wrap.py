@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.planar import RawFormat
-from media.wrap import raw_format, wrap
-from picture import DEFAULT_LIMITS, DamagedVideo, EmptyVideo, TooLarge, VideoError
-from video import open_clip
+from video.files import open_clip
+from video.headers import raw_format, wrap
+from video.picture import DEFAULT_LIMITS, DamagedVideo, EmptyVideo, TooLarge, VideoError
+from video.planar import RawFormat
 
 SAID = {"width": "6", "height": "4", "fps": "29.97"}
 

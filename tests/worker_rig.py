@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 import requests
 
-import service
-from picture import ClipInfo, Picture
-from service import Problem, Request, Response
-from video import VideoWriter
+from service.http.exchange import Request, Response
+from service.http.listening import ServerSettings
+from service.http.parsing import Problem
+from service.http.routes import JSON, Routes, upload
+from service.http.server import Server
+from service.runtime.observe import Log
+from video.containers import VideoWriter
+from video.picture import ClipInfo, Picture
 from worker import Worker, WorkerSettings
 
 PATIENCE_S = 60.0  # for anything that a working machine does in a second or two
@@ -36,13 +40,13 @@ class Orchestrator:
         self.refusals: list[Problem] = []  # for the next results, one each
         self.unknown: list[dict[str, Any]] = []
         self.clips: dict[str, bytes] = {}
-        routes = service.Routes()
-        routes.add("POST", "/workers", self.on_beat, body=service.JSON)
-        routes.add("POST", "/experiment_progress", self.on_progress, body=service.JSON)
-        routes.add("POST", "/experiment_result", self.on_result, body=service.JSON)
-        routes.add("PUT", "/artifacts/{sha256}", self.on_artifact, body=service.upload(1 << 30))
+        routes = Routes()
+        routes.add("POST", "/workers", self.on_beat, body=JSON)
+        routes.add("POST", "/experiment_progress", self.on_progress, body=JSON)
+        routes.add("POST", "/experiment_result", self.on_result, body=JSON)
+        routes.add("PUT", "/artifacts/{sha256}", self.on_artifact, body=upload(1 << 30))
         routes.add("GET", "/clips/{name}/data", self.on_clip, produces="*/*")
-        self.server = service.Server(routes, service.ServerSettings(port=port), log=service.Log(level="error"))
+        self.server = Server(routes, ServerSettings(port=port), log=Log(level="error"))
         self.server.start()
 
     def note(self, where: list[dict[str, Any]], document: dict[str, Any]) -> None:
@@ -87,7 +91,7 @@ class Orchestrator:
 def make_worker(state: Path, orchestrator: Orchestrator | None = None, **more: Any) -> Worker:
     config = WorkerSettings(**{"port": 0, "state": state, "codec": CODECS, "warm": "raw", "threads": 1, "drain_s": 0.0,
                                "orchestrator": orchestrator.server.url if orchestrator else "", **more})
-    worker = Worker(config, service.Log(level="error"))
+    worker = Worker(config, Log(level="error"))
     worker.start()
     return worker
 

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import nvc.analysis
-import nvc.encode
-import nvc.network
+import nvc.encoder.analysis
+import nvc.encoder.encode
+import nvc.network.network
 import train.objective
 from train import supports
 from train.data import Samples
@@ -61,7 +61,7 @@ class Split(Samples):
 
 def structure(**constants: object) -> None:
     """Other constants, functions and classes of the codec, wherever they are known, before networks are made."""
-    for module in (nvc.network, nvc.analysis, nvc.encode, train.objective):
+    for module in (nvc.network.network, nvc.encoder.analysis, nvc.encoder.encode, train.objective):
         for name, value in constants.items():
             if hasattr(module, name):
                 setattr(module, name, value)
@@ -86,7 +86,7 @@ def wide(hybrid: bool) -> None:
     alone()
     structure(Network=supports.Wide, Analysis=supports.WideAnalysis, CONTEXT=supports.CONTEXT,
               CHANNELS=sum(supports.GROUPS), dct_basis=lambda: supports.wide_basis(hybrid))
-    order(supports.GROUPS, nvc.network.STEPS)
+    order(supports.GROUPS, nvc.network.network.STEPS)
 
 
 def support(side: int) -> Callable[[Objective], None]:

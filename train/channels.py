@@ -19,7 +19,7 @@ from pytorch_msssim import ms_ssim
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nvc.network import CHANNELS, FIRST, GROUPS, STEPS, dct_basis
+from nvc.network.network import CHANNELS, FIRST, GROUPS, STEPS, dct_basis
 from train.data import SIDE, photograph
 
 ERROR = 4.0             # in each sample of luma, root of the mean square
@@ -67,7 +67,7 @@ def with_steps(weights: dict[str, Tensor], wanted: Tensor, channels: list[int]) 
             mean *= torch.exp(-own)[:, None, None, None]
         for mean, index in zip(bias.split(n)[::2], bias.split(n)[1::2], strict=True):
             mean *= torch.exp(-own)
-            index -= 8.0 * own / 0.25               # scale indices go with the log (nvc/network.py)
+            index -= 8.0 * own / 0.25               # scale indices go with the log (nvc/network/network.py)
     return out
 
 

@@ -2,8 +2,9 @@
 
     python -m train.export FLOAT.safetensors OUT.safetensors [--fit CLIPS --pictures 3000]
 
-Writes the integers that nvc/fixed.py describes, proves that no sum leaves float32's exact range, and checks that the
-frozen network gives the very numbers of the trained one. Prints the bound of each layer and the file's SHA-256.
+Writes the integers that nvc/network/fixed_point.py describes, proves that no sum leaves float32's exact range, and
+checks that the frozen network gives the very numbers of the trained one. Prints the bound of each layer and the file's
+SHA-256.
 
 With --fit the range coder's tables take the shape that symbols really have: the clips are coded at random steps with
 Laplace tables, the magnitudes counted for each scale index, and the tables made from the counts.
@@ -22,16 +23,16 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import nvc.clip
-import nvc.encode
-import nvc.model
-from coding import Settings
-from nvc.fixed import FixedNetwork, Weights, context_of, integers_of, prove, tables_of
-from nvc.layers import Conv
-from nvc.network import SCALES
-from nvc.rangecoder import Tables
+import nvc.encoder.clip
+import nvc.encoder.encode
+import nvc.network.model
+from coding.interface import Settings
+from nvc.entropy.range_coder import Tables
+from nvc.network.fixed_point import FixedNetwork, Weights, context_of, integers_of, prove, tables_of
+from nvc.network.layers import Conv
+from nvc.network.network import SCALES
 from train.objective import Objective
-from video import open_clip
+from video.files import open_clip
 
 RADIUS_MAX = 400
 
@@ -76,26 +77,26 @@ def fitted_tables(base: Tables, counts: NDArray[np.int64], weight: float = 300.0
 
 def count_symbols(weights: Path, clips: Path, pictures: int, seed: int = 0) -> NDArray[np.int64]:
     """Magnitudes by scale index, [64, 32768], of the latents that the encoder writes for clips at random steps."""
-    nvc.model.FOLDER = weights.parent
-    model = nvc.model.load_model(weights.stem)
+    nvc.network.model.FOLDER = weights.parent
+    model = nvc.network.model.load_model(weights.stem)
     counts = np.zeros((SCALES, 32768), np.int64)
-    put = nvc.encode.SymbolWriter.put
+    put = nvc.encoder.encode.SymbolWriter.put
 
-    def counting(self: nvc.encode.SymbolWriter, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
+    def counting(self: nvc.encoder.encode.SymbolWriter, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
         np.add.at(counts, (index.ravel(), np.abs(symbols).ravel()), 1)
         put(self, symbols, index)
 
-    nvc.encode.SymbolWriter.put = counting      # type: ignore[method-assign]
+    nvc.encoder.encode.SymbolWriter.put = counting      # type: ignore[method-assign]
     r, done = random.Random(seed), 0
     paths = sorted(clips.glob("*.mp4"))
     r.shuffle(paths)
     for path in paths:
         with open_clip(path) as clip:
-            encoded = nvc.clip.encode_clip(clip, clip.info, Settings(model=weights.stem), t=r.uniform(10, 104))
+            encoded = nvc.encoder.clip.encode_clip(clip, clip.info, Settings(model=weights.stem), t=r.uniform(10, 104))
         done += len(encoded.frames)
         if done >= pictures:
             break
-    nvc.encode.SymbolWriter.put = put           # type: ignore[method-assign]
+    nvc.encoder.encode.SymbolWriter.put = put           # type: ignore[method-assign]
     print(f"counted {counts.sum()} symbols of {done} pictures ({model.name})")
     return counts
 

@@ -19,11 +19,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from nvc.motion import Reference
-from nvc.search import search
-from nvc.vector_contexts import CONTEXTS
-from nvc.vectors import tally
-from picture import Picture
+from nvc.encoder.search.motion_field import search
+from nvc.motion.prediction import Reference
+from nvc.motion.vector_contexts import CONTEXTS
+from nvc.motion.vectors import tally
+from video.picture import Picture
 
 QUANTISERS = (22, 27, 32, 37)          # of x264; its step is 2 ** ((q - 4) / 6)
 PICTURES = 17

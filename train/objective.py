@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
-from nvc import hyper
-from nvc.analysis import Analysis
-from nvc.encode import LESS_THRIFT, T_MIDDLE, thrift_of
-from nvc.laplace import Laplace
-from nvc.layers import clip_
-from nvc.network import FIRST, STEPS, Network, Side, first_joined, gather, step_size
+from nvc.encoder.analysis import Analysis
+from nvc.encoder.encode import LESS_THRIFT, T_MIDDLE, thrift_of
+from nvc.network import hyper_latent as hyper
+from nvc.network.laplace import Laplace
+from nvc.network.layers import clip_
+from nvc.network.network import FIRST, STEPS, Network, Side, first_joined, gather, step_size
 
 LAMBDA = 0.15                       # λ = 0.15 Δ² · 2^(a + b · octaves of Δ): squared error against bits, of a pixel
 # a, b of I, P and B: the slope dD/dR at which the encoder's choice of symbols really works, with its thrift and the

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nvc.fixed import context_of
+from nvc.network.fixed_point import context_of
 from train.data import Batch, Samples
 from train.objective import Objective, lagrangian
 from train.widen import widened

@@ -22,17 +22,17 @@ import numpy as np
 import torch
 
 import codec
-import nvc.model
-from nvc import rangecoder
+import nvc.network.model
 from nvc.decode import Frame, Moved
-from nvc.encode import Encoder, Settings, Tally
-from nvc.model import Model
-from nvc.planes import pack
-from nvc.structure import Planner, Unit, schedule
-from nvc.syntax import Packet
-from picture import ClipInfo, Picture
+from nvc.encoder.encode import Encoder, Settings, Tally
+from nvc.encoder.sources.structure import Planner, Unit, schedule
+from nvc.entropy import range_coder as rangecoder
+from nvc.network.model import Model
+from nvc.network.planes import pack
+from nvc.stream.syntax import Packet
 from train.data import SIDE
-from video import open_clip
+from video.files import open_clip
+from video.picture import ClipInfo, Picture
 
 
 def middle(planes: np.ndarray) -> np.ndarray:
@@ -81,8 +81,8 @@ def main() -> None:
     a.add_argument("--x264", action="store_true", help="references are what x264 decoded")
     o = a.parse_args()
     torch.set_num_threads(1)
-    nvc.model.FOLDER = o.weights.parent
-    model = nvc.model.load_model(o.weights.stem)
+    nvc.network.model.FOLDER = o.weights.parent
+    model = nvc.network.model.load_model(o.weights.stem)
     r = random.Random(o.seed)
     clips: list[Path] = []
     count, deadline = 0, time.monotonic() + 60 * o.minutes

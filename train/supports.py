@@ -1,9 +1,9 @@
-"""Other supports of the transform, to be compared with nvc/network.py's by train/ablate.py.
+"""Other supports of the transform, to be compared with nvc/network/network.py's by train/ablate.py.
 
     Wide      latents at stride 16: 384 channels of 16×16 luma samples; 16×16 DCT or hybrid basis
 
-Shapes as in nvc/network.py: planes [B, 6, h, w]. Wide's latent grid is H = h/8, W = w/8. Only training knows these
-networks: nothing proves that their product sums are exact.
+Shapes as in nvc/network/network.py: planes [B, 6, h, w]. Wide's latent grid is H = h/8, W = w/8. Only training knows
+these networks: nothing proves that their product sums are exact.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import nvc.network
-from nvc.analysis import Analysis
-from nvc.layers import Conv, act, round_
-from nvc.network import HYPER, STEPS, Network, Side, dct_matrix
+from nvc.encoder.analysis import Analysis
+from nvc.network import network
+from nvc.network.layers import Conv, act, round_
+from nvc.network.network import HYPER, STEPS, Network, Side, dct_matrix
 
 GROUPS = (16, 48, 128, 192)     # of Wide's channels
 CONTEXT = 256                   # channels of its running context
@@ -66,8 +66,8 @@ class Wide(Network):
 
     def __init__(self, context: int | None = None) -> None:
         nn.Module.__init__(self)
-        context = context or nvc.network.CONTEXT
-        basis, channels, first = nvc.network.dct_basis(), nvc.network.CHANNELS, nvc.network.GROUPS[0]
+        context = context or network.CONTEXT
+        basis, channels, first = network.dct_basis(), network.CHANNELS, network.GROUPS[0]
         self.core = nn.Parameter(F.pad(basis, (MARGIN,) * 4))           # kernel 12, stride 8
         self.register_buffer("dct", torch.round(basis * 512.0) / 512.0)  # kernel 8, stride 8
         self.gain = nn.Parameter(torch.zeros(3, channels))
@@ -80,7 +80,7 @@ class Wide(Network):
         self.heads = nn.ModuleList()
         self.updates = nn.ModuleList()
         for group, _ in STEPS:
-            bands, n = 2 if group == 0 else 1, nvc.network.GROUPS[group]
+            bands, n = 2 if group == 0 else 1, network.GROUPS[group]
             self.heads.append(nn.ModuleList([Conv(context, context), Conv(context, 2 * bands * n, gain=0.7)]))
             self.updates.append(Conv((6 if group == 0 else 2) * n, context, 3, gain=0.5))
         self.updates = self.updates[:-1]
@@ -100,12 +100,12 @@ class WideAnalysis(Analysis):
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        channels = nvc.network.CHANNELS
+        channels = network.CHANNELS
 
         def conv(cin: int, cout: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
             return nn.Conv2d(cin, cout, kernel, stride, padding)
 
-        self.core = nn.Parameter(F.pad(nvc.network.dct_basis(), (MARGIN,) * 4))
+        self.core = nn.Parameter(F.pad(network.dct_basis(), (MARGIN,) * 4))
         self.gain = nn.Parameter(torch.zeros(3, channels))
         self.gain_slope = nn.Parameter(torch.zeros(3, channels))
         self.ha = nn.Sequential(conv(2 * channels + 3, 192, 1), nn.LeakyReLU(0.1), conv(192, 96, 5, 2, 2),

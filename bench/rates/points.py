@@ -4,7 +4,7 @@ Rates are of the coded pictures and their parameter sets, without a container's 
 apart (``rate_bytes``); of all bytes otherwise.
 
 Anchors are the codecs to compare with, run as their users run them: constant quality, tuned for PSNR, preset medium or
-its like (peers.py).  One thread codes them, since their bytes depend on the number of threads.
+its like (peers/ffmpeg.py).  One thread codes them, since their bytes depend on the number of threads.
 
 Points are kept in a cache by everything that they depend on: the clip's bytes, the settings, the libraries' versions,
 for nvc the weights and the program itself.  So a bench that was stopped goes on where it was.
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import codec
-from coding import Codec, CodecError, Settings
+from coding.interface import Codec, CodecError, Settings
 from metrics import BDRate, ClipMetrics, bd_rate, rate_metrics, ssim_db
-from picture import ClipInfo, Picture
-from video import open_clip
+from video.files import open_clip
+from video.picture import ClipInfo, Picture
 
 # CRF of each anchor: over the qualities that nvc reaches from 8 to 56. The two scales end at 51 and at 63.
 ANCHOR_CRF: dict[str, tuple[int, ...]] = {
@@ -36,7 +36,8 @@ ANCHOR_CRF: dict[str, tuple[int, ...]] = {
 }
 METRICS = ("psnr_y", "psnr", "ssim", "ms_ssim")
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ("codec.py", "coding.py", "metrics.py", "picture.py", "video.py")  # beside nvc/, what nvc's points depend on
+# Beside nvc/, what nvc's points depend on.
+PROGRAM = ("codec.py", "coding/interface.py", "metrics.py", "video/picture.py", "video/files.py")
 FORMAT = 1  # of the cached files; raised when a point's meaning changes
 
 Point = dict[str, Any]  # settings, bytes, bitrate_mbps, bpp, the metrics of ClipMetrics.summary, encode_s; nvc's bits
@@ -89,7 +90,7 @@ def anchor_points(
 def own_points(clip: Path, frames: int | None, runs: Sequence[Settings], cache: Path | None = None) -> list[Point]:
     """nvc's points on a clip; from ``cache`` where this program with these weights has measured them."""
     coder = codec.get("nvc")
-    program = [ROOT / name for name in PROGRAM] + sorted((ROOT / "nvc").glob("*.py"))
+    program = [ROOT / name for name in PROGRAM] + sorted((ROOT / "nvc").rglob("*.py"))
     models = coder.describe()["models"]
     known = {"program_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in program)).hexdigest(),
              "models": {run.model: models[run.model]["sha256"] for run in runs}}

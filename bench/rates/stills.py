@@ -39,7 +39,7 @@ from PIL import Image, features
 import codec
 from bench.rates.points import ANCHOR_CRF, METRICS, Point, against_each, at_hand, means_of, point_of, sha256_of
 from bench.rates.processes import each
-from coding import (
+from coding.interface import (
     BitstreamError,
     Codec,
     CodecError,
@@ -51,10 +51,10 @@ from coding import (
     Settings,
     no_report,
 )
-from media.frames import frame_of
-from media.pixels import to_420
-from media.stills import SUFFIXES, read_picture
-from picture import DEFAULT_FPS, DEFAULT_LIMITS, ClipInfo, Picture, VideoError
+from video.frames import frame_of
+from video.picture import DEFAULT_FPS, DEFAULT_LIMITS, ClipInfo, Picture, VideoError
+from video.pixels import to_420
+from video.stills import SUFFIXES, read_picture
 
 QUALITIES = (2, 12, 23, 34, 45, 56)  # of nvc
 # Of the others, each in its own measure, over what nvc reaches with these.

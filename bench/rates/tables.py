@@ -43,8 +43,8 @@ def _clips(result: dict[str, Any], images: dict[str, str]) -> list[str]:
     rows, names = result["clips"], list(result["encoders"])
     head = (
         f"{len(rows)} clips, {result['frames']} pictures of each, an intra picture every {result['intra_period']} "
-        "pictures at the latest, 8-bit 4:2:0; one pass, constant quality (CRF), tuned for PSNR (`peers.py`). nvc with "
-        f"{result['variant']}" + (", then with the others named." if result["others"] else ".")
+        "pictures at the latest, 8-bit 4:2:0; one pass, constant quality (CRF), tuned for PSNR (`peers/ffmpeg.py`). "
+        f"nvc with {result['variant']}" + (", then with the others named." if result["others"] else ".")
     )
     means = {result["variant"]: result["mean_bd_rate"], **result["others"]}
     return [

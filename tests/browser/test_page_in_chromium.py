@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from picture import ClipInfo, Picture
 from tests.browser.chromium import CHROMIUM
 from tests.orchestrator_rig import PATIENCE_S, RESULT, ROOT, FakeWorker, Orchestrator
-from video import VideoWriter
+from video.containers import VideoWriter
+from video.picture import ClipInfo, Picture
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 

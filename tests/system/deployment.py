@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import requests
 
-from picture import ClipInfo, Picture
-from video import VideoWriter
+from video.containers import VideoWriter
+from video.picture import ClipInfo, Picture
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 60.0  # for anything that a working machine does in a second or two

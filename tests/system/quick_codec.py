@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from work.codec_process import Channel, leave_a_guard  # noqa: E402
+from service.processes.codec_process import Channel, leave_a_guard  # noqa: E402
 
 ABOUT = {"codecs": {"quick": {"codec": "quick"}}, "known": ["quick"], "device": "cpu"}
 ERRORS = {

@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-import work.supervision  # noqa: E402
+import service.processes.supervision  # noqa: E402
 import worker  # noqa: E402
 
 if __name__ == "__main__":
-    work.supervision.CODEC_PROGRAM = Path(__file__).with_name("quick_codec.py")
+    service.processes.supervision.CODEC_PROGRAM = Path(__file__).with_name("quick_codec.py")
     sys.exit(worker.main())

@@ -11,7 +11,7 @@ import pytest
 from deployment import PATIENCE_S, ROOT
 from wired import Wired, document_of
 
-from trial.judge import judge
+from deployment_check.verdict import judge
 
 
 def check(url: str, script: str, *flags: str) -> tuple[int, dict[str, int], str]:

@@ -17,12 +17,13 @@ import requests
 from deployment import PATIENCE_S, ROOT, Program, running, wait_until
 from wired import DISPATCH, Wired, document_of, outcomes
 
-import jobs
-from control import conductor, placement
-from control.records import Run
-from jobs import State
 from orchestrator import OrchestratorSettings
-from work import supervision
+from service.jobs.fields import read_request
+from service.jobs.states import State
+from service.processes import supervision
+from service.scheduling import placement
+from service.scheduling import scheduler as conductor
+from service.storage.records import Run
 
 
 def test_promise_6_a_killed_workers_run_moves_on_and_no_process_of_it_stays(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_promise_6_even_what_left_its_process_group_ends_with_a_killed_worker(tm
 def test_promise_6_a_dead_worker_is_found_within_15_s_of_its_last_word() -> None:
     now = [0.0]
     placed = placement.Placement(OrchestratorSettings().lease_s, lambda: now[0])
-    settings = jobs.read_request({})
+    settings = read_request({})
     placed.heartbeat("w1", "http://w1", 1, {}, {})
     placed.enqueue(Run(1, "e", 1, "e", State.QUEUED, 0, 0, 0, None, None, settings, {}, ""))
     [lease] = placed.choose()

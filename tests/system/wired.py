@@ -17,10 +17,10 @@ from typing import Any
 from deployment import PATIENCE_S, QUICK_WORKER, ROOT, Program, until_true, wait_until
 from proxy import FaultProxy
 
-from trial.exercise import Exercise
-from trial.history import History
-from trial.judge import ENDED, Verdict, judge
-from work.marks import marked
+from deployment_check.history import History
+from deployment_check.traffic import Exercise
+from deployment_check.verdict import ENDED, Verdict, judge
+from service.processes.process_tags import marked
 
 MARK = "NVC_TEST_MARK"
 # What proxies know requests by.

@@ -1,0 +1,1 @@
+"""The interface of every codec, and the codecs by name."""

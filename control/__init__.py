@@ -1,1 +1,0 @@
-"""The parts of the orchestrator, and of the store: its database, schema and records."""

@@ -1,0 +1,1 @@
+"""Measures of quality and rate that metrics.py and the services share."""

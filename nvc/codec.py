@@ -1,0 +1,64 @@
+"""The learned codec as callers see it: `Nvc` fills the interface of coding/interface.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from coding.interface import Decoded, Encoded, Progress, Report, Settings, no_report
+from nvc.decode import StreamDecoder
+from nvc.encoder.clip import encode_clip
+from nvc.encoder.rate_control import choose_quality
+from nvc.machine.allocator import keep_memory
+from nvc.network.model import DEFAULT_MODEL, load_for, load_model, models
+from nvc.stream.reading import parse, recover
+from video.picture import ClipInfo, Picture
+
+
+class Nvc:
+    """The learned codec behind the interface of coding/interface.py."""
+
+    name = "nvc"
+
+    def warm(self) -> None:
+        """Load the default weights, prove the kernels exact on this machine, compile the integer loops."""
+        from nvc import warm
+
+        keep_memory()
+        warm.compile_all()
+        load_model(DEFAULT_MODEL)
+
+    def encode(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
+               progress: Report = no_report) -> Encoded:
+        """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
+        into memory, since it is coded several times."""
+        if settings.bitrate_mbps is not None or settings.psnr_db is not None:
+            from metrics import frame_psnr
+
+            return choose_quality(list(pictures), info, settings, progress, frame_psnr)
+        return encode_clip(pictures, info, settings, progress)
+
+    def decode(self, data: bytes, progress: Report = no_report) -> Decoded:
+        """Decode from the bytes alone; BitstreamError for damaged or foreign bytes."""
+        return decode(data, progress)
+
+    def describe(self) -> dict[str, Any]:
+        from nvc.network.cost import summary
+
+        return {"codec": "nvc", "format": "NVC1", "models": {name: summary(name) for name in models()}}
+
+
+def decode(data: bytes, progress: Report = no_report, *, best_effort: bool = False) -> Decoded:
+    """Decode a stream; `best_effort`: of a damaged one the GOPs that are whole. BitstreamError for foreign bytes."""
+    stream = recover(data) if best_effort else parse(data)
+    decoder = StreamDecoder(stream, load_for(stream.header.model))
+    decoded = Decoded(stream.header.info, iter(()))
+
+    def pictures() -> Iterator[Picture]:
+        for number, picture in enumerate(decoder.pictures(), 1):
+            progress(Progress("decode", number, stream.header.frames))
+            yield picture
+        decoded.details.update(decoder.details())
+
+    decoded.pictures = pictures()
+    return decoded

@@ -1,0 +1,1 @@
+"""The encoder: what no decoder needs."""

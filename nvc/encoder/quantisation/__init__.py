@@ -1,0 +1,1 @@
+"""The choice of symbols: rate-distortion optimised quantisation, refinement by gradient."""

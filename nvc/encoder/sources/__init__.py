@@ -1,0 +1,1 @@
+"""What the encoder finds out about its source pictures before it codes them."""

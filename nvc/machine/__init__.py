@@ -1,0 +1,1 @@
+"""The machine that the codec runs on: threads, memory, vector instructions."""

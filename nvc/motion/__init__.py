@@ -1,0 +1,1 @@
+"""Motion: vectors and how they are coded, prediction from references."""

@@ -1,0 +1,1 @@
+"""The networks, exact in integers."""

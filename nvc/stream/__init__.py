@@ -1,0 +1,1 @@
+"""The stream: its syntax, how it is read and written."""

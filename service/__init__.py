@@ -1,0 +1,1 @@
+"""The service: what the orchestrator and the workers are made of."""

@@ -1,0 +1,1 @@
+"""The orchestrator's endpoints, and its upkeep."""

@@ -1,0 +1,91 @@
+"""How bytes come in and go out: clips, artifacts, and single pictures of them."""
+
+from pathlib import Path
+
+from service.clips import picture_png as still
+from service.clips.catalogue import Catalogue
+from service.http.exchange import Request, Response, file_response
+from service.http.parsing import Problem
+from service.runtime.observe import Log
+from service.storage.blobs import SHA256, Blobs
+from service.storage.store import Store
+
+CONTENT_TYPES = {".json": "application/json", ".mkv": "video/x-matroska", ".png": "image/png", ".svg": "image/svg+xml",
+                 ".csv": "text/csv"}
+
+
+class Files:
+    """The endpoints of clips and artifacts."""
+
+    def __init__(self, store: Store, blobs: Blobs, catalogue: Catalogue, log: Log) -> None:
+        self.store, self.blobs, self.catalogue = store, blobs, catalogue
+        self.log = log
+
+    # --- clips
+
+    def get_clips(self, request: Request) -> Response:
+        return Response(200, {"clips": self.catalogue.all()}, etag=True)
+
+    def get_clip(self, request: Request) -> Response:
+        return Response(200, self.catalogue.get(request.params["name"]), etag=True)
+
+    def put_clip(self, request: Request) -> Response:
+        name = request.params["name"]
+        clip, new = self.catalogue.add(name, request.save, request.query)
+        self.log.info("clip-stored", clip=name, sha256=clip["sha256"], bytes=clip["bytes"])
+        return Response(201 if new else 200, clip, {"Location": f"/clips/{name}"})
+
+    def get_clip_data(self, request: Request) -> Response:
+        path, sha256 = self.catalogue.file(request.params["name"])
+        return file_response(path, sha256)
+
+    # --- artifacts
+
+    def put_artifact(self, request: Request) -> Response:
+        sha256 = request.params["sha256"]
+        if not SHA256.fullmatch(sha256):
+            raise Problem(422, "invalid-name", "sha256: expected 64 hexadecimal digits in lower case", field="sha256")
+        with self.blobs.receiving("artifact") as part:
+            with open(part, "wb") as out:
+                size, found = request.save(out)
+            if found != sha256:
+                raise Problem(422, "digest-mismatch", f"the {size} bytes that arrived have SHA-256 {found}; send them "
+                              "again", field="sha256")
+            new = self.blobs.keep(part, sha256)
+        return Response(201 if new else 200, {"sha256": sha256, "bytes": size})
+
+    def get_artifact(self, request: Request) -> Response:
+        run, name = request.params["id"], request.params["name"]
+        about = self.store.artifact(run, name)
+        if about is None:
+            raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name[:100]!r}")
+        return file_response(self.blobs.path(about["sha256"]), about["sha256"], name=f"{run}-{name}",
+                                     content_type=CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream"))
+
+    def get_picture(self, request: Request) -> Response:
+        """One picture of a run's reconstruction or source, or the error of its reconstruction against the source or
+        against the reconstruction of another run of the same clip."""
+        text, of = request.params["index"], request.query.get("of", "reconstruction")
+        other = request.query.get("against")
+        if not text.isascii() or not text.isdigit() or len(text) > 8:
+            raise Problem(404, "unknown-picture", f"index: expected a number from 0 on, got {text[:60]!r}")
+        if of not in ("reconstruction", "source", "error"):
+            raise Problem(400, "invalid-parameter", f"of: expected reconstruction, source or error, got {of[:60]!r}",
+                          field="of")
+        run, index = request.params["id"], int(text)
+        first = self._source_of(run, index) if of == "source" else self._reconstruction_of(run, index)
+        second = None
+        if of == "error":
+            second = self._source_of(run, index) if other is None else self._reconstruction_of(other, index)
+        return Response(200, still.make(first, second), {"Content-Type": "image/png"}, etag=True)
+
+    def _reconstruction_of(self, run: str, index: int) -> tuple[Path, int]:
+        about = self.store.artifact(run, "reconstruction.mkv")
+        if about is None:
+            raise Problem(404, "unknown-artifact", f"run {run[:100]} has kept no reconstruction")
+        return self.blobs.path(about["sha256"]), index
+
+    def _source_of(self, run: str, index: int) -> tuple[Path, int]:
+        found = self.store.run(run)
+        name = f"sha256:{found.clip['sha256']}" if found.clip.get("sha256") else found.clip["name"]
+        return self.catalogue.file(name)[0], index + found.settings["first_frame"]

@@ -1,0 +1,68 @@
+"""The orchestrator's house: who may come in, and what is thrown away. One thread does what nobody waits for."""
+
+import threading
+import time
+
+from service.http.authentication import Authenticator, Key
+from service.http.server import Server
+from service.http.tokens import Tokens
+from service.runtime.observe import Log
+from service.runtime.settings import SettingsError
+from service.storage.blobs import Blobs
+from service.storage.registry import Registry
+from service.storage.store import StoreError
+
+KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
+SWEEP_S = 3600.0        # between two removals of bytes that nothing names
+
+
+class House:
+    """Keys in force, certificates to be read again, bytes that nothing names."""
+
+    def __init__(self, registry: Registry, blobs: Blobs, keep_unnamed_s: float, log: Log,
+                 tokens: Tokens | None = None) -> None:
+        """Raises StoreError."""
+        self.registry, self.blobs, self.keep_unnamed_s = registry, blobs, keep_unnamed_s
+        self.log = log
+        self.keys: dict[str, Key] = {}
+        self.tokens = tokens
+        self.has_keys = self._read_keys() or tokens is not None
+        self.authenticator = Authenticator(lambda: self.keys, tokens=None if tokens is None else tokens.check)
+        self.reload = threading.Event()     # set by SIGHUP
+        self._stopping = threading.Event()
+
+    def start(self, server: Server) -> None:
+        """Look after `server` from now on."""
+        threading.Thread(target=self._keep, args=(server,), name="house", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _read_keys(self) -> bool:
+        """Take the keys in force into memory. Whether there has ever been one: the last key that is revoked must not
+        open the service to everyone."""
+        found = self.registry.list_keys()
+        self.keys = {key["id"]: Key(key["id"], key["sha256"], key["role"], key["expires_s"])
+                     for key in found if key["revoked_s"] is None}
+        return bool(found)
+
+    def _keep(self, server: Server) -> None:
+        """The thread that does what nobody waits for."""
+        swept = time.monotonic()
+        while not self._stopping.wait(KEYS_S):
+            try:
+                if self._read_keys() and server.authenticator is None:
+                    server.authenticator = self.authenticator
+                    self.log.info("keys-required")
+                if self.reload.is_set():
+                    self.reload.clear()
+                    server.reload_tls()
+                    if self.tokens is not None:
+                        self.tokens.reload()
+                    self.log.info("certificates-reloaded")
+                if time.monotonic() - swept > SWEEP_S:
+                    swept = time.monotonic()
+                    removed = self.blobs.sweep(self.registry.referenced, self.keep_unnamed_s)
+                    self.log.info("swept", removed=removed)
+            except (StoreError, SettingsError, OSError) as error:
+                self.log.error("housekeeping-failed", error=error)

@@ -1,0 +1,157 @@
+"""How experiments come in and are called off: a submission, a repetition, a copy with changes, a cancellation.
+
+What is answered with 2xx is on the disk. A submission under an Idempotency-Key that was accepted before is answered
+with that experiment, whatever has changed since.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from service.api.experiment_views import JSON_TYPE, Following
+from service.api.problems import refuse_fields
+from service.clips.catalogue import Catalogue, NotFetched, UnknownClip
+from service.http.exchange import Request, Response
+from service.http.parsing import Problem
+from service.jobs.fields import changed, read_request, runs_of
+from service.jobs.states import TERMINAL, State
+from service.runtime.observe import Log, Metrics
+from service.scheduling.scheduler import Conductor
+from service.storage import store as storage
+from service.storage.store import Store
+
+
+class Submission(NamedTuple):
+    """What is to be accepted: the filled-in request, each run's clip, and what it was made from."""
+
+    document: dict[str, Any]
+    clips: list[dict[str, Any]]
+    origin: dict[str, str] | None = None
+
+
+class Submissions:
+    """The endpoints under POST /experiment."""
+
+    def __init__(self, store: Store, conductor: Conductor, catalogue: Catalogue, following: Following, *,
+                 draining: Callable[[], bool], log: Log, metrics: Metrics) -> None:
+        self.store, self.conductor, self.catalogue, self.following = store, conductor, catalogue, following
+        self.draining = draining
+        self.log = log
+        self._submit_s = metrics.histogram("nvc_submit_seconds", "From reading a submission to its commit.")
+
+    def post_experiment(self, request: Request) -> Response:
+        given = request.document()
+        return self._accept(request, given, lambda: Submission(*self._check(given)))
+
+    def post_clone(self, request: Request) -> Response:
+        of, changes = request.params["id"], request.document()
+
+        def prepare() -> Submission:
+            document = changed(self._settings_of(of), changes)
+            return Submission(*self._check(document), {"clone_of": of})
+
+        return self._accept(request, {"clone_of": of, "changes": changes}, prepare)
+
+    def post_rerun(self, request: Request) -> Response:
+        of = request.params["id"]
+        refuse_fields(request, "a repetition has no fields (a clone has)")
+
+        def prepare() -> Submission:
+            document = self._settings_of(of)
+            self._check_codecs(document)
+            # The very bytes that were coded then, whatever its clips' names mean now.
+            return Submission(document, [run.clip for run in self.store.runs(of)], {"rerun_of": of})
+
+        return self._accept(request, {"rerun_of": of}, prepare)
+
+    @staticmethod
+    def fetches(request: Request) -> bool:
+        """Whether a submission may have to fetch clips, which takes longer than a handler should."""
+        return b"https:" in request.body or b"\\" in request.body   # which may spell it in another way
+
+    def post_cancel(self, request: Request) -> Response:
+        experiment_id = request.params["id"]
+        refuse_fields(request, "a cancellation has no fields")
+        self.conductor.cancel(experiment_id, "asked by the client")
+        return Response(202, {"experiment_id": experiment_id, "status": self.store.state(experiment_id)},
+                        {"Location": f"/experiment/{experiment_id}/status"})
+
+    def _accept(self, request: Request, given: dict[str, Any], prepare: Callable[[], Submission]) -> Response:
+        """Answer a submission; `given` is what makes two requests under one Idempotency-Key the same."""
+        if self.draining():
+            raise Problem(503, "draining", "no new experiments are taken; try again in a moment",
+                          headers={"Retry-After": "2"})
+        began = time.monotonic()
+        key = idempotency_key(request)
+        digest = hashlib.sha256((storage.dump(sort_keys(given)) or "").encode()).hexdigest()
+        # What was accepted once under this key is accepted still, whatever clips and codecs there are today.
+        experiment_id = None if key is None else self.store.earlier(request.principal.key, key, digest)
+        new = False
+        if experiment_id is None:
+            made = prepare()
+            experiment_id, new = self.conductor.submit(
+                made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
+                trace=request.trace.traceparent, origin=made.origin)
+        took_s = time.monotonic() - began
+        self._submit_s.observe(took_s)
+        self.log.emf({"SubmitLatency": (1000 * took_s, "Milliseconds")})
+        headers = {"Location": f"/experiment/{experiment_id}/status"}
+        if not new:
+            headers["Idempotency-Replayed"] = "true"
+        if request.wait_s:
+            headers["Preference-Applied"] = f"wait={request.wait_s:g}"
+            ended = self.following.wait(request, experiment_id,
+                                        lambda: self.store.state(experiment_id) in TERMINAL or None)
+            if ended:
+                told = self.following.tell(experiment_id)
+                return Response(200, told.body, {**JSON_TYPE, **headers})
+        state = State.QUEUED if new and not request.wait_s else self.store.state(experiment_id)
+        return Response(202, {"experiment_id": experiment_id, "status": state, "url": headers["Location"],
+                              "events": f"/experiment/{experiment_id}/events"}, {**headers, "Retry-After": "1"})
+
+    def _check(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The request filled in, and each run's clip. Raises FieldError, Problem."""
+        document = read_request(given)
+        runs = runs_of(document)
+        try:
+            clips = self.catalogue.resolve(run["clip"] for run in runs)
+        except (UnknownClip, NotFetched) as error:
+            slug = "unknown-clip" if isinstance(error, UnknownClip) else "clip-not-fetched"
+            raise Problem(422, slug, f"clip: {error}", field="clip") from error
+        self._check_codecs(document)
+        return document, [clips[run["clip"]] for run in runs]
+
+    def _check_codecs(self, document: dict[str, Any]) -> None:
+        """Raises Problem for a codec that no worker has, where it is known which ones they have."""
+        wanted = document["codec"] if isinstance(document["codec"], list) else [document["codec"]]
+        offered = self.conductor.view.codecs()
+        for codec in wanted:
+            if offered is not None and codec not in offered:
+                raise Problem(422, "unknown-codec", f"codec: no worker has {codec}; there are "
+                              f"{', '.join(sorted(offered))}", field="codec")
+
+    def _settings_of(self, experiment_id: str) -> dict[str, Any]:
+        """What an experiment, or a run of a grid, was asked with. Raises UnknownExperiment."""
+        found = self.store.experiment(experiment_id)
+        return found.document if found.id == experiment_id else found.runs[0].run.settings
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key, with or without the quotes of a structured field. Raises Problem 400."""
+    if "idempotency-key" not in request.headers:
+        return None
+    key = request.headers["idempotency-key"].strip()
+    if len(key) > 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
+        raise Problem(400, "invalid-idempotency-key", "expected 1 to 255 printable ASCII characters",
+                      field="Idempotency-Key")
+    return key
+
+
+def sort_keys(value: Any) -> Any:
+    """The same JSON with names in order, so that two ways of writing one body are one body."""
+    if isinstance(value, dict):
+        return {name: sort_keys(value[name]) for name in sorted(value)}
+    return [sort_keys(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Clips that experiments name: stored, fetched, looked into."""

@@ -1,0 +1,1 @@
+"""An experiment's fields, and the states of its runs."""

@@ -1,0 +1,1 @@
+"""The processes that a worker starts: codecs are run and measured in them, under limits."""

@@ -1,0 +1,343 @@
+"""One run, measured: a clip is encoded to bytes on disk, those bytes are decoded, the pictures are compared.
+
+Everything in the result document was observed here.  The encoder's word is taken for nothing but its own times and
+frame types; sizes are those of the file that was written, quality is that of the pictures that came out of a decoder
+which was given that file and nothing else.  The clip is streamed: no more than a few pictures are held, however long
+it is.
+
+`run` is called in the codec process of a worker (`service/processes/codec_process.py`); it needs no service around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import metrics
+from coding import registry
+from coding.interface import Codec, Decoded, Encoded, Progress, Report, Settings, no_report
+from service.processes.decoder_process import check_picture, decode_apart
+from service.processes.errors import MeasureError
+from service.processes.json_values import plain
+from service.runtime.version import VERSION, commit
+from video import library
+from video.containers import VideoWriter
+from video.files import open_clip
+from video.picture import ClipInfo, Picture
+
+__all__ = ["MeasureError", "device", "plain", "run"]
+
+OURS = ("nvc",)  # decoded in this process by a fresh codec object; all others in a process of their own
+SEED = 0  # nothing here draws at random, but a codec's encoder may, and must then draw the same every time
+MAX_DETAIL_BYTES = 1 << 20  # of what a codec reports beside its bytes
+
+
+class Source:
+    """The chosen pictures of a clip, read anew each time it is iterated; counts them and the seconds it took."""
+
+    def __init__(self, path: Path, first: int, count: int | None) -> None:
+        self.path, self.first, self.count = path, first, count
+        with open_clip(path) as clip:
+            whole = clip.info
+        frames = None if whole.frames is None else max(0, whole.frames - first)
+        if frames is not None and count is not None:
+            frames = min(frames, count)
+        if frames == 0:
+            detail = f"first_frame: {first} is past the end of a clip of {whole.frames} pictures"
+            raise MeasureError("bad-settings", detail)
+        self.info: ClipInfo = replace(whole, frames=frames)
+        self.read = 0
+        self.read_s = 0.0
+
+    def __iter__(self) -> Iterator[Picture]:
+        self.read, self.read_s = 0, 0.0
+        began = time.perf_counter()
+        stop = None if self.count is None else self.first + self.count
+        with open_clip(self.path) as clip:
+            for picture in islice(clip, self.first, stop):
+                self.read += 1
+                self.read_s += time.perf_counter() - began
+                yield picture
+                began = time.perf_counter()
+        if self.read == 0:
+            raise MeasureError("bad-settings", f"first_frame: {self.first} is past the end of the clip")
+
+
+def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dict[str, Any]:
+    """Carry out one run; returns {"result": document parts, "artifacts": {name: {"sha256", "bytes"}}}.
+
+    ``job``: {"run": id, "experiment": the request with every field filled in, "clip": {"name", "sha256", "path"}
+    (``path`` null for a clip of the library), "threads": n}.
+    The artifacts are files of ``out_dir``, synced to disk.  ``progress`` hears of the phases "encode" and "decode".
+
+    Raises MeasureError, picture.VideoError, coding.CodecError, OSError, MemoryError and whatever a codec raises.
+    """
+    experiment = job["experiment"]
+    path, clip = find_clip(job["clip"])
+    source = Source(path, experiment["first_frame"], experiment["frames"])
+    seed_everything()
+    reset_peak_memory()
+    stream_path = out_dir / f"stream.{experiment['codec']}"
+
+    encoder = registry.get(experiment["codec"])
+    encoded, encode_s = encode(encoder, source, settings_from(experiment, job.get("threads", 0)), progress)
+    write_synced(stream_path, encoded.data)
+    if source.info.frames is None:  # a container that does not say; now it has been read
+        source.info = replace(source.info, frames=source.read)
+    stream_bytes, stream_sha256 = len(encoded.data), hashlib.sha256(encoded.data).hexdigest()
+    encoded.data = b""  # from here on there are only the bytes on disk
+
+    if encoder.name in OURS:
+        decoded = type(encoder)().decode(stream_path.read_bytes(), no_report)  # get() would give the encoder again
+    else:
+        decoded = decode_apart(registry.target_of(experiment["codec"]), stream_path)
+    kept = out_dir / "reconstruction.mkv" if experiment["keep_reconstruction"] else None
+    seen = measure(source, decoded, kept, encoded, progress)
+
+    artifacts = {stream_path.name: {"sha256": stream_sha256, "bytes": stream_bytes}}
+    if kept:
+        artifacts[kept.name] = {"sha256": file_sha256(kept), "bytes": kept.stat().st_size}
+    info = replace(source.info, frames=seen["count"])
+    rate_bytes = counted_bytes(encoder, encoded, stream_bytes)
+    rates = metrics.rate_metrics(rate_bytes, info)
+    quality = seen["summary"]
+    address = f"/experiment/{job['run']}/artifacts/"
+    result = {
+        "encoding_result": {
+            "compressed_data": address + stream_path.name,
+            "bytes": stream_bytes,
+            "rate_bytes": rate_bytes,
+            "sha256": stream_sha256,
+            "device_used": str(encoded.details.get("device", "cpu")),
+            "encode_s": encode_s,
+            "frames_per_s": info.frames / encode_s if encode_s and info.frames else None,
+            "details": bounded(encoded.details),
+        },
+        "decoding_result": {
+            "reconstructed_video": address + kept.name if kept else None,
+            "decoded_sha256": seen["sha256"],
+            "matches_encoder": seen["sha256"] == encoded.pictures_sha256 if encoded.pictures_sha256 else None,
+            "decode_s": seen["decode_s"],
+            "frames_per_s": info.frames / seen["decode_s"] if seen["decode_s"] and info.frames else None,
+            "quality_metrics": quality,
+            "details": bounded(decoded.details),
+        },
+        "metrics": {**rates, "psnr_db": quality["psnr"], "ssim": quality["ssim"], "ms_ssim": quality["ms_ssim"]},
+        "frames": seen["rows"],
+        "clip": {**clip, **clip_document(info)},
+        "settings": experiment,
+        "provenance": provenance(encoder, encoded, job.get("threads", 0)),
+    }
+    return {"result": plain(result), "artifacts": artifacts}
+
+
+def find_clip(clip: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Where the clip's file is, and {"name", "sha256"}, the digest being that of the very bytes that will be read."""
+    path = Path(clip["path"]) if clip.get("path") else library.find(clip["name"])
+    digest = file_sha256(path)
+    if clip.get("sha256") and digest != clip["sha256"]:
+        raise MeasureError("wrong-clip", f"clip {clip['name']}: its bytes have SHA-256 {digest}, not {clip['sha256']}",
+                           retry=True)
+    return path, {"name": clip["name"], "sha256": digest}
+
+
+def settings_from(experiment: dict[str, Any], threads: int) -> Settings:
+    """The codec's settings out of an experiment's fields."""
+    same = ("structure", "intra_period", "effort", "bitrate_mbps", "psnr_db", "model", "device")
+    quality = Settings.quality if experiment["quality"] is None else experiment["quality"]
+    return Settings(quality=quality, threads=threads, **{name: experiment[name] for name in same})
+
+
+def encode(encoder: Codec, source: Source, settings: Settings, progress: Report) -> tuple[Encoded, float]:
+    """The coded clip and the encoder's seconds, in which the time that it waited for pictures is not counted."""
+    progress(Progress("encode", 0, source.info.frames))
+    began = time.perf_counter()
+    encoded = encoder.encode(source, source.info, settings, progress)
+    seconds = time.perf_counter() - began - source.read_s
+    if not isinstance(encoded.data, bytes) or not encoded.data:
+        kind = "no bytes" if isinstance(encoded.data, bytes) else type(encoded.data).__name__
+        raise MeasureError("wrong-output", f"the encoder gave {kind}, expected bytes (at least one)")
+    if [row.index for row in encoded.frames] != list(range(len(encoded.frames))):
+        raise MeasureError("wrong-output", "the encoder's frame reports are not numbered 0, 1, 2, … in display order")
+    return encoded, seconds
+
+
+def counted_bytes(encoder: Codec, encoded: Encoded, stream_bytes: int) -> int:
+    """The bytes that count as the codec's rate: all of the stream.
+
+    The peers (peers/ffmpeg.py) put theirs into a container, whose own bytes say nothing of the codec; of them the
+    packets and parameter sets count.  No other codec is believed in this.
+    """
+    said = encoded.details.get("rate_bytes")
+    if type(encoder).__module__ == "peers" and isinstance(said, int) and 0 < said <= stream_bytes:
+        return said
+    return stream_bytes
+
+
+def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encoded, progress: Report) -> dict[str, Any]:
+    """Compare each decoded picture with its source as it comes; write it to ``kept``.
+
+    Returns {"count", "sha256" (over y, u, v of all pictures), "decode_s", "rows", "summary"}.
+    """
+    info = source.info
+    if (decoded.info.width, decoded.info.height) != (info.width, info.height):
+        raise MeasureError("wrong-output", f"the decoder gave {decoded.info.width}×{decoded.info.height}, "
+                                           f"the clip is {info.width}×{info.height}")
+    total = metrics.ClipMetrics()
+    digest = hashlib.sha256()
+    rows: list[dict[str, Any]] = []
+    decode_s = 0.0
+    references, pictures = iter(source), iter(decoded)
+    writer = VideoWriter(kept, info) if kept else None
+    progress(Progress("decode", 0, info.frames))
+    try:
+        while True:
+            began = time.perf_counter()
+            picture = next(pictures, None)
+            decode_s += time.perf_counter() - began
+            if picture is None:
+                break
+            reference = next(references, None)
+            if reference is None:
+                raise MeasureError("wrong-output", f"the decoder gave more than the clip's {len(rows)} pictures")
+            picture = check_picture(picture, info, len(rows))
+            for plane in picture:
+                digest.update(plane.data)
+            row = total.add(reference, picture)
+            rows.append({"psnr_db": row["psnr"], **{name: row[name] for name in ("psnr_y", "ssim", "ms_ssim")}})
+            if writer:
+                writer.write(picture)
+            progress(Progress("decode", len(rows), info.frames))
+        count = len(rows) + sum(1 for _ in references)
+    finally:
+        if writer:
+            writer.close()
+    if len(rows) != count:
+        raise MeasureError("wrong-output", f"the decoder gave {len(rows)} pictures, the clip has {count}")
+    if len(encoded.frames) != count:
+        raise MeasureError("wrong-output", f"the encoder reported {len(encoded.frames)} frames, the clip has {count}")
+    if kept:
+        sync(kept)
+    return {
+        "count": count,
+        "sha256": digest.hexdigest(),
+        "decode_s": decoded.details.pop("decode_s", decode_s),  # a decoder apart has its own clock
+        "rows": [{**asdict(report), **row} for report, row in zip(encoded.frames, rows, strict=True)],
+        "summary": total.summary(),
+    }
+
+
+# --- what the result says of clip and machine ------------------------------------------------------------------------
+
+
+def clip_document(info: ClipInfo) -> dict[str, Any]:
+    return {"width": info.width, "height": info.height, "fps": f"{info.fps.numerator}/{info.fps.denominator}",
+            "frames": info.frames, "matrix": info.matrix, "range": info.range, "converted": info.converted}
+
+
+def provenance(encoder: Codec, encoded: Encoded, threads: int) -> dict[str, Any]:
+    """What made the numbers: code, weights, libraries, machine."""
+    described = encoder.describe()
+    torch = sys.modules.get("torch")
+    return {
+        "version": VERSION,
+        "commit": commit(),
+        "codec": described,
+        "model_sha256": encoded.details.get("model_sha256") or described.get("model_sha256"),
+        "torch": str(torch.__version__) if torch else _installed("torch"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads() if torch else threads or len(os.sched_getaffinity(0)),
+        "seed": SEED,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """The processor's name as the kernel tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def device() -> str:
+    """The best device here, of what is loaded already: "cuda" or "cpu"."""
+    torch = sys.modules.get("torch")
+    return "cuda" if torch and torch.cuda.is_available() else "cpu"
+
+
+def reset_peak_memory() -> None:
+    """Let the kernel's high-water mark of this process begin here, so that it is this run's and not the last one's."""
+    with contextlib.suppress(OSError):  # without /proc the mark is that of the process's whole life
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process has had in RAM at once since `reset_peak_memory`."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def seed_everything() -> None:
+    random.seed(SEED)
+    np.random.seed(SEED)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(SEED)
+
+
+# --- files and JSON --------------------------------------------------------------------------------------------------
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def bounded(details: dict[str, Any]) -> dict[str, Any]:
+    """A codec's own report, as JSON, unless it is absurdly long."""
+    said = plain(details)
+    length = len(json.dumps(said))
+    return said if length <= MAX_DETAIL_BYTES else {"dropped": f"{length} bytes, more than {MAX_DETAIL_BYTES}"}

@@ -1,0 +1,1 @@
+"""Rate-distortion curves of experiments: BD-rates, plots, formats of other programs."""

@@ -1,0 +1,103 @@
+"""What the orchestrator sends to workers: attempts that were granted, and the order to stop.
+
+How one call is judged is in dispatch.py; here is whom to call, with what, and for how long. Each worker has a lane for
+offers and one for cancels, so a worker that hangs holds up only itself, and not even its own cancels.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from service.http.client import Client, ClientError
+from service.http.exchange import new_trace
+from service.jobs.states import Blame
+from service.runtime.observe import Log
+from service.scheduling.dispatch import Answer, Lanes, Outcome, cancel, offer
+from service.scheduling.placement import Lease, Placement
+from service.scheduling.run_metrics import Counters
+from service.storage.records import Run
+
+RETRY_S = 0.5           # between two tries to tell a worker to stop
+CANCEL_TRIES_S = 20.0   # a worker that cannot be told by then is told by the answer to its next heartbeat
+
+
+class Delivery:
+    """See above. `lock` guards `placement`; `make_client` gives the client for a worker's URL; `callback` is the
+    orchestrator's own URL as the workers reach it; `clock` is monotonic; `stopping` ends every wait."""
+
+    def __init__(self, placement: Placement, lock: threading.Lock, *, make_client: Callable[[str], Client],
+                 callback: Callable[[], str], lease_s: float, counters: Counters, log: Log,
+                 clock: Callable[[], float], stopping: threading.Event) -> None:
+        self._placement, self._lock = placement, lock
+        self._make_client, self._callback, self._lease_s = make_client, callback, lease_s
+        self._counters, self._log, self._clock, self._stopping = counters, log, clock, stopping
+        self._clients: dict[str, Client] = {}
+        self.lanes = Lanes(lambda lane, error: log.error("lane-failed", lane=lane, error=error))
+
+    def offer(self, lease: Lease, *, ask_first: bool) -> Outcome | None:
+        """In the worker's lane: send the attempt; what became of it, None where the worker is no longer known (the
+        lease will run out). `ask_first` when an earlier life may have sent it."""
+        run, name = lease.run, lease.worker
+        with self._lock:
+            worker = self._placement.workers.get(name)
+        if worker is None:
+            return None
+        trace = new_trace(run.trace)
+        began = self._clock()
+        outcome = offer(self._client(worker.url), self._payload(run), trace=trace, ask_first=ask_first,
+                        still_wanted=lambda: self._is_current(lease), pause=self._stopping.wait)
+        self._counters.dispatches.inc(answer=outcome.answer.value)
+        self._log.info("run-offered", run=run.id, attempt=run.attempt, worker=name, answer=outcome.answer.value,
+                       detail=outcome.detail, trace_id=trace.trace_id)
+        if outcome.answer is Answer.HELD:
+            self._counters.offered.observe(self._clock() - began)
+        else:
+            self._remember(name, outcome)
+        return outcome
+
+    def cancel(self, name: str, run: Run) -> None:
+        """Tell the worker to stop the run's attempt, soon."""
+        self.lanes.do(f"{name} cancels", partial(self._cancel, name, run))
+
+    def _remember(self, name: str, outcome: Outcome) -> None:
+        """Leave a worker alone that did not take what it was offered."""
+        with self._lock:
+            if outcome.answer is Answer.BUSY:
+                self._placement.busy(name, outcome.detail, outcome.retry_after_s)
+            elif outcome.answer is not Answer.UNCLEAR:
+                self._placement.trouble(name, outcome.detail, outcome.retry_after_s)
+            elif outcome.blame is Blame.WORKER:
+                self._placement.trouble(name, f"it does not answer: {outcome.detail}")
+
+    def _cancel(self, name: str, run: Run) -> None:
+        """In the worker's second lane. It may hear of it by a heartbeat too; whichever comes first."""
+        until = self._clock() + CANCEL_TRIES_S
+        while not self._stopping.is_set() and self._clock() < until:
+            with self._lock:
+                worker = self._placement.workers.get(name)
+                if worker is None or not self._placement.alive(worker):
+                    return
+            try:
+                cancel(self._client(worker.url), run.id, run.attempt, new_trace(run.trace))
+                return
+            except ClientError as error:
+                self._log.warning("cancel-not-delivered", worker=name, run=run.id, reason=str(error))
+                self._stopping.wait(RETRY_S)
+
+    def _payload(self, run: Run) -> dict[str, Any]:
+        """The body of a dispatch."""
+        base = self._callback().rstrip("/")
+        clip = {**run.clip, "url": base + run.clip["url"]} if run.clip.get("url") else run.clip
+        return {"run": run.id, "attempt": run.attempt, "experiment": run.settings, "clip": clip, "callback": base,
+                "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"]}
+
+    def _is_current(self, lease: Lease) -> bool:
+        with self._lock:
+            return not self._stopping.is_set() and self._placement.leases.get(lease.run.id) is lease
+
+    def _client(self, url: str) -> Client:
+        with self._lock:
+            if url not in self._clients:
+                self._clients[url] = self._make_client(url)
+            return self._clients[url]

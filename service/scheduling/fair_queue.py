@@ -1,0 +1,134 @@
+"""The queue: runs that wait for a worker, in lanes, and the turns that experiments take.
+
+Runs that want the same thing (codec, device, workers to avoid) wait in one lane; a lane is looked at as a whole, so
+thousands of runs that nobody can take cost nothing. A run in its back-off waits outside the lanes until it is due.
+
+Turns
+=====
+An experiment's runs go oldest first, and experiments take turns: whoever was given a worker comes back at the end of
+the round. So a sweep of a thousand runs does not hold up an experiment that comes after it, nor do many small
+experiments hold up the sweep. `_turn` is the round that is now being served. An experiment that joins, or was given a
+worker, has its next turn in the round after it; the lowest turn goes first, and of equal ones the oldest run. (Round
+robin with the virtual time of start-time fair queueing: one that could not be served for long comes at once, but has
+saved nothing up.) Turns are not remembered across a restart.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from service.storage.records import Run
+
+LaneKey = tuple[str, str, frozenset[str]]   # codec, device, workers to avoid
+
+
+@dataclass
+class Waiting:
+    """A run in the queue: since when, and from when on it may go (monotonic seconds)."""
+
+    run: Run
+    lane: LaneKey
+    since: float
+    due: float
+
+
+@dataclass
+class _Lane:
+    """`runs`: of each experiment, its runs by age. `order`: the experiments by turn and oldest run; an entry may be out
+    of date, but never late, since turns only rise and an older run that joins brings an entry of its own."""
+
+    runs: dict[int, list[tuple[int, str, int]]] = field(default_factory=dict)
+    order: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class Turns:
+    """See above. Not safe for threads by itself."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Waiting] = {}
+        self._lanes: dict[LaneKey, _Lane] = {}
+        self._delayed: list[tuple[float, int, str, int]] = []
+        self._turn = 0
+        self._turns: dict[int, int] = {}    # of experiments with waiting runs
+        self._counts: dict[int, int] = {}   # of those runs
+
+    def add(self, waiting: Waiting, now: float) -> None:
+        """The run waits. Adding it again moves it."""
+        run = waiting.run
+        self.remove(run.id)
+        self.waiting[run.id] = waiting
+        self._counts[run.experiment] = self._counts.get(run.experiment, 0) + 1
+        self._turns.setdefault(run.experiment, self._turn + 1)
+        if waiting.due > now:
+            heapq.heappush(self._delayed, (waiting.due, run.number, run.id, run.attempt))
+        else:
+            self._join(waiting)
+
+    def remove(self, run_id: str) -> Waiting | None:
+        """The run does not wait any more; what it was, if it waited."""
+        waiting = self.waiting.pop(run_id, None)
+        if waiting is not None:
+            experiment = waiting.run.experiment
+            self._counts[experiment] -= 1
+            if not self._counts[experiment]:
+                del self._counts[experiment], self._turns[experiment]
+        return waiting
+
+    def take(self, run_id: str) -> Waiting:
+        """The run is given a worker: its experiment's turn is over."""
+        waiting = self.waiting[run_id]
+        experiment = waiting.run.experiment
+        self._turn = max(self._turn, self._turns[experiment])
+        self._turns[experiment] = self._turn + 1
+        self.remove(run_id)
+        return waiting
+
+    def wake(self, now: float) -> None:
+        """Runs whose back-off is over join their lanes."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, _, run_id, attempt = heapq.heappop(self._delayed)
+            waiting = self.waiting.get(run_id)
+            if waiting is not None and waiting.run.attempt == attempt:
+                self._join(waiting)
+
+    def next_due(self) -> float | None:
+        """When the next back-off is over."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def heads(self) -> Iterator[tuple[tuple[int, int], LaneKey, str]]:
+        """Of each lane, the run that is to go next: (its place among all, lane, run)."""
+        for key in list(self._lanes):
+            head = self._head(key, self._lanes[key])
+            if head is None:
+                del self._lanes[key]
+            else:
+                yield head[0], key, head[1]
+
+    def _join(self, waiting: Waiting) -> None:
+        run = waiting.run
+        lane = self._lanes.setdefault(waiting.lane, _Lane())
+        runs = lane.runs.setdefault(run.experiment, [])
+        if not runs or run.number < runs[0][0]:
+            heapq.heappush(lane.order, (self._turns[run.experiment], run.number, run.experiment))
+        heapq.heappush(runs, (run.number, run.id, run.attempt))
+
+    def _head(self, key: LaneKey, lane: _Lane) -> tuple[tuple[int, int], str] | None:
+        """Drops what is not meant any more, and brings entries up to date until the first one is."""
+        while lane.order:
+            _, _, experiment = first = lane.order[0]
+            runs = lane.runs.get(experiment, [])
+            while runs and not self._is_meant(key, runs[0]):
+                heapq.heappop(runs)
+            if not runs:
+                heapq.heappop(lane.order)
+                lane.runs.pop(experiment, None)
+                continue
+            now = (self._turns[experiment], runs[0][0], experiment)
+            if now == first:
+                return now[:2], runs[0][1]
+            heapq.heapreplace(lane.order, now)
+        return None
+
+    def _is_meant(self, key: LaneKey, entry: tuple[int, str, int]) -> bool:
+        waiting = self.waiting.get(entry[1])
+        return waiting is not None and waiting.run.attempt == entry[2] and waiting.lane == key

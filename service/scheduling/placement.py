@@ -1,0 +1,352 @@
+"""Which run goes to which worker, and which leases are over: the orchestrator's memory of the present moment.
+
+Nothing here does I/O or starts a thread, and nothing is remembered across a restart: what must be is in the store, and
+the rest is told anew by the workers' heartbeats. Its user holds one lock around every call. Time is the monotonic
+clock that is passed in, so a step of the wall clock changes nothing.
+
+Queue
+=====
+Which run goes next is in turns.py: an experiment's oldest first, and experiments take turns. Whoever changes something
+that may let a run go (submit, registration, freed slot, result) calls `choose` at once; the clock is only for back-offs
+and leases.
+
+Slots
+=====
+A worker's slot is taken from the grant of an attempt until the worker says that the attempt has ended there: by its
+result, by refusing it, or by a heartbeat that does not name it. A cancelled run therefore holds its slot until the
+worker has really let go of it.
+
+Leases
+======
+A lease lasts `lease_s` from the grant and is renewed by each heartbeat of its worker that names it. A restarted
+orchestrator gives every unfinished attempt a fresh one, and so does one that finds that it was itself stopped for a
+while: that its workers were silent means nothing then.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.jobs.states import backoff_s
+from service.scheduling.fair_queue import LaneKey, Turns, Waiting
+from service.storage.records import Run
+
+DEADLINE_GRACE_S = 15.0     # the worker kills a run at its deadline; the orchestrator only if the worker does not
+FORGET_WORKER_S = 3600.0    # a worker silent for so long is no longer shown
+
+Key = tuple[str, int]       # run, attempt
+
+
+@dataclass
+class Lease:
+    """A worker's right to an attempt, until `expires` (monotonic seconds)."""
+
+    run: Run
+    attempt: int
+    worker: str
+    expires: float
+    deadline: float
+    granted: float = 0.0
+    waited: float = 0.0     # seconds from joining the queue to the grant
+    began: float = 0.0      # when the worker was known to hold it
+    started: bool = False
+    progress: dict[str, Any] = field(default_factory=dict)
+    stored: float = 0.0     # when progress was last written down, and what
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return self.run.id, self.attempt
+
+
+@dataclass
+class Worker:
+    """A worker as its heartbeats describe it. `busy`: attempts that take a slot there; `ended`: attempts that have
+    ended although a heartbeat on its way may still name them; `not_before`: no dispatch until then, because of
+    `trouble`."""
+
+    name: str
+    url: str
+    slots: int
+    about: dict[str, Any]
+    boot_id: str = ""
+    heard: float = float("-inf")
+    present: bool = False       # false: only remembered from before a restart
+    draining: bool = False      # says so itself
+    drained: bool = False       # someone told the orchestrator so
+    busy: set[Key] = field(default_factory=set)
+    ended: set[Key] = field(default_factory=set)
+    not_before: float = float("-inf")
+    trouble: str = ""
+    failures: int = 0
+    last_grant: float = float("-inf")
+
+    @property
+    def free(self) -> int:
+        return max(0, self.slots - len(self.busy))
+
+    def can(self, codec: str, device: str) -> bool:
+        """Whether it has what such a run needs; a worker that does not list its codecs is taken to have any."""
+        codecs, own = self.about.get("codecs") or (codec,), str(self.about.get("device") or device)
+        return codec in codecs and device in ("auto", own.partition(":")[0])
+
+
+class Placement:
+    """See above. Not safe for threads by itself."""
+
+    def __init__(self, lease_s: float, clock: Callable[[], float],
+                 uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.leases: dict[str, Lease] = {}      # by run
+        self._lease_s = lease_s
+        self._clock = clock
+        self._uniform = uniform
+        self._queue = Turns()
+        self._looked = clock()
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+
+    def heartbeat(self, name: str, url: str, slots: int, about: Mapping[str, Any],
+                  running: Mapping[Key, dict[str, Any]], *, boot_id: str = "", draining: bool = False
+                  ) -> tuple[list[Lease], list[Key]]:
+        """A worker lives. Returns the leases of its that were renewed, and the attempts it names in vain."""
+        now = self._clock()
+        worker = self.workers.get(name)
+        if worker is None:
+            worker = self.workers[name] = Worker(name, url, slots, {})
+        if worker.boot_id != boot_id:   # a new process: nothing that was held against the old one holds
+            worker.boot_id, worker.not_before, worker.trouble, worker.failures = boot_id, float("-inf"), "", 0
+            worker.drained = False
+        worker.url, worker.slots, worker.about = url, slots, dict(about)
+        worker.draining, worker.heard, worker.present = draining, now, True
+        renewed, unknown = [], []
+        for key, progress in running.items():
+            lease = self.leases.get(key[0])
+            if lease is not None and lease.key == key and lease.worker == name:
+                lease.expires = now + self._lease_s
+                lease.progress = {**lease.progress, **progress}
+                renewed.append(lease)
+            else:
+                unknown.append(key)
+        worker.ended &= set(running)
+        at_work = {key for key, progress in running.items() if progress.get("phase") != "deliver"}
+        worker.busy = {lease.key for lease in self.leases.values() if lease.worker == name and (
+            lease.key not in running or lease.key in at_work)} | (at_work - worker.ended)
+        return renewed, unknown
+
+    def remember(self, name: str, url: str, about: Mapping[str, Any]) -> None:
+        """A worker known from before a restart: attempts it holds may be asked about, nothing new is sent to it."""
+        self.workers.setdefault(name, Worker(name, url, 0, dict(about), str(about.get("boot_id", "")),
+                                             heard=self._clock(), drained=bool(about.get("drained"))))
+
+    def alive(self, worker: Worker) -> bool:
+        return self._clock() - worker.heard < self._lease_s
+
+    def state_of(self, worker: Worker) -> str:
+        """One word for people: "expected", "lost", "draining", "starting", "avoided", "busy" or "free"."""
+        if not self.alive(worker):
+            return "lost"
+        if not worker.present:
+            return "expected"
+        if worker.draining or worker.drained:
+            return "draining"
+        if worker.slots == 0:
+            return "starting"
+        if worker.not_before > self._clock():
+            return "avoided"
+        return "free" if worker.free else "busy"
+
+    def trouble(self, name: str, why: str, at_least_s: float = 0.0) -> None:
+        """A dispatch to the worker came to nothing: leave it alone for a while, longer each time."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            worker.failures += 1
+            worker.trouble = why
+            worker.not_before = self._clock() + backoff_s(worker.failures, at_least_s, self._uniform)
+
+    def busy(self, name: str, why: str, retry_after_s: float) -> None:
+        """The worker had no room after all; it said when to ask again."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            worker.trouble = why
+            worker.not_before = self._clock() + retry_after_s
+
+    def well(self, name: str) -> None:
+        """A dispatch to the worker succeeded."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            worker.failures, worker.trouble, worker.not_before = 0, "", float("-inf")
+
+    def forget_lost(self) -> list[str]:
+        """Drop workers that have been silent for very long; their names."""
+        gone = [name for name, worker in self.workers.items() if self._clock() - worker.heard > FORGET_WORKER_S]
+        for name in gone:
+            del self.workers[name]
+        return gone
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, run: Run, avoid: frozenset[str] = frozenset(), delay_s: float = 0.0) -> None:
+        """The run waits for a worker, from `delay_s` on. Enqueuing it again moves it."""
+        lane = (run.settings["codec"], run.settings["device"], avoid)
+        now = self._clock()
+        self._queue.add(Waiting(run, lane, now, now + delay_s), now)
+
+    def withdraw(self, run_id: str) -> Lease | None:
+        """The run is over or goes back: neither queued nor leased any more. Its lease, if it had one; the slot stays
+        taken until `let_go` or a heartbeat."""
+        self._queue.remove(run_id)
+        return self.leases.pop(run_id, None)
+
+    def let_go(self, key: Key) -> None:
+        """The attempt has ended at the worker that had it."""
+        for worker in self.workers.values():
+            if key in worker.busy:
+                worker.busy.discard(key)
+                worker.ended.add(key)
+
+    def choose(self) -> list[Lease]:
+        """Grant as many runs as can go now. Each returned lease takes a slot; the store has not heard of it yet."""
+        now = self._clock()
+        self._queue.wake(now)
+        granted = []
+        while (lease := self._grant_one(now)) is not None:
+            granted.append(lease)
+        return granted
+
+    def _grant_one(self, now: float) -> Lease | None:
+        best: tuple[tuple[int, int], str, Worker] | None = None
+        for place, lane, run_id in self._queue.heads():
+            if best is None or place < best[0]:
+                worker = self._worker_for(lane, now)
+                if worker is not None:
+                    best = (place, run_id, worker)
+        if best is None:
+            return None
+        _, run_id, worker = best
+        waiting = self._queue.take(run_id)
+        lease = self._lease(waiting.run, waiting.run.attempt + 1, worker.name)
+        lease.waited = now - max(waiting.since, waiting.due)
+        worker.busy.add(lease.key)
+        worker.last_grant = now
+        return lease
+
+    def _capable(self, lane: LaneKey) -> list[Worker]:
+        """Workers that may take the lane's runs at some time: those to avoid only if there are no others."""
+        codec, device, avoid = lane
+        able = [worker for worker in self.workers.values() if self.alive(worker) and worker.present and worker.slots
+                and not worker.draining and not worker.drained and worker.can(codec, device)]
+        return [worker for worker in able if worker.name not in avoid] or able
+
+    def _worker_for(self, lane: LaneKey, now: float) -> Worker | None:
+        """The one with the largest share of free slots, and of equals the one that was given nothing for longest."""
+        able = [worker for worker in self._capable(lane) if worker.free and worker.not_before <= now]
+        return max(able, key=lambda worker: (worker.free / worker.slots, -worker.last_grant), default=None)
+
+    # --- leases ----------------------------------------------------------------------------------------------------
+
+    def restore(self, run: Run, *, started: bool) -> Lease:
+        """A fresh lease for an attempt from before a restart."""
+        lease = self._lease(run, run.attempt, run.worker or "")
+        lease.started, lease.began = started, lease.granted
+        return lease
+
+    def knows(self, run_id: str) -> bool:
+        """Whether the run is queued or leased here."""
+        return run_id in self._queue.waiting or run_id in self.leases
+
+    def renew(self, lease: Lease) -> bool:
+        """Begin the lease anew, if it is still in force: it was granted, but is only now being sent."""
+        if self.leases.get(lease.run.id) is not lease:
+            return False
+        lease.expires = self._clock() + self._lease_s
+        return True
+
+    def _lease(self, run: Run, attempt: int, worker: str) -> Lease:
+        now = self._clock()
+        lease = Lease(run, attempt, worker, now + self._lease_s,
+                      now + run.settings["timeout_s"] + DEADLINE_GRACE_S + self._lease_s, now)
+        self.leases[run.id] = lease
+        return lease
+
+    def current(self, run_id: str, attempt: int) -> Lease | None:
+        """The lease on exactly this attempt, if it is in force."""
+        lease = self.leases.get(run_id)
+        return lease if lease is not None and lease.attempt == attempt else None
+
+    def start(self, lease: Lease) -> None:
+        """The worker holds it; the deadline counts from now."""
+        lease.started = True
+        lease.began = self._clock()
+        lease.deadline = lease.began + lease.run.settings["timeout_s"] + DEADLINE_GRACE_S
+
+    def looking(self, longest_s: float) -> None:
+        """To be called at least every `longest_s`. If it was not, this process was stopped, and no worker could have
+        renewed anything: leases and workers get the time back."""
+        now = self._clock()
+        missed = now - self._looked - longest_s
+        self._looked = now
+        if missed > longest_s:
+            for lease in self.leases.values():
+                lease.expires += missed
+            for worker in self.workers.values():
+                worker.heard += missed
+
+    def expired(self) -> list[Lease]:
+        """Leases that have run out. They stay until withdrawn."""
+        return [lease for lease in self.leases.values() if lease.expires <= self._clock()]
+
+    def overdue(self) -> list[Lease]:
+        """Attempts past their deadline whose worker keeps the lease but does not end them."""
+        return [lease for lease in self.leases.values() if lease.deadline <= self._clock() < lease.expires]
+
+    def next_due_s(self) -> float | None:
+        """Seconds until `choose` or `expired` may give something although nothing happened; None: never."""
+        now = self._clock()
+        times = [min(lease.expires, lease.deadline) for lease in self.leases.values()]
+        if (due := self._queue.next_due()) is not None:
+            times.append(due)
+        if self._queue.waiting:
+            times += [worker.not_before for worker in self.workers.values() if worker.not_before > now]
+        return max(0.0, min(times) - now) if times else None
+
+    # --- why -------------------------------------------------------------------------------------------------------
+
+    def why(self, run_id: str) -> tuple[str, str, float | None]:
+        """Of an unfinished run: why it waits, what happens next, and in how many seconds (None: when something else
+        happens)."""
+        now = self._clock()
+        lease = self.leases.get(run_id)
+        if lease is not None:
+            left = max(0.0, lease.expires - now)
+            if lease.started:
+                return f"worker {lease.worker} is at work", "a heartbeat renews the lease, or it is taken back", left
+            return f"worker {lease.worker} has been asked and has not answered yet", "the lease is taken back", left
+        waiting = self._queue.waiting.get(run_id)
+        if waiting is None:
+            return "it has just changed", "look again", 0.0
+        if waiting.due > now:
+            return f"back-off after attempt {waiting.run.attempt}", "it joins the queue", waiting.due - now
+        codec, device, _ = waiting.lane
+        able = self._capable(waiting.lane)
+        if not able:
+            return self._why_nobody(codec, device), "a worker registers", None
+        open_to_it = [worker for worker in able if worker.not_before <= now]
+        if not open_to_it:
+            first = min(able, key=lambda worker: worker.not_before)
+            return f"worker {first.name} is left alone: {first.trouble}", "it is asked again", first.not_before - now
+        slots = sum(worker.slots for worker in open_to_it)
+        return f"all {slots} slots of the workers that can take it are taken", "a slot is freed", None
+
+    def _why_nobody(self, codec: str, device: str) -> str:
+        living = [worker for worker in self.workers.values() if self.alive(worker) and worker.present]
+        if not self.workers:
+            return "no worker has registered"
+        if not living:
+            return "every worker is lost: " + ", ".join(sorted(self.workers))
+        able = [worker for worker in living if worker.can(codec, device)]
+        if not able:
+            offered = sorted({name for worker in living for name in worker.about.get("codecs") or ()})
+            return f"no worker has codec {codec} on device {device}; there are {', '.join(offered) or 'no codecs'}"
+        return "every worker that can take it is draining or starting: " + ", ".join(sorted(w.name for w in able))

@@ -1,0 +1,403 @@
+"""Carries experiments from submission to their end: what the orchestrator does, without the HTTP around it.
+
+Threads
+=======
+Handlers (in the server's threads) write to the store first and then tell memory (`Placement`, under one lock); the
+store blocks until the disk has it, so it is never called with the lock held. One thread, *placing*, sleeps until it is
+woken by a submit, a registration, a freed slot or a result, or until the next back-off or lease is due; it chooses,
+and leaves the sending to the worker's lane (delivery.py). So no timer stands on the way of an experiment, and a worker
+that hangs holds up only itself.
+
+Where store and memory might part
+=================================
+The store decides: a move it refuses (`Stale`) means that something else came first, and memory follows it. Whatever
+path was forgotten is found by `audit`, which compares the two now and then and takes up every unfinished run that
+memory does not know.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from service.http.client import Client
+from service.jobs.fields import runs_of
+from service.jobs.states import Blame, State, backoff_s, blame_for_error
+from service.runtime.observe import Log, Metrics
+from service.scheduling.change_notifier import Hub
+from service.scheduling.delivery import Delivery
+from service.scheduling.dispatch import Answer
+from service.scheduling.overview import View
+from service.scheduling.placement import Lease, Placement
+from service.scheduling.progress import Progress
+from service.scheduling.run_metrics import Counters
+from service.storage.records import Run, Stale, StoreError
+from service.storage.registry import Registry
+from service.storage.store import Store
+
+LOOK_S = 1.0            # the placing thread looks at leases at least this often, to notice that it was stopped
+AUDIT_S = 15.0          # between two comparisons of memory with the store
+RETRY_S = 0.5           # after the store could not be written
+
+
+class NameTaken(Exception):
+    """Another living worker has this name."""
+
+
+class Conductor:
+    """See above. `make_client` gives the client for a worker's URL; `callback` is the orchestrator's own URL as the
+    workers reach it; `clock` is monotonic."""
+
+    def __init__(self, store: Store, *, lease_s: float, heartbeat_s: float, callback: Callable[[], str],
+                 make_client: Callable[[str], Client], log: Log, metrics: Metrics,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = store
+        self.hub = Hub()
+        self.registry = Registry(store)
+        self._lease_s, self._heartbeat_s = lease_s, heartbeat_s
+        self._log = log
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._placement = Placement(lease_s, clock)
+        self.view = View(self._placement, self._lock, clock)
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._draining = False
+        self._lost: set[str] = set()
+        self._stored_workers: dict[str, dict[str, Any]] = {}
+        self._thread = threading.Thread(target=self._place_forever, name="placing", daemon=True)
+        self._audited = clock()
+        self._suspects: set[str] = set()
+        self._counters = Counters(metrics, store, self.view.worker_states)
+        self._progress = Progress(store, self.hub, self._counters, log, clock)
+        self._delivery = Delivery(
+            self._placement, self._lock, make_client=make_client, callback=callback, lease_s=lease_s, log=log,
+            counters=self._counters, stopping=self._stopping, clock=clock)
+
+    def start(self) -> None:
+        """Take up what an earlier life left, then place."""
+        for name, about in self.registry.workers().items():
+            self._placement.remember(name, about["url"], about)
+        for run in self.store.unfinished():
+            self._take_up(run)
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Grant nothing any more; results are still taken."""
+        self._draining = True
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the threads; whether every call to a worker had ended in time."""
+        self._draining = True
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return self._delivery.lanes.close(timeout_s)
+
+    def alive(self) -> None:
+        """For the watchdog: raises RuntimeError when placing has died or is stuck."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the placing thread has ended")
+        if not self._lock.acquire(timeout=5.0):
+            raise RuntimeError("the lock has been held for 5 s")
+        self._lock.release()
+
+    # --- from clients ----------------------------------------------------------------------------------------------
+
+    def submit(self, document: dict[str, Any], clips: list[dict[str, Any]], *, principal: str, key: str | None,
+               body_sha256: str, trace: str, origin: Mapping[str, str] | None = None) -> tuple[str, bool]:
+        """Accept an experiment: its id, and whether it is new. Raises KeyReused, StoreError."""
+        experiment_id, runs = self.store.submit(document, runs_of(document), clips=clips, principal=principal,
+                                                key=key, body_sha256=body_sha256, trace=trace, origin=origin)
+        with self._lock:
+            for run in runs:
+                self._placement.enqueue(run)
+        self._wake.set()
+        if runs:
+            self._counters.accepted.inc(len(runs))
+            self._log.info("experiment-accepted", experiment=experiment_id, runs=len(runs), traceparent=trace)
+        return experiment_id, bool(runs)
+
+    def cancel(self, experiment_id: str, reason: str) -> None:
+        """Raises UnknownExperiment, Finished, StoreError."""
+        for run in self.store.cancel(experiment_id, reason):
+            with self._lock:
+                self._placement.withdraw(run.id)
+            if run.worker:
+                self._delivery.cancel(run.worker, run)
+            self._counters.ended.inc(state=State.CANCELLED)
+        self._log.info("experiment-cancelled", experiment=experiment_id, reason=reason)
+        self.hub.tell(experiment_id)
+
+    # --- from workers ----------------------------------------------------------------------------------------------
+
+    def heartbeat(self, name: str, url: str, slots: int, about: dict[str, Any],
+                  running: dict[tuple[str, int], dict[str, Any]], *, boot_id: str, draining: bool) -> dict[str, Any]:
+        """The answer to a worker that registers or says that it lives. Raises NameTaken."""
+        with self._lock:
+            known = self._placement.workers.get(name)
+            if known is not None and known.present and known.url != url and \
+                    self._clock() - known.heard < 2 * self._heartbeat_s:
+                raise NameTaken(f"worker {name} lives at {known.url}")
+            new = known is None or not known.present or known.boot_id != boot_id
+            renewed, unknown = self._placement.heartbeat(name, url, slots, about, running, boot_id=boot_id,
+                                                         draining=draining)
+            begun = [lease for lease in renewed if not lease.started]
+            for lease in begun:
+                self._placement.start(lease)
+            for lease in renewed:
+                self._progress.tell(lease)
+            drained = self._placement.workers[name].drained
+        for lease in begun:
+            self._progress.begun(lease)
+        if new:
+            self._log.info("worker-registered", worker=name, url=url, slots=slots)
+        self._store_worker(name, {"url": url, "boot_id": boot_id, "drained": drained, **about})
+        self._wake.set()
+        for run_id, attempt in unknown:
+            self._log.info("attempt-unknown", worker=name, run=run_id, attempt=attempt)
+        return {"lease_s": self._lease_s, "heartbeat_s": self._heartbeat_s,
+                "unknown": [{"run": run_id, "attempt": attempt} for run_id, attempt in unknown]}
+
+    def progress(self, run_id: str, attempt: int, data: dict[str, Any]) -> None:
+        """Raises Stale, UnknownExperiment."""
+        with self._lock:
+            lease = self._placement.current(run_id, attempt)
+            if lease is not None:
+                begun = not lease.started
+                if begun:
+                    self._placement.start(lease)
+                lease.progress = data
+                self._progress.tell(lease)
+        if lease is None:
+            run = self.store.run(run_id)
+            raise Stale(f"attempt {attempt} of {run_id} is over; the run is {run.state}, attempt {run.attempt}")
+        if begun:
+            self._progress.begun(lease)
+
+    def finished(self, run_id: str, attempt: int, state: State, result: Mapping[str, Any] | None,
+                 error: Mapping[str, Any] | None, artifacts: Mapping[str, Mapping[str, Any]]) -> Run:
+        """A worker reports how an attempt ended. Raises Stale (remembered), UnknownExperiment, StoreError."""
+        try:
+            if state is State.COMPLETED:
+                run = self.store.complete(run_id, attempt, result or {}, artifacts)
+            elif state is State.CANCELLED:
+                run = self.store.cancel_run(run_id, attempt, "cancelled at the worker")
+            else:
+                reason = {"type": str((error or {}).get("type") or "error"),
+                          "detail": str((error or {}).get("detail") or "the worker gave no reason")}
+                return self._end(run_id, attempt, reason["type"], reason, blame_for_error(error or {}))
+        except Stale as stale:
+            self._counters.refused.inc()
+            self._log.warning("result-refused", run=run_id, attempt=attempt, state=state, reason=str(stale))
+            self.store.refuse(run_id, attempt, f"result: {state}", str(stale))
+            self._free(run_id, attempt)
+            raise
+        with self._lock:
+            lease = self._placement.current(run_id, attempt)
+            if lease is not None:
+                self._placement.withdraw(run_id)
+                self._counters.ended.inc(state=run.state)
+                self._log.info("run-ended", run=run_id, attempt=attempt, state=run.state, traceparent=run.trace)
+        self._free(run_id, attempt)
+        self.hub.tell(run.experiment_id)
+        return run
+
+    def drain_worker(self, name: str, drained: bool) -> bool:
+        """Give the worker nothing new, or something again; false if it is not known."""
+        with self._lock:
+            worker = self._placement.workers.get(name)
+            if worker is not None:
+                worker.drained = drained
+                about = {"url": worker.url, "boot_id": worker.boot_id, **worker.about, "drained": drained}
+        if worker is None:
+            return False
+        self._store_worker(name, about)
+        self._wake.set()
+        return True
+
+    # --- placing ---------------------------------------------------------------------------------------------------
+
+    def _place_forever(self) -> None:
+        while not self._stopping.is_set():
+            with self._lock:
+                due_s = None if self._draining else self._placement.next_due_s()
+            self._wake.wait(LOOK_S if due_s is None else min(due_s, LOOK_S))
+            self._wake.clear()
+            try:
+                self._look()
+            except StoreError as error:
+                self._log.error("placing-failed", error=error)
+                self._stopping.wait(RETRY_S)
+
+    def _look(self) -> None:
+        """Take back what is over, grant what can go."""
+        with self._lock:
+            self._placement.looking(LOOK_S)
+            over = [(lease, "lost", f"worker {lease.worker} was not heard of for {self._lease_s:g} s", Blame.WORKER)
+                    for lease in self._placement.expired()]
+            over += [(lease, "timeout", f"the run took longer than its {lease.run.settings['timeout_s']:g} s",
+                      Blame.RUN) for lease in self._placement.overdue()]
+            for lease, *_ in over:
+                self._placement.withdraw(lease.run.id)
+            granted = [] if self._draining else self._placement.choose()
+            lost = {worker.name for worker in self._placement.workers.values() if not self._placement.alive(worker)}
+            forgotten = self._placement.forget_lost()
+        for lease, outcome, detail, blame in over:
+            self._delivery.lanes.do("leases", partial(self._take_back, lease, outcome, detail, blame))
+        for lease in granted:
+            self._delivery.lanes.do(lease.worker, partial(self._hand_over, lease))
+        for name in sorted(lost - self._lost):
+            self._log.warning("worker-lost", worker=name)
+        self._lost = lost
+        for name in forgotten:
+            self.registry.forget_worker(name)
+        if self._clock() - self._audited > AUDIT_S:
+            self._audited = self._clock()
+            self._audit()
+
+    def _hand_over(self, lease: Lease) -> None:
+        """In the worker's lane: write the grant down, then send it."""
+        with self._lock:
+            if not self._placement.renew(lease):
+                return
+        try:
+            placed = self.store.place(lease.run.id, lease.run.attempt, lease.worker)
+        except Stale:       # cancelled since it was chosen
+            self._drop(lease)
+            return
+        except StoreError as error:
+            self._log.error("grant-not-stored", run=lease.run.id, error=error)
+            self._drop(lease)
+            with self._lock:
+                self._placement.enqueue(lease.run, delay_s=RETRY_S)
+            return
+        with self._lock:
+            lease.run = placed
+            still = self._placement.renew(lease)
+        self.hub.tell(placed.experiment_id)
+        self._counters.waited.observe(lease.waited)
+        if not still:       # taken back between the two: the attempt is closed before anything was sent
+            self._end_quietly(placed, "busy", "the grant was taken back before it was sent", Blame.NOBODY)
+            return
+        self._offer(lease, ask_first=False)
+
+    def _offer(self, lease: Lease, *, ask_first: bool) -> None:
+        """In the worker's lane: send the attempt and act on what became of it."""
+        outcome = self._delivery.offer(lease, ask_first=ask_first)
+        if outcome is None or outcome.answer is Answer.UNCLEAR:
+            return      # the lease decides
+        if outcome.answer is Answer.HELD:
+            self._held(lease)
+        else:
+            self._end_quietly(lease.run, outcome.answer.value, f"worker {lease.worker}: {outcome.detail}",
+                              outcome.blame)
+
+    def _held(self, lease: Lease) -> None:
+        with self._lock:
+            self._placement.well(lease.worker)
+            current = self._placement.leases.get(lease.run.id) is lease
+            begun = current and not lease.started
+            if begun:
+                self._placement.start(lease)
+        if begun:
+            self._progress.begun(lease)
+        elif not current and not self._has_ended(lease):
+            self._delivery.cancel(lease.worker, lease.run)
+
+    def _has_ended(self, lease: Lease) -> bool:
+        """Whether the worker itself ended the attempt already (its result overtook the 202)."""
+        with self._lock:
+            worker = self._placement.workers.get(lease.worker)
+            return worker is None or lease.key not in worker.busy
+
+    def _take_back(self, lease: Lease, outcome: str, detail: str, blame: Blame) -> None:
+        """In the lane of leases: the attempt is over whatever its worker says later."""
+        if lease.run.attempt != lease.attempt:  # granted, never written down: nothing to close
+            with self._lock:
+                self._placement.let_go(lease.key)
+                self._placement.enqueue(lease.run)
+            self._wake.set()
+            return
+        self._log.warning("lease-ended", run=lease.run.id, attempt=lease.attempt, worker=lease.worker, why=outcome)
+        self._counters.lease_ends.inc(why=outcome)
+        self._end_quietly(lease.run, outcome, detail, blame)
+        self._delivery.cancel(lease.worker, lease.run)
+
+    def _end_quietly(self, run: Run, outcome: str, detail: str, blame: Blame) -> None:
+        """End an attempt that may have ended otherwise meanwhile; tries until the store takes it."""
+        while not self._stopping.is_set():
+            try:
+                self._end(run.id, run.attempt, outcome, {"type": outcome, "detail": detail}, blame)
+                return
+            except Stale:
+                self._free(run.id, run.attempt)
+                return
+            except StoreError as error:
+                self._log.error("end-not-stored", run=run.id, attempt=run.attempt, error=error)
+                self._stopping.wait(RETRY_S)
+
+    def _end(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any], blame: Blame) -> Run:
+        """Close the attempt without a result, and queue the run again if it may. Raises Stale, StoreError."""
+        run = self.store.end_attempt(run_id, attempt, outcome, error, blame)
+        self._log.info("attempt-ended", run=run_id, attempt=attempt, outcome=outcome, detail=error["detail"],
+                       state=run.state, traceparent=run.trace)
+        again = run.state is State.QUEUED and run.attempt == attempt
+        avoid = frozenset(self.store.avoided(run_id)) if again else frozenset()
+        delay_s = backoff_s(run.tries) if blame is Blame.WORKER else 0.0
+        with self._lock:
+            if self._placement.current(run_id, attempt) is not None:
+                self._placement.withdraw(run_id)
+            if again:
+                self._placement.enqueue(run, avoid, delay_s)
+        if run.state is State.FAILED:
+            self._counters.ended.inc(state=State.FAILED)
+        self._free(run_id, attempt)
+        self.hub.tell(run.experiment_id)
+        return run
+
+    def _drop(self, lease: Lease) -> None:
+        with self._lock:
+            if self._placement.leases.get(lease.run.id) is lease:
+                self._placement.withdraw(lease.run.id)
+            self._placement.let_go(lease.key)
+        self._wake.set()
+
+    def _take_up(self, run: Run) -> None:
+        """An unfinished run that memory does not know."""
+        if run.state is State.QUEUED:
+            avoid = frozenset(self.store.avoided(run.id)) if run.attempt else frozenset()
+            with self._lock:
+                self._placement.enqueue(run, avoid)
+            return
+        with self._lock:
+            lease = self._placement.restore(run, started=run.state is State.RUNNING)
+        if run.state is State.DISPATCHED:
+            self._delivery.lanes.do(lease.worker, partial(self._offer, lease, ask_first=True))
+
+    def _audit(self) -> None:
+        """Take up every unfinished run that memory has not known for two audits."""
+        stored = self.store.unfinished_attempts()
+        with self._lock:
+            unknown = {run_id for run_id in stored if not self._placement.knows(run_id)}
+        for run_id in unknown & self._suspects:
+            self._log.error("run-taken-up", run=run_id, state=stored[run_id][0])
+            self._take_up(self.store.run(run_id))
+        self._suspects = unknown
+
+    # --- small parts -----------------------------------------------------------------------------------------------
+
+    def _free(self, run_id: str, attempt: int) -> None:
+        with self._lock:
+            self._placement.let_go((run_id, attempt))
+        self._wake.set()
+
+    def _store_worker(self, name: str, about: dict[str, Any]) -> None:
+        """Remember how a worker is reached. A disk that will not take it must not cost the worker its leases."""
+        if self._stored_workers.get(name) != about:
+            try:
+                self.registry.put_worker(name, about)
+                self._stored_workers[name] = about
+            except StoreError as error:
+                self._log.error("not-stored", what="worker", worker=name, error=error)

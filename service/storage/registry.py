@@ -1,0 +1,84 @@
+"""What the orchestrator remembers besides experiments: clips by name, how workers are reached, keys by their hash."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from service.jobs.states import timestamp
+from service.storage.records import StoreError
+from service.storage.store import Store, dump
+
+
+class Registry:
+    """The small tables of a store. Every write is on disk when the method returns."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- clips
+
+    def put_clip(self, name: str, sha256: str, size: int, info: Mapping[str, Any]) -> None:
+        """Give `size` bytes that are stored already a name; a later clip of the same name takes its place, but the
+        earlier one stays known by its hash."""
+        self._do("INSERT INTO clips (name, sha256, bytes, info, at_s) VALUES (?, ?, ?, ?, ?)",
+                 name, sha256, size, dump(info), self._store.clock())
+
+    def clips(self) -> list[dict[str, Any]]:
+        """What each uploaded clip's name means now, by name: {"name", "sha256", "bytes", "uploaded", …info}."""
+        return self._clips("number IN (SELECT MAX(number) FROM clips GROUP BY name) ORDER BY name")
+
+    def clip(self, *, name: str = "", sha256: str = "") -> dict[str, Any] | None:
+        """One uploaded clip, by name or by hash; None if there is none."""
+        found = self._clips("name = ? ORDER BY number DESC LIMIT 1", name) if name else \
+            self._clips("sha256 = ? ORDER BY number DESC LIMIT 1", sha256)
+        return found[0] if found else None
+
+    def _clips(self, condition: str, *values: str) -> list[dict[str, Any]]:
+        with self._store.reading() as db:
+            rows = db.execute(f"SELECT name, sha256, bytes, info, at_s FROM clips WHERE {condition}", values)
+            return [{"name": name, "sha256": sha256, "bytes": size, "uploaded": timestamp(at_s),
+                     **json.loads(info)} for name, sha256, size, info, at_s in rows]
+
+    def referenced(self, sha256: str) -> bool:
+        """Whether a clip or an artifact has these bytes."""
+        with self._store.reading() as db:
+            return db.execute("SELECT EXISTS (SELECT 1 FROM artifacts WHERE sha256 = ?1) OR "
+                              "EXISTS (SELECT 1 FROM clips WHERE sha256 = ?1)", (sha256,)).fetchone()[0] == 1
+
+    # --- workers
+
+    def put_worker(self, name: str, document: Mapping[str, Any]) -> None:
+        """Remember how a worker is reached, for the first seconds after a restart."""
+        self._do("INSERT OR REPLACE INTO workers VALUES (?, ?)", name, dump(document))
+
+    def forget_worker(self, name: str) -> None:
+        self._do("DELETE FROM workers WHERE name = ?", name)
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        with self._store.reading() as db:
+            return {name: json.loads(document) for name, document in
+                    db.execute("SELECT name, document FROM workers ORDER BY name")}
+
+    # --- keys
+
+    def add_key(self, key_id: str, sha256: str, role: str, label: str, expires_s: float | None = None) -> None:
+        """Store a key by the hash of its token. Raises StoreError if the id is taken."""
+        self._do("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                 key_id, sha256, role, label, self._store.clock(), expires_s)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Raises StoreError if no key of this id is in force."""
+        if self._do("UPDATE keys SET revoked_s = ? WHERE id = ? AND revoked_s IS NULL",
+                    self._store.clock(), key_id) == 0:
+            raise StoreError(f"no key {key_id} is in force")
+
+    def list_keys(self) -> list[dict[str, Any]]:
+        """Every key: {"id", "sha256", "role", "label", "created_s", "expires_s", "revoked_s"}, oldest first."""
+        names = ("id", "sha256", "role", "label", "created_s", "expires_s", "revoked_s")
+        with self._store.reading() as db:
+            return [dict(zip(names, row, strict=True)) for row in
+                    db.execute(f"SELECT {', '.join(names)} FROM keys ORDER BY created_s, id")]
+
+    def _do(self, statement: str, *values: Any) -> int:
+        """Rows changed."""
+        return self._store.write(lambda db: db.execute(statement, values).rowcount)

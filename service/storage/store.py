@@ -1,0 +1,300 @@
+"""The truth on disk: experiments, runs, attempts, events.
+
+Its tables are in service/storage/schema.py, what it gives back in service/storage/records.py, made by
+service/storage/rows.py; what only reads is in service/storage/lookup.py, and how operations become durable in
+service/storage/database.py.
+
+How a run moves
+===============
+`_move` is the only place that changes a run's state. It asks `jobs.next_state`, applies the answer by compare-and-set,
+closes or opens the attempt's row, appends the events that clients replay, and brings the experiment's own state up to
+date. A terminal move writes one row of `results` (primary key: the run), so a second one cannot exist. Operations run
+one after the other anyway; the compare-and-set on (run, attempt, state) is what makes a second writer harmless.
+
+The number of accepted runs is counted apart, at submission; that the states add up to it is therefore a check and no
+tautology (`conservation`).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from service.jobs import states
+from service.jobs.states import (
+    TERMINAL,
+    UNFINISHED,
+    Blame,
+    Event,
+    State,
+    experiment_state,
+    new_experiment_id,
+    next_state,
+    verdict,
+)
+from service.storage.database import Connection
+from service.storage.lookup import Lookup
+from service.storage.records import (
+    Finished,
+    KeyReused,
+    Run,
+    Stale,
+    StateInUse,
+    StoreError,
+    StoreFull,
+    TooNew,
+    UnknownExperiment,
+    figures_of,
+)
+from service.storage.rows import IDEMPOTENCY_S, RUN, dump, find_earlier, find_experiment, find_run, run_of
+from service.storage.schema import MIGRATIONS
+
+__all__ = ["IDEMPOTENCY_S", "MAX_REFUSED", "Finished", "KeyReused", "Stale", "StateInUse", "Store", "StoreError",
+           "StoreFull", "TooNew", "UnknownExperiment", "dump"]
+
+MAX_REFUSED = 1000          # stale messages remembered
+
+
+class Store(Lookup):
+    """The database of experiments in `folder`; see Database for `exclusive`. `clock` gives Unix seconds."""
+
+    def __init__(self, folder: Path, *, exclusive: bool = True, clock: Callable[[], float] = time.time,
+                 migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+        self.clock = clock
+        super().__init__(folder, migrations, exclusive=exclusive)
+
+    # --- submitting ------------------------------------------------------------------------------------------------
+
+    def submit(self, document: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], *,
+               clips: Sequence[Mapping[str, Any]] = (), principal: str = "", key: str | None = None,
+               body_sha256: str = "", trace: str = "", origin: Mapping[str, str] | None = None
+               ) -> tuple[str, list[Run]]:
+        """Accept an experiment: its id and its runs; or the earlier id and no runs, where the same `principal` sent
+        the same `key` and body in the last 24 hours. `clips` holds each run's clip (see Run), as far as it is not
+        simply a name; `origin` says which experiment it was made from. Raises KeyReused for the same key with another
+        body."""
+
+        def operation(db: Connection) -> tuple[str, list[Run]]:
+            now = self.clock()
+            if key is not None:
+                db.execute("DELETE FROM idempotency WHERE at_s < ?", (now - IDEMPOTENCY_S,))
+                earlier = find_earlier(db, principal, key, body_sha256, now)
+                if earlier is not None:
+                    return earlier, []
+            number, experiment_id = _insert_experiment(db, document, now, principal, trace, origin)
+            named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
+            made = [_insert_run(db, number, experiment_id, states.run_id(experiment_id, index, len(runs)), settings,
+                                clip, now, trace)
+                    for index, (settings, clip) in enumerate(zip(runs, named, strict=True))]
+            db.execute("UPDATE counters SET value = value + ? WHERE name = 'accepted'", (len(made),))
+            if key is not None:
+                db.execute("INSERT INTO idempotency VALUES (?, ?, ?, ?, ?)",
+                           (principal, key, body_sha256, experiment_id, now))
+            return experiment_id, made
+
+        return self.write(operation)
+
+    # --- the moves of a run ----------------------------------------------------------------------------------------
+
+    def place(self, run_id: str, after_attempt: int, worker: str) -> Run:
+        """Grant attempt `after_attempt` + 1 to `worker`. Raises Stale if the run is not queued after that attempt."""
+
+        def operation(db: Connection) -> Run:
+            run = _current(db, run_id, after_attempt, (State.QUEUED,))
+            return self._move(db, run, Event.PLACE, worker=worker)
+
+        return self.write(operation)
+
+    def start(self, run_id: str, attempt: int) -> "Future[Run]":
+        """The worker holds the attempt; the future resolves when that is on disk. Starting what runs already changes
+        nothing. The future raises Stale."""
+
+        def operation(db: Connection) -> Run:
+            run = _current(db, run_id, attempt)
+            return run if run.state is State.RUNNING else self._move(db, run, Event.START)
+
+        return self._enqueue(operation)
+
+    def progress(self, run_id: str, attempt: int, data: Mapping[str, Any]) -> "Future[None]":
+        """Append a progress event; the future resolves when it is on disk, or raises Stale."""
+
+        def operation(db: Connection) -> None:
+            run = _current(db, run_id, attempt)
+            _append_event(db, run, "progress", self.clock(), data)
+
+        return self._enqueue(operation)
+
+    def complete(self, run_id: str, attempt: int, result: Mapping[str, Any],
+                 artifacts: Mapping[str, Mapping[str, Any]]) -> Run:
+        """Record the result. `artifacts`: name to {"sha256", "bytes"}. The same attempt completing again (its worker
+        did not see the answer) changes nothing. Raises Stale."""
+
+        def operation(db: Connection) -> Run:
+            run = _current(db, run_id, attempt, repeat_of=State.COMPLETED)
+            if run.state is State.COMPLETED:
+                return run
+            db.executemany("INSERT INTO artifacts VALUES (?, ?, ?, ?)",
+                           [(run.number, name, item["sha256"], item["bytes"]) for name, item in artifacts.items()])
+            return self._move(db, run, Event.COMPLETE, outcome="completed", result=result)
+
+        return self.write(operation)
+
+    def end_attempt(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any], blame: Blame) -> Run:
+        """The attempt ended without a result; `jobs.verdict` decides whether the run is queued again or failed with
+        `error` ({"type", "detail"}). Reporting again what already made the run fail changes nothing. Raises Stale."""
+
+        def operation(db: Connection) -> Run:
+            run = _current(db, run_id, attempt, repeat_of=State.FAILED)
+            if run.state is State.FAILED:
+                return run
+            tries = run.tries + (blame is not Blame.NOBODY)
+            returns = run.returns + (blame is Blame.NOBODY)
+            event = verdict(blame, tries, returns)
+            final = dict(error)
+            if event is Event.FAIL and blame is not Blame.RUN:
+                final["detail"] = f"{error['detail']}; given up after {tries + returns} attempts"
+            return self._move(db, replace(run, tries=tries, returns=returns), event, outcome=outcome, error=final)
+
+        return self.write(operation)
+
+    def cancel(self, experiment_id: str, reason: str) -> list[Run]:
+        """Cancel every unfinished run of an experiment; the runs as they were before. Empty if it was cancelled
+        already. Raises UnknownExperiment, or Finished if it completed or failed."""
+
+        def operation(db: Connection) -> list[Run]:
+            number, state = find_experiment(db, experiment_id)
+            if state in TERMINAL:
+                if state is State.CANCELLED:
+                    return []
+                raise Finished(state)
+            runs = [run_of(row) for row in db.execute(RUN + "WHERE runs.experiment = ? AND runs.state IN (?, ?, ?)",
+                                                    (number, *UNFINISHED)).fetchall()]
+            for run in runs:
+                self._move(db, run, Event.CANCEL, outcome="cancelled", error={"type": "cancelled", "detail": reason})
+            return runs
+
+        return self.write(operation)
+
+    def cancel_run(self, run_id: str, attempt: int, reason: str) -> Run:
+        """The worker that holds the attempt stopped it on someone's order. Raises Stale."""
+
+        def operation(db: Connection) -> Run:
+            run = _current(db, run_id, attempt, repeat_of=State.CANCELLED)
+            if run.state is State.CANCELLED:
+                return run
+            return self._move(db, run, Event.CANCEL, outcome="cancelled",
+                              error={"type": "cancelled", "detail": reason})
+
+        return self.write(operation)
+
+    def refuse(self, run_id: str, attempt: int, what: str, reason: str) -> None:
+        """Remember a stale message that was turned away (the last `MAX_REFUSED` of them)."""
+
+        def operation(db: Connection) -> None:
+            added = db.execute("INSERT INTO refused (at_s, run, attempt, what, reason) VALUES (?, ?, ?, ?, ?)",
+                               (self.clock(), run_id, attempt, what, reason))
+            db.execute("DELETE FROM refused WHERE number <= ?", (int(added.lastrowid or 0) - MAX_REFUSED,))
+
+        self.write(operation)
+
+    def _move(self, db: Connection, run: Run, event: Event, *, worker: str | None = None, outcome: str | None = None,
+              error: Mapping[str, Any] | None = None, result: Mapping[str, Any] | None = None) -> Run:
+        """Move the run along one row of the table. `worker` takes the next attempt, `outcome` closes the last."""
+        now = self.clock()
+        target = next_state(run.state, event)
+        moved = replace(run, state=target, attempt=run.attempt + (event is Event.PLACE),
+                        worker=worker if event is Event.PLACE else run.worker if event is Event.START else None,
+                        finished_s=now if target in TERMINAL else None)
+        changed = db.execute(
+            "UPDATE runs SET state = ?, attempt = ?, tries = ?, returns = ?, worker = ?, finished_s = ? "
+            "WHERE id = ? AND attempt = ? AND state = ?",
+            (target, moved.attempt, moved.tries, moved.returns, moved.worker, moved.finished_s,
+             run.id, run.attempt, run.state)).rowcount
+        if changed != 1:
+            raise Stale(f"{run.id} moved on while it was to {event}")
+        if event is Event.PLACE:
+            db.execute("INSERT INTO attempts (run, attempt, worker, dispatched_s) VALUES (?, ?, ?, ?)",
+                       (run.number, moved.attempt, worker, now))
+        elif event is Event.START:
+            db.execute("UPDATE attempts SET started_s = ? WHERE run = ? AND attempt = ?",
+                       (now, run.number, run.attempt))
+        elif run.state is not State.QUEUED:
+            db.execute("UPDATE attempts SET ended_s = ?, outcome = ?, detail = ? WHERE run = ? AND attempt = ?",
+                       (now, outcome, None if error is None else error.get("detail"), run.number, run.attempt))
+        _append_event(db, run, "state", now, {"run": run.id, "status": target, "attempt": moved.attempt,
+                                              "worker": moved.worker or run.worker, "reason": error})
+        if target in TERMINAL:
+            metrics = None if result is None else result.get("metrics")
+            db.execute("INSERT INTO results VALUES (?, ?, ?, ?)",
+                       (run.number, dump(metrics), dump(error), dump(result)))
+            if result is not None:
+                db.execute("INSERT INTO figures VALUES (?, ?)", (run.number, dump(figures_of(result))))
+            # Progress is of no use once it is over, and would grow the history without end.
+            db.execute("DELETE FROM events WHERE run = ? AND kind = 'progress'", (run.number,))
+            _append_event(db, run, "result", now, {"run": run.id, "status": target, "attempt": run.attempt,
+                                                   "metrics": metrics, "error": error})
+        _refresh_experiment(db, run.experiment, now)
+        return moved
+
+    # --- health ----------------------------------------------------------------------------------------------------
+
+    def pulse(self) -> None:
+        """Commit something, to show that committing works. Raises StoreError, StoreFull."""
+        self.write(lambda db: db.execute("INSERT OR REPLACE INTO pulse VALUES (1, ?)", (self.clock(),)).rowcount)
+
+
+# --- parts of operations ---------------------------------------------------------------------------------------------
+
+
+def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, principal: str, trace: str,
+                       origin: Mapping[str, str] | None) -> tuple[int, str]:
+    """Number and id; the id is drawn again while another experiment has it."""
+    while True:
+        experiment_id = new_experiment_id(now)
+        added = db.execute(
+            "INSERT OR IGNORE INTO experiments (id, state, label, document, accepted_s, principal, trace, origin) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (experiment_id, State.QUEUED, document["label"], dump(document), now, principal, trace, dump(origin)))
+        if added.rowcount == 1:
+            number = int(added.lastrowid or 0)
+            db.executemany("INSERT INTO tags VALUES (?, ?, ?)",
+                           [(name, value, number) for name, value in document["tags"].items()])
+            return number, experiment_id
+
+
+def _insert_run(db: Connection, experiment: int, experiment_id: str, run_id: str, settings: Mapping[str, Any],
+                clip: Mapping[str, Any], now: float, trace: str) -> Run:
+    added = db.execute("INSERT INTO runs (id, experiment, state, attempt, tries, returns, settings, clip) "
+                       "VALUES (?, ?, ?, 0, 0, 0, ?, ?)",
+                       (run_id, experiment, State.QUEUED, dump(settings), dump(clip)))
+    run = Run(int(added.lastrowid or 0), run_id, experiment, experiment_id, State.QUEUED, 0, 0, 0, None, None,
+              dict(settings), dict(clip), trace)
+    _append_event(db, run, "state", now, {"run": run_id, "status": State.QUEUED, "attempt": 0, "worker": None,
+                                          "reason": None})
+    return run
+
+
+def _append_event(db: Connection, run: Run, kind: str, at_s: float, data: Mapping[str, Any]) -> None:
+    db.execute("INSERT INTO events (experiment, run, kind, at_s, data) VALUES (?, ?, ?, ?, ?)",
+               (run.experiment, run.number, kind, at_s, dump(data)))
+
+
+def _refresh_experiment(db: Connection, experiment: int, now: float) -> None:
+    rows = db.execute("SELECT DISTINCT state FROM runs WHERE experiment = ?", (experiment,))
+    state = experiment_state([State(row[0]) for row in rows])
+    db.execute("UPDATE experiments SET state = ?, finished_s = ? WHERE number = ?",
+               (state, now if state in TERMINAL else None, experiment))
+
+
+def _current(db: Connection, run_id: str, attempt: int,
+             states: tuple[State, ...] = (State.DISPATCHED, State.RUNNING), repeat_of: State | None = None) -> Run:
+    """The run, if `attempt` is its last one and it is in one of `states` (or in `repeat_of`, when the message says
+    again what is recorded). This is the fence. Raises UnknownExperiment, Stale."""
+    run = find_run(db, run_id)
+    if run.attempt != attempt:
+        raise Stale(f"attempt {attempt} of {run_id} is over; the last one granted is {run.attempt}")
+    if run.state not in states and run.state is not repeat_of:
+        raise Stale(f"attempt {attempt} of {run_id} is over; the run is {run.state}")
+    return run

@@ -1,0 +1,1 @@
+"""Pictures and clips: types, containers, raw formats, stills, the clip library."""

@@ -1,0 +1,286 @@
+"""Every other video file, and pictures, through PyAV (FFmpeg's libraries): containers in, lossless Matroska out.
+
+Only the demuxers in ``DEMUXERS`` may open a file: FFmpeg would also play a text file as a film of its letters, or
+follow a playlist to other files.  Rotation and pixel shape are marks for players; the samples are what is measured,
+so both are ignored.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
+
+from video.frames import CODE_OF_MATRIX, FULL, LIMITED, MATRIX_OF_CODE, REORDERED, frame_of, is_full, picture_of
+from video.picture import (
+    DEFAULT_FPS,
+    ClipInfo,
+    DamagedVideo,
+    EmptyVideo,
+    Limits,
+    NotAVideo,
+    NoVideoStream,
+    Picture,
+    VideoError,
+    check_rate,
+    check_size,
+    default_matrix,
+)
+
+DEMUXERS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,ogg,asf,gif,apng,mxf,nut,dv,wav,flac,"
+    "png_pipe,jpeg_pipe,webp_pipe"
+)
+PICTURE_MAGIC = (  # how a picture file begins, and the demuxer that reads it
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png_pipe"),
+    (re.compile(rb"\xff\xd8\xff"), "jpeg_pipe"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp_pipe"),
+)
+
+# Every picture is a key picture, so that any can be sought.
+LOSSLESS = {"ffv1": {"level": "3", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
+# FFmpeg cuts small pictures of odd sizes into one slice only, and codes no slice that is larger than this.
+SLICE_WIDTH, SLICE_HEIGHT = 360, 288
+
+# Tags of the files that are written here.
+RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
+SIZE_TAG = "PICTURE_SIZE"  # of coders that only take even sizes: the part of their pictures that counts, from top left
+
+Opened = tuple[ClipInfo, Iterator[Picture], Callable[[], None]]
+
+
+def picture_demuxer(head: bytes) -> str | None:
+    """The demuxer for a PNG, JPEG or WebP file that begins with ``head`` (12 bytes are enough), else None."""
+    return next((demuxer for magic, demuxer in PICTURE_MAGIC if magic.match(head)), None)
+
+
+def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: str | None = None) -> Opened:
+    """Open a file or seekable stream and decode its first picture. Gives info, pictures and a function that closes.
+
+    Raises NotAVideo, NoVideoStream, EmptyVideo, TooLarge, and DamagedVideo here (first picture) or while iterating.
+    """
+    cut = _is_cut_matroska(source)  # first: it reads from where the stream stands
+    container = _open(source, name, demuxer)
+    try:
+        stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+        if stream is None:
+            raise NoVideoStream(f"{name}: no video stream (of {len(container.streams)} streams)")
+        context = stream.codec_context
+        if context is None:
+            raise VideoError(f"{name}: no decoder for its video")
+        if context.width or context.height:  # before a picture of that size is made
+            check_size(name, context.width, context.height, limits)
+        frames = _decode(container, stream, name, cut)
+        first = next(frames, None)
+        if first is None:
+            raise EmptyVideo(f"{name}: holds no picture")
+        check_size(name, first.width, first.height, limits)
+        info = _info(container, stream, first, name)
+    except BaseException:
+        container.close()
+        raise
+    return info, _pictures(first, frames, info, name), container.close
+
+
+def _open(source: Path | BinaryIO, name: str, demuxer: str | None) -> InputContainer:
+    options = {"format_whitelist": DEMUXERS}
+    files = {"protocol_whitelist": "file"}
+    try:
+        if isinstance(source, Path):  # "file:", so that no name is taken for an address
+            return av.open(f"file:{source}", "r", demuxer, options=options | files, metadata_errors="replace")
+        return av.open(source, "r", demuxer, options=options, metadata_errors="replace")
+    except av.error.EOFError as error:
+        raise EmptyVideo(f"{name}: ends before its first picture") from error
+    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+        raise NotAVideo(f"{name}: not a video, or of a format that is not read") from error
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{name}: cannot be opened: {error.strerror}") from error
+
+
+def _is_cut_matroska(source: Path | BinaryIO) -> bool:
+    """Whether a Matroska file ends before its one segment does (RFC 9559): FFmpeg says nothing of it.
+
+    Elements are an id and a size, both of a length that the first byte's leading zeros tell (RFC 8794); a size of all
+    ones means unknown, as in a stream that was never finished.
+    """
+    stream = source.open("rb") if isinstance(source, Path) else source
+    start = stream.tell()
+    try:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(start)
+        for element in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, segment
+            if stream.read(4) != element:
+                return False
+            first = stream.read(1)
+            length = 9 - first[0].bit_length() if first and first[0] else 1
+            value = int.from_bytes(first + stream.read(length - 1)) & ((1 << 7 * length) - 1)
+            if value == (1 << 7 * length) - 1:
+                return False
+            if stream.tell() + value > end:  # looked at before: a size may be larger than any file can be
+                return True
+            stream.seek(value, os.SEEK_CUR)
+        return False
+    finally:
+        if stream is source:
+            stream.seek(start)
+        else:
+            stream.close()
+
+
+def _decode(container: InputContainer, stream: av.VideoStream, name: str, cut: bool) -> Iterator[av.VideoFrame]:
+    """All frames up to the first damage, those that the decoder still holds included; then DamagedVideo.
+
+    ``cut``: the file is known to end too early, so that the end of its frames is damage.
+    """
+    index = 0
+    problem: av.error.FFmpegError | None = None
+    try:
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                yield _sound(frame, index, name)
+                index += 1
+    except av.error.FFmpegError as error:
+        problem = error
+    if problem is not None:
+        try:
+            for frame in stream.codec_context.decode(None):
+                yield _sound(frame, index, name)
+                index += 1
+        except av.error.FFmpegError:
+            pass  # what the decoder held is gone too; the first problem is the one to tell
+    if problem is not None or cut:
+        raise DamagedVideo(f"{name}: picture {index} is damaged or cut short", index) from problem
+
+
+def _sound(frame: av.VideoFrame, index: int, name: str) -> av.VideoFrame:
+    if frame.is_corrupt:  # the decoder has guessed parts of it: no picture to measure by
+        raise DamagedVideo(f"{name}: picture {index} is damaged", index)
+    return frame
+
+
+def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame, name: str) -> ClipInfo:
+    tagged = _tag(container, RATE_TAG, "/")
+    rate = Fraction(*tagged) if tagged else _plain_rate(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    check_rate(name, rate)
+    form = frame.format
+    matrix = None if form.is_rgb else MATRIX_OF_CODE.get(int(frame.colorspace))
+    full = not form.is_rgb and is_full(frame)
+    plain = form.name in ("yuv420p", "yuvj420p") or REORDERED.get(form.name) == "yuv420p"
+    width, height = _tag(container, SIZE_TAG, "x") or (frame.width, frame.height)
+    if width > frame.width or height > frame.height:
+        raise DamagedVideo(f"{name}: pictures of {frame.width}x{frame.height} cannot hold {width}x{height}", 0)
+    return ClipInfo(
+        width=width,
+        height=height,
+        fps=rate,
+        frames=stream.frames or None,
+        matrix=matrix or default_matrix(frame.height),
+        range="full" if full else "limited",
+        converted="" if plain else f"{form.name} to yuv420p",
+    )
+
+
+def _tag(container: InputContainer, name: str, between: str) -> tuple[int, int] | None:
+    """Two numbers above 0 of a tag such as 60000/1001 or 175x143, or None where the file has no such tag."""
+    match = re.fullmatch(rf"([1-9]\d{{0,9}}){between}([1-9]\d{{0,9}})", container.metadata.get(name, ""))
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _plain_rate(rate: Fraction) -> Fraction:
+    """Undo a container's rounding of the NTSC rates (19001/317 was 60000/1001)."""
+    ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
+    return ntsc if abs(ntsc - rate) < rate / 10**6 else rate
+
+
+def _pictures(first: av.VideoFrame, rest: Iterator[av.VideoFrame], info: ClipInfo, name: str) -> Iterator[Picture]:
+    coded = (first.width, first.height)
+    for index, frame in enumerate(itertools.chain([first], rest)):
+        if (frame.width, frame.height) != coded:
+            raise size_change(name, index, frame, first)
+        yield _cropped(picture_of(frame, info.matrix), info)
+
+
+def _cropped(picture: Picture, info: ClipInfo) -> Picture:
+    rows, columns = info.chroma_shape
+    if picture.y.shape == (info.height, info.width):
+        return picture
+    y, u, v = picture.y[: info.height, : info.width], picture.u[:rows, :columns], picture.v[:rows, :columns]
+    return Picture(*(np.ascontiguousarray(plane) for plane in (y, u, v)))
+
+
+def size_change(
+    name: str, index: int, new: av.VideoFrame | ClipInfo, old: av.VideoFrame | ClipInfo
+) -> DamagedVideo:
+    return DamagedVideo(
+        f"{name}: picture {index} is {new.width}x{new.height}, the ones before are {old.width}x{old.height}", index
+    )
+
+
+class VideoWriter:
+    """Pictures to a lossless Matroska file that keeps rate, matrix, range and odd sizes. A context manager.
+
+    The same pictures give the same bytes.  Raises VideoError when the file cannot be written or a picture's size is
+    not the clip's.
+    """
+
+    def __init__(self, path: str | Path, info: ClipInfo, codec: str = "ffv1") -> None:
+        if codec not in LOSSLESS:
+            raise VideoError(f"codec: expected one of {', '.join(LOSSLESS)}, got {codec!r}")
+        check_rate(str(path), info.fps)
+        self.info = info
+        self._path = Path(path)
+        self._count = 0
+        container = av.open(f"file:{path}", "w", format="matroska", options={"fflags": "+bitexact"})
+        container.metadata[RATE_TAG] = f"{info.fps.numerator}/{info.fps.denominator}"
+        self._container: OutputContainer | None = container
+        small = info.width <= SLICE_WIDTH and info.height <= SLICE_HEIGHT
+        options = LOSSLESS[codec] | ({"slices": "1"} if small else {})
+        self._stream = cast(av.VideoStream, container.add_stream(codec, rate=info.fps, options=options))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, "yuv420p"
+        self._stream.codec_context.colorspace = CODE_OF_MATRIX[info.matrix]
+        self._stream.codec_context.color_range = FULL if info.range == "full" else LIMITED
+        try:
+            container.start_encoding()  # opens the file and writes the header, so that what cannot be done shows here
+        except av.error.FFmpegError as error:
+            raise VideoError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def write(self, picture: Picture) -> None:
+        """Append one picture."""
+        if self._container is None:
+            raise VideoError(f"{self._path}: is closed")
+        frame = frame_of(picture, self.info)
+        frame.pts, frame.time_base = self._count, 1 / self.info.fps
+        self._count += 1
+        self._mux(self._container, frame)
+
+    def close(self) -> None:
+        """Finish the file. May be called twice."""
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                self._mux(container, None)
+            finally:
+                container.close()
+
+    def _mux(self, container: OutputContainer, frame: av.VideoFrame | None) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                container.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
