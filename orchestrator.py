@@ -20,9 +20,7 @@ service/api/maintenance.py.
 """
 
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +50,7 @@ from service.http.server import Server
 from service.http.tokens import ALGORITHMS, Tokens
 from service.results.plots import Plots
 from service.runtime.cloudwatch import Reporter
-from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Watchdog, listen_sockets, wait_for_signal
+from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Signals, Watchdog, listen_sockets
 from service.runtime.settings import SettingsError, load, row
 from service.runtime.version import VERSION
 from service.scheduling.scheduler import Conductor
@@ -156,11 +154,12 @@ class Orchestrator:
 
     def stop(self) -> None:
         """Finish the calls in progress, then close everything. Runs at workers go on; they report to the next life."""
+        until = time.monotonic() + self.config.drain_s
         self.drain()
         self.house.stop()
         self.reporter.stop()
         finished = self.server.stop(self.config.drain_s)
-        calls = self.conductor.stop(self.config.drain_s)
+        calls = self.conductor.stop(max(until - time.monotonic(), 1.0))
         self.store.close()
         self.log.info("stopped", requests_finished=finished, calls_finished=calls)
 
@@ -218,15 +217,16 @@ class Orchestrator:
         return Response(200, {"status": "alive"})
 
     def get_readyz(self, request: Request) -> Response:
-        checks = {"draining": "no", "database": "writable", "placing": "alive"}
+        checks = {"draining": "no", "database": "writable", "placing": "alive", "maintenance": "alive"}
         if self.server.draining.is_set():
             checks["draining"] = "yes"
-        for name, check in (("database", self.store.pulse), ("placing", self.conductor.alive)):
+        for name, check in (("database", self.store.pulse), ("placing", self.conductor.alive),
+                            ("maintenance", self.house.alive)):
             try:
                 check()
             except (storage.StoreError, RuntimeError) as error:
                 checks[name] = str(error)
-        ready = checks == {"draining": "no", "database": "writable", "placing": "alive"}
+        ready = set(checks.values()) == {"no", "writable", "alive"}
         if not ready:
             why = "; ".join(f"{name}: {value}" for name, value in checks.items())
             raise Problem(503, "not-ready", why, headers={"Retry-After": "1"}, checks=checks)
@@ -260,12 +260,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load(OrchestratorSettings, arguments, prog="orchestrator.py",
                           description="Accepts experiments and hands them to workers.")
     log = Log(service="orchestrator", level=config.log_level, emf=config.emf_namespace or None)
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    signal.signal(signal.SIGINT, lambda number, frame: asked.set())
+    signals = Signals()
     try:
         orchestrator = Orchestrator(config, log)
-        signal.signal(signal.SIGHUP, lambda number, frame: orchestrator.house.reload.set())
         orchestrator.start()
     except (storage.StoreError, SettingsError, OSError) as error:
         print(f"orchestrator.py: {error}", file=sys.stderr)
@@ -273,10 +270,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"orchestrator listening on {orchestrator.server.url}", flush=True)
     notifier = Notifier()
     watchdog = Watchdog(notifier, {"database": orchestrator.store.pulse, "http": orchestrator.server.self_check,
-                                           "placing": orchestrator.conductor.alive}, log)
+                                           "placing": orchestrator.conductor.alive,
+                                           "maintenance": orchestrator.house.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {orchestrator.server.url}")
-    wait_for_signal(asked)
+    signals.wait(reload=orchestrator.house.reload)
     notifier.stopping("finishing calls in progress")
     orchestrator.stop()
     watchdog.stop()

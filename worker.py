@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
@@ -51,7 +50,7 @@ from service.runs.outbox import Outbox
 from service.runs.outcome import Outcome
 from service.runs.slots import Slot
 from service.runtime.cloudwatch import Reporter
-from service.runtime.observe import Log, Metrics, Notifier, Watchdog, listen_sockets, wait_for_signal
+from service.runtime.observe import Log, Metrics, Notifier, Signals, Watchdog, listen_sockets
 from service.runtime.settings import SettingsError, load, row
 from service.runtime.version import VERSION
 
@@ -153,6 +152,14 @@ class Worker:
         self.reporter.stop()
         self.log.info("stopped", undelivered=len(self.outbox))
         os.close(self._state_lock)
+
+    def reload_certificates(self) -> None:
+        """Read the certificate files again; those that were read last go on where they cannot be used."""
+        try:
+            self.server.reload_tls()
+            self.log.info("certificates-reloaded")
+        except SettingsError as error:
+            self.log.error("reload-failed", error=error)
 
     def alive(self) -> None:
         """For the watchdog: raises when a part of the worker has died or is stuck."""
@@ -331,7 +338,8 @@ class Worker:
 
     def _client(self, address: str) -> Client:
         verify: bool | str = str(self.config.ca) if self.config.ca else True
-        return Client(address, key=self.config.key, retries=0, verify=verify, cert=self.certificate)
+        key = self.config.key if address == self.link.home else None    # a dispatch may name any callback
+        return Client(address, key=key, retries=0, verify=verify, cert=self.certificate)
 
     def _authenticator(self, sockets: Sequence[socket.socket]) -> Authenticator | None:
         config = self.config
@@ -378,13 +386,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load(WorkerSettings, join_repeated(sys.argv[1:] if argv is None else argv), prog="worker.py",
                           description="Runs codecs for an orchestrator, or alone.")
     log = Log(service="worker", level=config.log_level, emf=config.emf_namespace or None)
-    asked, hurry = threading.Event(), threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        (hurry if asked.is_set() else asked).set()  # the second one: do not wait for the runs
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    signals = Signals()
     try:
         worker = Worker(config, log)
         worker.start()
@@ -392,22 +394,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"worker.py: {error}", file=sys.stderr)
         return 1
 
-    def on_hangup(number: int, frame: object) -> None:
-        try:
-            worker.server.reload_tls()
-            log.info("certificates-reloaded")
-        except SettingsError as error:  # those that were read last go on
-            log.error("reload-failed", error=error)
-
-    signal.signal(signal.SIGHUP, on_hangup)
     print(f"worker listening on {worker.server.url}", flush=True)
     notifier = Notifier()
     watchdog = Watchdog(notifier, {"http": worker.server.self_check, "parts": worker.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {worker.server.url}")
-    wait_for_signal(asked)
+    signals.wait(reload=worker.reload_certificates)
     notifier.stopping("draining")
-    worker.stop(hurry, notifier.extend)
+    worker.stop(signals.hurry, notifier.extend)
     watchdog.stop()
     return 0
 

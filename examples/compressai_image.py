@@ -23,17 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from coding.interface import (
-    BitstreamError,
-    CodecError,
-    Decoded,
-    Encoded,
-    FrameReport,
-    Progress,
-    Report,
-    Settings,
-    no_report,
-)
+from coding import BitstreamError, CodecError, Decoded, Encoded, FrameReport, Progress, Report, Settings, no_report
 from video.picture import MATRICES, ClipInfo, Picture
 from video.pixels import rgb_to_420
 from video.rgb import rgb

@@ -16,17 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from coding.interface import (
-    BitstreamError,
-    Decoded,
-    Encoded,
-    FrameReport,
-    Progress,
-    Report,
-    Settings,
-    SettingsError,
-    no_report,
-)
+from coding import BitstreamError, Decoded, Encoded, FrameReport, Progress, Report, Settings, SettingsError, no_report
 from video.picture import MATRICES, RANGES, ClipInfo, Picture
 
 HEADER = struct.Struct(">4sHHIIIBBd")  # magic, width, height, rate as a fraction, pictures, matrix, range, step

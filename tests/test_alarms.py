@@ -27,7 +27,7 @@ ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["ru
 ALARMS = {name: entry["Properties"] for name, entry in TEMPLATE["Resources"].items()}
 BY_PROMETHEUS = {"up"}  # made by whoever scrapes
 LATENCIES = set(re.findall(r'emf\(\{"(\w+)"', "".join(
-    path.read_text() for path in (*ROOT.glob("control/*.py"), *ROOT.glob("web/*.py")))))
+    path.read_text() for path in ROOT.glob("service/**/*.py"))))
 FUNCTIONS = {"sum", "rate", "increase", "by", "and", "histogram_quantile", "le"}
 
 

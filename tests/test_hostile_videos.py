@@ -122,8 +122,8 @@ def test_the_process_that_looks_has_little_time(tmp_path: Path) -> None:
 
 def limited(folder: Path, harm: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """A process with the limits of the one that looks, and what becomes of it."""
-    code = f"import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nfrom control import probe\n{before}\n" \
-           f"probe.limit_this_process()\n{harm}"
+    code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nfrom service.clips import probe\n" \
+           f"{before}\nprobe.limit_this_process()\n{harm}"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False,
                           cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
 

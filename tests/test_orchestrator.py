@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
 import requests
 
+from service.api.submissions import Submissions
+from service.http.exchange import Request
 from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator, problem
 
 # --- submitting
@@ -238,3 +241,24 @@ def test_a_run_cancelled_at_its_worker_is_cancelled(running: Orchestrator, worke
     name = running.submit(codec=worker.codec)
     assert worker.end(worker.next_offer(), "cancelled").status_code == 200
     assert running.status(name)["status"] == "cancelled"
+
+
+def test_a_failure_that_is_reported_twice_is_counted_once(running: Orchestrator, worker: FakeWorker) -> None:
+    def failed() -> float:
+        return float(re.search(r'^nvc_runs_ended_total\{state="failed"\} (.*)$', running.get("/metrics").text,
+                               re.MULTILINE)[1])
+
+    running.submit(codec=worker.codec)
+    offer, error = worker.next_offer(), {"type": "codec-error", "detail": "x", "retry": False}
+    worker.end(offer, "failed", error=error)
+    once = failed()
+    assert worker.end(offer, "failed", error=error).status_code == 200
+    assert failed() == once
+
+
+@pytest.mark.parametrize(("body", "fetches"), [
+    (b'{"clip": "https://a.example/x.mp4"}', True), (b'{"clip": "\\u0068ttps://a.example/x"}', True),
+    (b'{"clip": ["carphone", "https://a.example/x"]}', True), (b'{"label": "a \\"b\\" \\u00e9"}', False),
+    (b'{"label": "see https://a.example"}', False), (b'{"clip": ', False)])
+def test_only_a_clip_from_an_address_makes_a_submission_a_transfer(body: bytes, fetches: bool) -> None:
+    assert Submissions.fetches(Request(body=body)) is fetches

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import codec
+from coding import registry
 from coding.interface import BitstreamError, CodecError, Decoded, Settings, SettingsError
 from examples.compressai_image import CompressAI
 from examples.tiny_transform import Tiny
@@ -89,7 +90,7 @@ def test_an_entry_point_makes_a_codec_known(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "halves" in codec.names()
     assert codec.get("halves").describe() == {"codec": "halves", "version": 1}
-    codec._made.pop("halves")
+    registry._made.pop("halves")
 
 
 def test_every_end_that_the_page_names_is_one_that_a_worker_tells() -> None:

@@ -80,6 +80,7 @@ def test_nvc_is_measured_once_by_the_same_program(tmp_path: Path, monkeypatch: p
     assert measured == [9]
     (tmp_path / "nvc").mkdir()
     for name in rates.PROGRAM:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(rates, "ROOT", tmp_path)
     points_again()
@@ -121,6 +122,7 @@ def test_a_codec_that_is_missing_is_left_out_with_its_reason() -> None:
 
 def test_a_folder_stands_for_the_clips_in_it(tmp_path: Path) -> None:
     for name in ("b.mp4", "a.Y4M", "notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert rd.paths_of([Path("one.mkv"), tmp_path]) == [Path("one.mkv"), tmp_path / "a.Y4M", tmp_path / "b.mp4"]
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from synthetic import info_of, moving, sha_of
 from torch import Tensor
 
-import codec
 from coding.interface import Settings
+from nvc.codec import Nvc
 from nvc.decode import reconstruct, side_of
 from nvc.encoder.encode import SymbolWriter, Tally, analysis_of, thrift_of
 from nvc.encoder.quantisation.differentiable import Smooth
@@ -130,14 +130,14 @@ def test_refined_latents_are_coded_as_they_are(model: Model, smooth: Smooth) -> 
 
 def test_effort_3_decodes_to_the_pictures_that_were_measured() -> None:
     clip = moving(6)
-    coded = codec.Nvc().encode(clip, info_of(clip), Settings(quality=30, effort=3))
-    assert sha_of(codec.Nvc().decode(coded.data)) == coded.pictures_sha256
+    coded = Nvc().encode(clip, info_of(clip), Settings(quality=30, effort=3))
+    assert sha_of(Nvc().decode(coded.data)) == coded.pictures_sha256
     assert coded.details["seconds"]["refine"] > 0
 
 
 @pytest.mark.parametrize(("structure", "refined"), [("random_access", True), ("low_delay", True), ("intra", False)])
 def test_effort_0_refines_i_pictures_that_others_refer_to(structure: str, refined: bool) -> None:
     clip = moving(3)
-    coded = codec.Nvc().encode(clip, info_of(clip), Settings(quality=30, structure=structure))
+    coded = Nvc().encode(clip, info_of(clip), Settings(quality=30, structure=structure))
     assert ("refine" in coded.details["seconds"]) == refined
-    assert sha_of(codec.Nvc().decode(coded.data)) == coded.pictures_sha256
+    assert sha_of(Nvc().decode(coded.data)) == coded.pictures_sha256

@@ -171,3 +171,16 @@ def test_keys_that_cannot_be_read_are_a_fault_of_ours() -> None:
     token, _ = new_key("client")
     with running(add, authenticator=Authenticator(keys)) as rig:
         assert rig.ask(get("/who", f"Authorization: Bearer {token}")).status == 500
+
+
+def test_keys_that_are_added_while_it_runs_lift_the_rule_for_services_without_keys() -> None:
+    token, key = new_key("client")
+    with running() as rig:
+        foreign = b"GET /echo HTTP/1.1\r\nHost: codec.example\r\n\r\n"
+        assert rig.ask(foreign).status == 421
+        rig.server.authenticator = Authenticator(lambda: {key.id: key})
+        with rig.wire() as wire:
+            wire.send(foreign.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {token}\r\n\r\n".encode()))
+            answer = wire.answer()
+            assert answer is not None
+            assert answer.status == 200

@@ -270,3 +270,26 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
 def test_an_address_that_is_none() -> None:
     with pytest.raises(ValueError, match="base_url"):
         Client("127.0.0.1:8081")
+
+
+def test_a_body_that_drips_is_given_up_after_the_time_for_a_body() -> None:
+    given_up = threading.Event()
+    sent: list[int] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                while len(sent) < 1000 and not given_up.wait(0.05):
+                    try:
+                        sock.sendall(b"x")
+                    except OSError:
+                        return
+                    sent.append(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(Ambiguous, match="too slow"):
+            Client(f"http://127.0.0.1:{listener.getsockname()[1]}", read_s=0.5, retries=0).get("/")
+        given_up.set()
+    assert len(sent) < 1000

@@ -17,7 +17,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from service_rig import get, running
 
-from service import __file__
 from service.http.exchange import Response
 from service.http.routes import Routes
 from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Watchdog, listen_sockets
@@ -253,8 +252,8 @@ def test_the_ping_is_sent_only_when_every_check_passed(systemd: tuple[socket.soc
 ACTIVATED = """
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
-import service
-found = service.listen_sockets()
+from service.runtime.observe import listen_sockets
+found = listen_sockets()
 print([(sock.getsockname()[0], sock.get_inheritable()) for sock in found])
 """
 
@@ -265,7 +264,7 @@ def test_sockets_that_systemd_passes() -> None:  # sd_listen_fds(3): from descri
             os.dup2(listener.fileno(), 3)
 
         done = subprocess.run([sys.executable, "-c", ACTIVATED], capture_output=True, text=True, timeout=20,
-                              cwd=Path(__file__).parent, env={**os.environ, "LISTEN_FDS": "1"},
+                              cwd=Path(__file__).parent.parent, env={**os.environ, "LISTEN_FDS": "1"},
                               pass_fds=(3,), preexec_fn=pass_on, check=True)
     assert done.stdout == "[('127.0.0.1', False)]\n"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from service import __file__
 from service.http.authentication import check_exposure, is_loopback
 from service.http.listening import ServerSettings
 from service.runtime.settings import SettingsError, load, markdown, row, rows
@@ -138,7 +137,7 @@ def test_nothing_is_open_to_the_network_by_accident() -> None:
 
 
 def test_the_docs_give_every_limit_of_the_server() -> None:
-    docs = Path(__file__).with_name("docs") / "http.md"
+    docs = Path(__file__).resolve().parent.parent / "docs" / "http.md"
     assert docs.read_text(encoding="utf-8").endswith("## Limits\n\n" + markdown(ServerSettings))
 
 

@@ -194,7 +194,7 @@ def test_the_same_result_again_changes_nothing(store: Store) -> None:
 
 def test_a_lost_attempt_is_queued_again_and_its_late_result_is_stale(store: Store) -> None:
     name = running(store)
-    assert store.end_attempt(name, 1, "lost", LOST, Blame.WORKER).state == "queued"
+    assert store.end_attempt(name, 1, "lost", LOST, Blame.WORKER)[0].state == "queued"
     with pytest.raises(Stale):
         store.complete(name, 1, RESULT, {})
     store.place(name, 1, "w2")
@@ -234,7 +234,7 @@ def test_three_lost_attempts_fail_the_run_with_the_history_of_all(store: Store) 
 
 def test_a_runs_own_error_fails_at_once(store: Store) -> None:
     name = running(store)
-    assert store.end_attempt(name, 1, "error", {"type": "damaged", "detail": "x"}, Blame.RUN).state == "failed"
+    assert store.end_attempt(name, 1, "error", {"type": "damaged", "detail": "x"}, Blame.RUN)[0].state == "failed"
 
 
 def test_being_turned_away_costs_no_try(store: Store) -> None:
@@ -408,7 +408,7 @@ def test_a_worker_is_remembered_until_forgotten(store: Store) -> None:
 
 
 def test_a_second_process_on_the_same_state_is_refused(store: Store) -> None:
-    code = "import sys, pathlib, store; store.Store(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from service.storage import store; store.Store(pathlib.Path(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, str(store.folder)], capture_output=True, text=True,
                           cwd=Path(__file__).parent.parent, check=False)
     assert "StateInUse: the state directory" in done.stderr.replace("records.", "")

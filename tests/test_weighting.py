@@ -101,7 +101,7 @@ def test_a_fade_takes_fewer_bytes_with_weights_and_looks_better(monkeypatch: pyt
         return len(data), float(np.mean(errors))
 
     size, error = coded()
-    monkeypatch.setattr("nvc.fading.BETTER", -1.0)      # never used
+    monkeypatch.setattr("nvc.encoder.search.weight_estimation.BETTER", -1.0)      # never used
     size_without, error_without = coded()
     assert size < 0.85 * size_without
     assert error < 0.7 * error_without

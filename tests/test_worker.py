@@ -222,7 +222,9 @@ def test_every_way_to_fail_is_in_the_docs() -> None:
     root = Path(__file__).resolve().parent.parent
     text = (root / "docs" / "worker.md").read_text(encoding="utf-8")
     said = set()
-    for path in [*(root / "service/runs").glob("*.py"), *(root / "service/processes").glob("*.py")]:
+    for path in [*root.glob("service/runs/*.py"), *root.glob("service/processes/*.py")]:
+        if path.name == "openapi.py":
+            continue
         source = path.read_text(encoding="utf-8")
         said |= set(re.findall(r'(?:failed|MeasureError|own)\(\s*"([a-z-]+)"|"type": "([a-z-]+)"', source))
     slugs = {slug for pair in said for slug in pair if slug} - {"died"}  # that one becomes another before it is told

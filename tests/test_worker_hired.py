@@ -194,3 +194,20 @@ def test_nobody_is_called_that_a_dispatch_names(orchestrator: Orchestrator, hire
         assert orchestrator.result_of("exp_1")["state"] == "completed"
         with pytest.raises(BlockingIOError):
             stranger.accept()
+
+
+@pytest.mark.parametrize("configured", [True, False], ids=["of-this-orchestrator", "of-whoever-calls"])
+def test_a_key_is_shown_to_the_configured_orchestrator_only(
+    tmp_path: Path, orchestrator: Orchestrator, video: bytes, configured: bool
+) -> None:
+    key = "nck_0123456789_" + "x" * 43
+    worker = make_worker(tmp_path, orchestrator if configured else None, key=key)
+    try:
+        wait_ready(worker)
+        assert post(worker, dispatch(orchestrator, "exp_1", video)).status_code == 202
+        orchestrator.result_of("exp_1")
+        assert orchestrator.authorizations == [f"Bearer {key}" if configured else None]
+    finally:
+        hurry = threading.Event()
+        hurry.set()
+        worker.stop(hurry)

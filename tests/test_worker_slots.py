@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -194,6 +195,9 @@ def test_cancel_leaves_no_process_of_the_group(watched: Watched, folder: Path, s
     family = {member: Path(f"/proc/{member}/stat").read_text().split()[21] for member in descendants(group)}
     assert watched.slot.end(job, Outcome("cancelled"))
     assert job.wait().state == "cancelled"
+    until = time.monotonic() + PATIENCE_S   # killed with its leader, but each member ends by itself
+    while group_members(group) and time.monotonic() < until:
+        time.sleep(0.01)
     assert group_members(group) == set()
     assert [member for member, born in family.items() if alive(member, born)] == []
 
@@ -321,3 +325,15 @@ def test_a_crash_is_told_by_its_innermost_frame() -> None:
     tail = 'x\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1:\n  File "a.py", line 3 in f\n\nExtension'
     assert last_words(tail) == 'Fatal Python error: Segmentation fault File "a.py", line 3 in f'
     assert "SIGABRT" in str(how_it_died(-signal.SIGABRT, tail).error)
+
+
+def test_the_slot_is_free_when_its_task_hears_of_the_end(watched: Watched, folder: Path) -> None:
+    class Follower(Job):
+        def ended(self, outcome: Outcome) -> None:
+            self.taken = watched.slot.offer(after)
+            super().ended(outcome)
+
+    after, job = Job(folder), Follower(folder)
+    assert watched.run(job).state == "completed"
+    assert job.taken
+    assert after.wait().state == "completed"

@@ -40,6 +40,7 @@ class Orchestrator:
         self.refusals: list[Problem] = []  # for the next results, one each
         self.unknown: list[dict[str, Any]] = []
         self.clips: dict[str, bytes] = {}
+        self.authorizations: list[str | None] = []  # shown with results
         routes = Routes()
         routes.add("POST", "/workers", self.on_beat, body=JSON)
         routes.add("POST", "/experiment_progress", self.on_progress, body=JSON)
@@ -63,6 +64,7 @@ class Orchestrator:
         return Response(200, {})
 
     def on_result(self, request: Request) -> Response:
+        self.authorizations.append(request.headers.get("authorization"))
         with self.heard:
             if self.refusals:
                 raise self.refusals.pop(0)

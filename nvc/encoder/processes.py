@@ -85,7 +85,7 @@ class _Process:
     def __init__(self) -> None:
         self.first: int | None = None
         self.connection, theirs = Pipe()
-        program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from nvc.processes import serve; serve"
+        program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from nvc.encoder.processes import serve; serve"
         try:
             self._child = subprocess.Popen([sys.executable, "-P", "-c", f"{program}({theirs.fileno()})"],
                                            stdin=subprocess.DEVNULL, env={**os.environ, **ONE_THREAD},

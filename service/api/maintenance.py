@@ -10,7 +10,6 @@ from service.runtime.observe import Log
 from service.runtime.settings import SettingsError
 from service.storage.blobs import Blobs
 from service.storage.registry import Registry
-from service.storage.store import StoreError
 
 KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
 SWEEP_S = 3600.0        # between two removals of bytes that nothing names
@@ -28,15 +27,33 @@ class House:
         self.tokens = tokens
         self.has_keys = self._read_keys() or tokens is not None
         self.authenticator = Authenticator(lambda: self.keys, tokens=None if tokens is None else tokens.check)
-        self.reload = threading.Event()     # set by SIGHUP
         self._stopping = threading.Event()
+        self._server: Server | None = None
+        self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
 
     def start(self, server: Server) -> None:
         """Look after `server` from now on."""
-        threading.Thread(target=self._keep, args=(server,), name="house", daemon=True).start()
+        self._server = server
+        self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def alive(self) -> None:
+        """For the watchdog and /readyz: raises RuntimeError when its thread has ended (revoked keys would live on)."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the maintenance thread has ended")
+
+    def reload(self) -> None:
+        """Read certificates and the keys of tokens again; those that were read last go on where they cannot be used."""
+        try:
+            if self._server is not None:
+                self._server.reload_tls()
+            if self.tokens is not None:
+                self.tokens.reload()
+            self.log.info("certificates-reloaded")
+        except (SettingsError, OSError) as error:
+            self.log.error("reload-failed", error=error)
 
     def _read_keys(self) -> bool:
         """Take the keys in force into memory. Whether there has ever been one: the last key that is revoked must not
@@ -46,23 +63,17 @@ class House:
                      for key in found if key["revoked_s"] is None}
         return bool(found)
 
-    def _keep(self, server: Server) -> None:
+    def _run(self) -> None:
         """The thread that does what nobody waits for."""
         swept = time.monotonic()
         while not self._stopping.wait(KEYS_S):
             try:
-                if self._read_keys() and server.authenticator is None:
-                    server.authenticator = self.authenticator
+                if self._read_keys() and self._server is not None and self._server.authenticator is None:
+                    self._server.authenticator = self.authenticator
                     self.log.info("keys-required")
-                if self.reload.is_set():
-                    self.reload.clear()
-                    server.reload_tls()
-                    if self.tokens is not None:
-                        self.tokens.reload()
-                    self.log.info("certificates-reloaded")
                 if time.monotonic() - swept > SWEEP_S:
                     swept = time.monotonic()
                     removed = self.blobs.sweep(self.registry.referenced, self.keep_unnamed_s)
                     self.log.info("swept", removed=removed)
-            except (StoreError, SettingsError, OSError) as error:
-                self.log.error("housekeeping-failed", error=error)
+            except Exception as error:  # whatever one round runs into, the next one is due: keys are revoked by it
+                self.log.error("maintenance-failed", error=error)

@@ -17,7 +17,8 @@ from service.clips.probe import ENVIRONMENT, WALL_S, limit_this_process
 AT_ONCE = 2             # a page turns pictures faster than they are decoded; others must still find a processor
 WHITE = 32              # levels of luma
 TOP = Path(__file__).resolve().parents[2]
-START = "import sys; sys.path.insert(0, sys.argv[1]); from control import still; sys.exit(still.main(sys.argv[2:]))"
+START = ("import sys; sys.path.insert(0, sys.argv[1]); from service.clips import picture_png; "
+         "sys.exit(picture_png.main(sys.argv[2:]))")
 
 
 class NoPicture(Exception):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import requests
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from service.http.exchange import Trace
 from service.http.parsing import Headers
@@ -78,7 +78,7 @@ class Reply:
 class Client:
     """Calls to one service.  Safe from any thread.
 
-    connect_s, read_s   time-outs; read_s bounds the wait for the answer, and then again for the whole of its body
+    connect_s, read_s   time-outs; read_s bounds the wait for the answer, and then again for its body
     retries             further tries, with full-jitter back-off, for idempotent calls only: GET and PUT, and POST with
                         idempotent=True.  A POST that was surely not delivered is tried again too.  Retry-After is
                         honoured up to 5 s.
@@ -178,7 +178,8 @@ class Client:
         with _faults(), self._send(method, path, headers, read_s, **more) as answer:
             content = bytearray()
             deadline = time.monotonic() + (self._read_s if read_s is None else read_s)
-            for piece in answer.iter_content(_PIECE):
+            # read1 gives what has arrived; to wait for a whole piece would let a body drip for hours
+            while piece := answer.raw.read1(_PIECE):
                 content += piece
                 if len(content) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
                     raise Ambiguous(f"{method} {path}: the answer is larger than {MAX_ANSWER_BYTES} bytes or too slow")
@@ -237,7 +238,7 @@ def _faults() -> Iterator[None]:
     """Turn what requests raises into Unreachable or Ambiguous."""
     try:
         yield
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError) as error:
         causes = list(_causes(error))
         what = f"{type(error).__name__}: {error}"
         undelivered = any(isinstance(cause, NewConnectionError | ConnectTimeoutError) for cause in causes)

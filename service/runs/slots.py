@@ -260,16 +260,16 @@ class Slot:
             self._finish(self._stop)
 
     def _finish(self, outcome: Outcome) -> None:
-        """Tell the task at hand, if there is one, how it ended; then the slot is free."""
-        task = self._task
+        """Free the slot, then tell the task that was at hand how it ended: whoever hears of the end, and sends the next
+        run at once, must find the slot free."""
+        with self._lock:
+            task, self._task, self._stop = self._task, None, None
         if task is None:
             return
         try:
             task.ended(outcome)
         except Exception as error:  # a bug in the task must not cost the slot its thread
             self._log("task-end-failed", slot=self.index, error=f"{type(error).__name__}: {error}")
-        with self._lock:
-            self._task, self._stop = None, None
 
     def _set(self, state: str) -> None:
         if state != self._state:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -281,11 +282,25 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
-def wait_for_signal(asked: threading.Event) -> None:
-    """Until a signal's handler has set `asked`. In the main thread, where Python runs handlers: a signal that comes
-    just after SIGCONT, as systemd sends them, is taken by another thread, and the main one must wake to handle it."""
-    while not asked.wait(1.0):
-        pass
+class Signals:
+    """SIGTERM and SIGINT set `stop` (the second one `hurry`), SIGHUP asks for a reload. Handlers only set flags: what
+    they ask for is done by `wait`, in the main thread. To be made in the main thread."""
+
+    def __init__(self) -> None:
+        self.stop, self.hurry = threading.Event(), threading.Event()
+        self._reload = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: (self.hurry if self.stop.is_set() else self.stop).set())
+        signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
+
+    def wait(self, reload: Callable[[], None]) -> None:
+        """Until `stop` is set; calls `reload` after each SIGHUP. The main thread must wake now and then: a signal that
+        comes just after SIGCONT, as systemd sends them, is taken by another thread, and handled when the main one
+        runs."""
+        while not self.stop.wait(1.0):
+            if self._reload.is_set():
+                self._reload.clear()
+                reload()
 
 
 class Notifier:

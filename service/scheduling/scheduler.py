@@ -89,11 +89,12 @@ class Conductor:
 
     def stop(self, timeout_s: float) -> bool:
         """End the threads; whether every call to a worker had ended in time."""
+        until = time.monotonic() + timeout_s
         self._draining = True
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout_s)
-        return self._delivery.lanes.close(timeout_s)
+        return self._delivery.lanes.close(max(until - time.monotonic(), 0.0))
 
     def alive(self) -> None:
         """For the watchdog: raises RuntimeError when placing has died or is stuck."""
@@ -340,7 +341,7 @@ class Conductor:
 
     def _end(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any], blame: Blame) -> Run:
         """Close the attempt without a result, and queue the run again if it may. Raises Stale, StoreError."""
-        run = self.store.end_attempt(run_id, attempt, outcome, error, blame)
+        run, ended_now = self.store.end_attempt(run_id, attempt, outcome, error, blame)
         self._log.info("attempt-ended", run=run_id, attempt=attempt, outcome=outcome, detail=error["detail"],
                        state=run.state, traceparent=run.trace)
         again = run.state is State.QUEUED and run.attempt == attempt
@@ -351,7 +352,7 @@ class Conductor:
                 self._placement.withdraw(run_id)
             if again:
                 self._placement.enqueue(run, avoid, delay_s)
-        if run.state is State.FAILED:
+        if ended_now and run.state is State.FAILED:
             self._counters.ended.inc(state=State.FAILED)
         self._free(run_id, attempt)
         self.hub.tell(run.experiment_id)

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ class Blobs:
         """Raises OSError when the folder cannot be used."""
         self._kept = folder / "blobs"
         self._incoming = folder / "incoming"
+        self._lock = threading.Lock()   # between giving a file its name and removing one that nothing names
         shutil.rmtree(self._incoming, ignore_errors=True)
         for made in (self._kept, self._incoming):
             made.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,28 +54,28 @@ class Blobs:
             shutil.rmtree(folder, ignore_errors=True)
 
     def keep(self, received: Path, sha256: str) -> bool:
-        """Flush the file and give it its name; false if the bytes were here already. Raises OSError."""
+        """Flush the file and give it its name; false if the bytes were here already. Raises OSError.
+
+        What arrives replaces what is here, which may have been damaged on the disk since."""
         target = self.path(sha256)
-        if target.exists():
-            os.utime(target)    # used just now: `sweep` spares it until something names it
-            return False
         _flush(received)
         target.parent.mkdir(exist_ok=True, mode=0o700)
-        received.rename(target)
+        os.utime(received)      # used just now: `sweep` spares it until something names it
+        with self._lock:
+            new = not target.exists()
+            received.rename(target)
         _flush(target.parent)
         _flush(self._kept)
-        return True
+        return new
 
     def sweep(self, in_use: Callable[[str], bool], older_than_s: float) -> int:
         """Remove bytes that nothing names and nobody has touched for `older_than_s` (wall clock); how many files."""
         removed = 0
         for path in self._kept.glob("*/*"):
-            try:
+            with self._lock:
                 if path.stat().st_mtime < time.time() - older_than_s and not in_use(path.name):
                     path.unlink()
                     removed += 1
-            except FileNotFoundError:
-                continue
         return removed
 
 

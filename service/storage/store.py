@@ -141,21 +141,23 @@ class Store(Lookup):
 
         return self.write(operation)
 
-    def end_attempt(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any], blame: Blame) -> Run:
+    def end_attempt(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any],
+                    blame: Blame) -> tuple[Run, bool]:
         """The attempt ended without a result; `jobs.verdict` decides whether the run is queued again or failed with
-        `error` ({"type", "detail"}). Reporting again what already made the run fail changes nothing. Raises Stale."""
+        `error` ({"type", "detail"}). The run, and whether this ended the attempt: reporting again what already made
+        the run fail changes nothing. Raises Stale."""
 
-        def operation(db: Connection) -> Run:
+        def operation(db: Connection) -> tuple[Run, bool]:
             run = _current(db, run_id, attempt, repeat_of=State.FAILED)
             if run.state is State.FAILED:
-                return run
+                return run, False
             tries = run.tries + (blame is not Blame.NOBODY)
             returns = run.returns + (blame is Blame.NOBODY)
             event = verdict(blame, tries, returns)
             final = dict(error)
             if event is Event.FAIL and blame is not Blame.RUN:
                 final["detail"] = f"{error['detail']}; given up after {tries + returns} attempts"
-            return self._move(db, replace(run, tries=tries, returns=returns), event, outcome=outcome, error=final)
+            return self._move(db, replace(run, tries=tries, returns=returns), event, outcome=outcome, error=final), True
 
         return self.write(operation)
 
