@@ -43,7 +43,7 @@ $(READY): requirements.txt requirements-dev.txt requirements-clips.txt
 
 $(KERNELS): $(READY) $(shell find nvc -name '*.py')
 	@echo "Compiling the codec's integer loops (a minute, once)"
-	@find nvc -name '*.nb[ic]' -delete   # numba looks at a loop's own file only, not at the loops that it calls
+	@rm -rf nvc/__pycache__/kernels-*   # of earlier sources (nvc/__init__.py)
 	@$(PY) -m nvc.warm
 	@touch $@
 

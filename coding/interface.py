@@ -97,6 +97,12 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
+def refuse_gpu(codec: str, settings: Settings) -> None:
+    """SettingsError for a device that a codec which computes on the CPU would not use."""
+    if settings.device not in ("auto", "cpu"):
+        raise SettingsError(f"device: {codec} computes on the CPU, {settings.device} was asked for")
+
+
 def no_report(progress: Progress) -> None:
     """The callback of callers that do not care."""
 

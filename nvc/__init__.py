@@ -1,1 +1,31 @@
-"""The learned codec: everything that nvc/decode.py imports is normative."""
+"""The learned codec: everything that nvc/decode.py imports is normative.
+
+Importing it says where numba keeps the compiled integer loops: in a folder named after the sources of all of them.
+Numba itself looks only at the file that defines a function, not at those whose functions it calls, so that a kernel
+would go on with what it was compiled with after an update, and code other streams without a word.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+
+def kernel_cache(base: str, folder: Path) -> str:
+    """The folder for compiled kernels below `base` (or `folder`/__pycache__): named by the SHA-256 of all sources in
+    `folder`.  A base that is such a folder already, as a parent process passes it on, is replaced."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    where = Path(base) if base else folder / "__pycache__"
+    if where.name.startswith("kernels-"):
+        where = where.parent
+    return str(where / f"kernels-{digest.hexdigest()[:16]}")
+
+
+_FOLDER = Path(__file__).resolve().parent
+_OF_THE_USER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nvc"
+_BASE = os.environ.get("NUMBA_CACHE_DIR") or ("" if os.access(_FOLDER, os.W_OK) else str(_OF_THE_USER))
+os.environ["NUMBA_CACHE_DIR"] = kernel_cache(_BASE, _FOLDER)
+if "numba" in sys.modules:  # imported before: it has read the variable already
+    sys.modules["numba"].config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]

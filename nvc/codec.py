@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from coding.interface import Decoded, Encoded, Progress, Report, Settings, no_report
+from coding.interface import Decoded, Encoded, Progress, Report, Settings, no_report, refuse_gpu
 from nvc.decode import StreamDecoder
 from nvc.encoder.clip import encode_clip
 from nvc.encoder.rate_control import choose_quality
@@ -32,6 +32,7 @@ class Nvc:
                progress: Report = no_report) -> Encoded:
         """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
         into memory, since it is coded several times."""
+        refuse_gpu(self.name, settings)
         if settings.bitrate_mbps is not None or settings.psnr_db is not None:
             from metrics import frame_psnr
 

@@ -100,21 +100,35 @@ class Moved(Generic[Coder]):
 
 
 class _Symbols:
-    """Reads the symbols of a batch of pictures, each from its own coder."""
+    """Reads the symbols of the pictures of packets, each from its own coder; offset: of their GOP, for errors.
 
-    def __init__(self, network: FixedNetwork, coders: list[rangecoder.Decoder], clock: Clock) -> None:
-        self.network, self.coders, self.clock = network, coders, clock
+    Looks at every step whether the bytes are over: a stream of a few bytes must not cost a pass of all networks."""
+
+    def __init__(self, network: FixedNetwork, work: Sequence[tuple[Packet, Moved[rangecoder.Decoder]]], offset: int,
+                 clock: Clock) -> None:
+        self.network, self.offset, self.clock = network, offset, clock
+        self.numbers, self.coders = [packet.number for packet, _ in work], [moved.coder for _, moved in work]
+
+    def check(self) -> None:
+        """Raises BitstreamError where more was read than the bytes hold."""
+        for number, coder in zip(self.numbers, self.coders, strict=True):
+            if coder.overrun:
+                raise BitstreamError(f"picture {number}: its latents are longer than its bytes", self.offset)
 
     def hyper(self, side: Side, index: NDArray[np.int32]) -> NDArray[np.int32]:
         tables = self.network.tables
         with self.clock.part("entropy"):
-            return np.stack([hyper.read(c, i, kind, tables)
+            read = np.stack([hyper.read(c, i, kind, tables)
                              for c, i, kind in zip(self.coders, index, side.kind.tolist(), strict=True)])
+        self.check()
+        return read
 
     def visit(self, step: int, mean: NDArray[np.int32], index: NDArray[np.int32],
               local: NDArray[np.int32]) -> NDArray[np.int32]:
         with self.clock.part("entropy"):
-            return np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
+            read = np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
+        self.check()
+        return read
 
 
 def spans_of(number: int, references: tuple[int, ...]) -> tuple[int, int]:
@@ -163,13 +177,11 @@ class GopDecoder:
         clock, batch = Clock(), [packet for packet, _ in work]
         p, d = predictions([moved.pair for _, moved in work], self.height, self.width)
         side = side_of([packet.type for packet in batch], [packet.q for packet in batch])
-        symbols = _Symbols(self.network, [moved.coder for _, moved in work], clock)
+        symbols = _Symbols(self.network, work, self.offset, clock)
         z = symbols.hyper(side, hyper.index_of(self.network, side, self.height, self.width))
         planes = reconstruct(self.network, side, p, d, z, symbols.visit)
         frames = {}
         for (packet, moved), made in zip(work, planes, strict=True):
-            if moved.coder.overrun:
-                raise BitstreamError(f"picture {packet.number}: its latents are longer than its bytes", self.offset)
             frames[packet.number] = Frame.of(made, moved.field)
         return frames, clock
 

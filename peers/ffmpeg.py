@@ -52,6 +52,7 @@ from coding.interface import (
     Settings,
     SettingsError,
     no_report,
+    refuse_gpu,
 )
 from video.containers import RATE_TAG, SIZE_TAG, read_container
 from video.frames import CODE_OF_MATRIX, FULL, LIMITED, frame_of
@@ -172,6 +173,7 @@ class Peer:
         ``pictures_sha256`` is "": these encoders do not show what they reconstruct.
         """
         self.warm()
+        refuse_gpu(self.name, settings)
         options = encoder_options(self.name, settings)
         out = io.BytesIO()
         coded = _padded_info(info, self.kind)

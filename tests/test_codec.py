@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,14 @@ from synthetic import info_of, moving, sha_of
 import codec
 from coding.interface import BitstreamError, Cancelled, CodecError, Progress, Settings
 from metrics import ClipMetrics
+from nvc import decode
 from nvc.machine.parallel import shares
 from nvc.network.cost import kmac_per_pixel
 from nvc.network.model import DEFAULT_MODEL, load_model, models
 from nvc.stream.errors import SettingsError
 from nvc.stream.reading import parse
+from nvc.stream.syntax import Header, Packet
+from nvc.stream.writing import Writer
 from video.picture import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,3 +261,23 @@ def test_a_codec_says_what_its_decoder_costs_on_any_machine() -> None:
     assert set(model) == {"sha256", "parameters", "decoder_kmac_per_pixel"}
     assert model["parameters"] == sum(tensor.numel() for tensor in load_model(DEFAULT_MODEL).weights.tensors.values())
     assert model["decoder_kmac_per_pixel"] == kmac_per_pixel(DEFAULT_MODEL, 256, 192)["total"]   # whatever the size
+
+
+def test_a_stream_of_a_few_bytes_that_claims_a_large_picture_is_refused_before_the_networks_run(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(*arguments: object) -> None:
+        raise AssertionError("the networks ran")
+
+    header = Header(model=load_model(DEFAULT_MODEL).id, width=8192, height=4320, fps=Fraction(25))
+    writer = Writer(header)
+    writer.add(Packet(0, "I", (), 40, b"\x01\x02"))
+    monkeypatch.setattr(decode, "reconstruct", reached)
+    with pytest.raises(BitstreamError, match="latents are longer than its bytes"):
+        list(codec.get("nvc").decode(writer.finish()))
+
+
+@pytest.mark.parametrize("name", ["nvc", "x264"])
+def test_a_device_that_is_not_used_is_refused(name: str) -> None:
+    with pytest.raises(CodecError, match=r"device: .* on the CPU, cuda was asked for"):
+        codec.get(name).encode(moving(1), info_of(moving(1)), Settings(device="cuda"))

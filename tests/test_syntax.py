@@ -238,7 +238,6 @@ def test_any_order_with_any_references_is_read_as_it_was_written(order: list[int
         range=st.sampled_from(syntax.RANGE_NAMES),
         structure=st.sampled_from(syntax.STRUCTURE_NAMES),
         intra_period=st.integers(1, 65535),
-        adaptation=st.binary(max_size=300),
     )
 )
 def test_every_header_is_read_as_it_was_written(header: Header) -> None:
@@ -554,3 +553,17 @@ def test_recovery_ends_on_a_stream_made_of_marks() -> None:
 def test_the_writer_names_what_the_format_does_not_allow(packets: list[Packet], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stream_of(packets)
+
+
+def test_an_adaptation_is_refused_until_it_means_something() -> None:
+    data = stream_of([Packet(0, "I", (), 0)], replace(HEADER, adaptation=b"\x01"))
+    with pytest.raises(BitstreamError, match="adaptation is not empty"):
+        parse(data)
+
+
+def test_an_order_that_keeps_too_many_pictures_alive_is_given_up_at_the_first_too_many() -> None:
+    order = CodedOrder(0, "random_access")
+    for number in range(2, 20_000):  # picture 1 comes last: no other can be shown before it
+        assert order.admit(number, (0,)) == ""
+    assert order.admit(1, (0,)) == ""
+    assert order.complaint() == "19 pictures are alive at once, expected at most 18"

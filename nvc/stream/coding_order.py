@@ -76,11 +76,13 @@ class CodedOrder:
         """What is wrong with the GOP as it stands, were it to end here; or ""."""
         if self.gap <= self.top:
             return f"picture {self.gap} is missing from its GOP"
-        return f"{self.alive} pictures are alive at once, expected at most {MAX_ALIVE}" * (self.alive > MAX_ALIVE)
+        alive = self.alive
+        return f"{alive} pictures are alive at once, expected at most {MAX_ALIVE}" * (alive > MAX_ALIVE)
 
     @property
     def alive(self) -> int:
-        """The most pictures alive while one is decoded: itself, references still wanted, those not yet shown."""
+        """The most pictures alive while one is decoded: itself, references still wanted, those not yet shown; beyond
+        MAX_ALIVE, the first number that is too many."""
         return self._lives()[0]
 
     def drops(self) -> list[tuple[int, ...]]:
@@ -93,11 +95,14 @@ class CodedOrder:
             last_use.update(dict.fromkeys(references, place))
         referred: set[int] = set()  # decoded, and wanted as a reference
         waiting: set[int] = set()  # decoded, not shown
-        to_show, most, drops = self.first, 0, []
+        drops: list[tuple[int, ...]] = []
+        to_show, most = self.first, 0
         for place, (number, references) in enumerate(self.order):
             referred.add(number)
             waiting.add(number)
             most = max(most, len(referred | waiting))
+            if most > MAX_ALIVE:
+                return most, drops  # refused whatever follows; going on would take the square of the GOP's length
             drop = tuple(n for n in dict.fromkeys((*references, number)) if last_use[n] == place)
             referred.difference_update(drop)
             drops.append(drop)

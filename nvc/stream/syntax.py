@@ -20,7 +20,7 @@ Header
     | frames          varint     1…4294967295    pictures in the stream                                        |
     | structure       1 byte     0…2             intra, low_delay, random_access                               |
     | intra_period    varint     1…65535         no GOP has more pictures than this                            |
-    | adaptation      blob       0…65535 bytes   changes to the weights for this clip; most streams have none  |
+    | adaptation      blob       0…65535 bytes   for changes to the weights; empty, others are refused         |
     | crc             4 bytes                    CRC-32C (RFC 3720, B.4) of the header up to here              |
     '----------------------------------------------------------------------------------------------------------'
 
@@ -189,6 +189,8 @@ def read_header(cursor: Cursor, limits: Limits) -> Header:
         raise BitstreamError(f"fps is {numerator}/{denominator}, expected a fraction in lowest terms", 0)
     del values["magic"], values["version"]
     values["adaptation"] = bytes(values["adaptation"])
+    if values["adaptation"]:
+        raise BitstreamError("adaptation is not empty: version 4 gives it no meaning yet", 0)
     header = Header(fps=Fraction(numerator, denominator), **values)
     for name, value, most in (
         ("width", header.width, limits.max_width),
