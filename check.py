@@ -26,13 +26,18 @@ deployment could not be tried (one line on standard error says why), 2 wrong usa
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("check.py: Python 3.11 or newer is needed")
+
+
 import argparse
 import json
 import os
 import secrets
 import shlex
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence

@@ -5,6 +5,8 @@
     python client.py watch ID                  show progress until it has ended
     python client.py get ID [NAME]             its status document, or the artifact NAME, as bytes, to standard output
     python client.py list [--state S] [--tag NAME:VALUE] [--limit N]
+    python client.py cancel ID                 stop it, as far as it has not ended
+    python client.py rerun ID                  the same again; prints the new id
     python client.py upload FILE [NAME] [width=W height=H fps=R pixel_format=F]
                                                a clip: a video, picture, archive or folder of pictures; of what has no
                                                header and does not say it by its name, the format
@@ -35,13 +37,18 @@ Exit codes: 0 done; 1 failed, with one line on standard error, also when a watch
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("client.py: Python 3.11 or newer is needed")
+
+
 import argparse
 import csv
 import json
 import os
 import re
 import secrets
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -50,8 +57,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from service.http.client import Client, ClientError, Refused
-from service.jobs.fields import GRID
+from service.http.client import Ambiguous, Client, ClientError, Refused, Unreachable
+from service.jobs.fields import FIELDS, GRID
 from service.jobs.states import TERMINAL, State
 
 WAIT_S = 25.0  # the orchestrator answers after this long even if nothing has changed
@@ -63,7 +70,8 @@ def request_of(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise ValueError(f"{word!r}: FIELD=VALUE was expected")
+            known = ", ".join(field.name for field in FIELDS)
+            raise ValueError(f"{word!r}: FIELD=VALUE was expected; fields are {known}")
         if name.startswith("tags."):
             request.setdefault("tags", {})[name.removeprefix("tags.")] = text
         elif name in GRID and "," in text and not text.startswith("["):
@@ -84,20 +92,20 @@ def watch(client: Client, name: str, quiet: bool) -> dict[str, Any]:
     """Follow an experiment, with a bar on standard error unless `quiet`; its last document. Raises ClientError."""
     from tqdm import tqdm
 
+    reply = client.get(f"/experiment/{name}/status", read_s=WAIT_S + 10)  # before a bar is drawn: it may not exist
     tag = ""
     with tqdm(total=1.0, disable=quiet, bar_format="{desc:<40}{bar:30}{percentage:4.0f} %  {elapsed}") as bar:
         while True:
-            headers = {"Prefer": f"wait={WAIT_S:g}", "If-None-Match": tag} if tag else {}
+            if reply.document is not None:  # else 304
+                found, tag = reply.document, reply.headers.get("etag", "")
+                fraction, words = how_far(found)
+                bar.set_description_str(words[:40], refresh=False)
+                bar.n = fraction
+                bar.refresh()
+                if found["status"] in TERMINAL:
+                    return found
+            headers = {"Prefer": f"wait={WAIT_S:g}", "If-None-Match": tag}
             reply = client.get(f"/experiment/{name}/status", headers=headers, read_s=WAIT_S + 10)
-            if reply.document is None:  # 304
-                continue
-            found, tag = reply.document, reply.headers.get("etag", "")
-            fraction, words = how_far(found)
-            bar.set_description_str(words[:40], refresh=False)
-            bar.n = fraction
-            bar.refresh()
-            if found["status"] in TERMINAL:
-                return found
 
 
 def how_far(found: dict[str, Any]) -> tuple[float, str]:
@@ -128,19 +136,21 @@ def line_of(found: dict[str, Any]) -> str:
 
 
 def export(client: Client, name: str, folder: Path) -> Iterator[Path]:
-    """Write the runs of a sweep as a table, and each curve as a file of CompressAI's layout. Raises ClientError,
+    """Write the runs of an experiment as a table, and each curve as a file of CompressAI's layout. Raises ClientError,
     OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     found = client.get(f"/experiment/{name}/status", read_s=60).document
-    if "runs" in found:
+    if "runs" not in found:
+        rows = [{"run": found["experiment_id"], "status": found["status"], **(found.get("metrics") or {})}]
+    else:
         rows = [{"run": run["run"], "status": run["status"], **run["setting"], **(run["metrics"] or {})}
                 for run in found["runs"]]
-        columns = dict.fromkeys(column for row in rows for column in row)
-        with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as out:
-            table = csv.DictWriter(out, list(columns))
-            table.writeheader()
-            table.writerows(rows)
-        yield folder / "runs.csv"
+    columns = dict.fromkeys(column for row in rows for column in row)
+    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as out:
+        table = csv.DictWriter(out, list(columns))
+        table.writeheader()
+        table.writerows(rows)
+    yield folder / "runs.csv"
     curves = found.get("curves", [{"curve": None}])
     for curve in dict.fromkeys(curve["curve"] for curve in curves):
         made = client.get(f"/experiment/{name}/compressai", params={"curve": curve} if curve else {}).document
@@ -190,6 +200,8 @@ def lines_of_bd(found: dict[str, Any]) -> Iterator[str]:
                 value = f"N/A: {cell['reason']}" if cell["percent"] is None else (
                     f"{cell['percent']:+7.2f} %  ({100 * cell['overlap']:.0f} % overlap)")
                 yield f"{metric:<14} {clip:<20} {names[column]} against {names[row]}: {value}"
+    if len(names) < 2:
+        yield "no BD-rate: the experiment has one curve, and nothing to compare it with; --anchor FILE gives that"
     for clip in found["unmatched"]:
         yield f"no clip {clip} in the experiment"
 
@@ -219,6 +231,10 @@ def run(client: Client, args: argparse.Namespace) -> int:
                                    read_s=600).document
         converted = f", {made['converted']}" if made.get("converted") else ""
         say(made, f"{made['name']}  {made['width']}x{made['height']}, {made['frames']} pictures{converted}")
+        return 0
+    if args.command in ("cancel", "rerun"):
+        made = client.post(f"/experiment/{args.id}/{args.command}", {}, idempotent=args.command == "cancel").document
+        say(made, f"{made['experiment_id']}  {made['status']}")
         return 0
     if args.command == "plot":
         query = {name: value for name in ("clip", "rate") if (value := getattr(args, name)) is not None}
@@ -260,9 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     getting.add_argument("id", metavar="ID")
     getting.add_argument("name", metavar="NAME", nargs="?")
     listing = commands.add_parser("list")
-    listing.add_argument("--state", choices=[*State])
+    listing.add_argument("--state", choices=[state.value for state in State])
     listing.add_argument("--tag")
     listing.add_argument("--limit", type=int)
+    for verb in ("cancel", "rerun"):
+        commands.add_parser(verb).add_argument("id", metavar="ID")
     uploading = commands.add_parser("upload")
     uploading.add_argument("file", metavar="FILE")
     uploading.add_argument("words", metavar="NAME or FIELD=VALUE", nargs="*")
@@ -279,14 +297,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     against.add_argument("--anchor", metavar="FILE", nargs="+", action="extend", default=[])
     against.add_argument("--method", choices=["pchip", "akima", "cubic"], default="pchip")
     args = parser.parse_args(arguments)
+    args.url = args.url if "://" in args.url else f"http://{args.url}"
     try:
         return run(Client(args.url, key=os.environ.get("NVC_KEY")), args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would fail again at exit
+        return 1
+    except (Unreachable, Ambiguous) as error:
+        reason = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+        print(f"client.py: the orchestrator at {args.url} does not answer ({reason[1] if reason else error}); is it "
+              "running there? --url or NVC_URL says where", file=sys.stderr)
+        return 1
     except (ClientError, OSError, ValueError) as error:
         detail = error.problem.get("detail", str(error)) if isinstance(error, Refused) else str(error)
         print(f"client.py: {detail}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        return 1
+        return 130
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ bit rate      8 · bytes · fps / frames / 10^6, in Mbit/s.  bpp: bits per luma 
 compression   Bytes of the clip as raw 8-bit 4:2:0 over its coded bytes.
 BD-rate       see measures/bd_rate.py.
 
-    python metrics.py REFERENCE DISTORTED [--json]
+    python metrics.py REFERENCE DISTORTED [--frames N] [--json]
 
 compares two clips (any that video/files.py opens; one may be ``-``).  Exit codes: 0 done, 1 failed with one line on
 standard error, 2 wrong usage.
@@ -18,10 +18,16 @@ standard error, 2 wrong usage.
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("metrics.py: Python 3.11 or newer is needed")
+
+
 import argparse
+import itertools
 import json
 import math
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -151,8 +157,9 @@ def _size(plane: np.ndarray) -> str:
     return f"{plane.shape[1]}x{plane.shape[0]}"
 
 
-def compare(reference: str, distorted: str) -> dict[str, Any]:
+def compare(reference: str, distorted: str, frames: int | None = None) -> dict[str, Any]:
     """Metrics of two clips: the summary, ``per_frame`` rows, and ``notes`` on what makes the numbers doubtful.
+    frames: only so many pictures, from the first on.
 
     Raises VideoError, and MetricsError when size or number of pictures differ.
     """
@@ -160,7 +167,7 @@ def compare(reference: str, distorted: str) -> dict[str, Any]:
 
     total, rows = ClipMetrics(), []
     with open_clip(reference) as a, open_clip(distorted) as b:
-        pictures, others = iter(a), iter(b)
+        pictures, others = itertools.islice(a, frames), itertools.islice(b, frames)
         for index, picture in enumerate(pictures):
             other = next(others, None)
             if other is None:
@@ -173,8 +180,9 @@ def compare(reference: str, distorted: str) -> dict[str, Any]:
             for name in ("matrix", "range")
             if getattr(a.info, name) != getattr(b.info, name)
         ]
-        notes += [f"{path} was converted: {c.info.converted}" for path, c in ((reference, a), (distorted, b))
-                  if c.info.converted]  # fmt: skip
+        for path, clip in ((reference, a), (distorted, b)):
+            notes += [f"{path} was converted: {clip.info.converted}"] if clip.info.converted else []
+            notes += [f"{path}: {warning}" for warning in clip.info.warnings]
     return {**total.summary(), "per_frame": rows, "notes": notes}
 
 
@@ -184,11 +192,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("reference", metavar="REFERENCE", help="the source: a video file, picture or folder, or -")
     parser.add_argument("distorted", metavar="DISTORTED", help="what a decoder made of it")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with a row for each picture")
+    parser.add_argument("--frames", type=int, metavar="N", help="compare only the first N pictures")
     options = parser.parse_args(arguments)
+    if options.frames is not None and options.frames < 1:
+        parser.error(f"--frames: expected a number of pictures from 1 on, got {options.frames}")
     if options.reference == options.distorted == "-":
         parser.error("only one of the two can be standard input")
     try:
-        result = compare(options.reference, options.distorted)
+        result = compare(options.reference, options.distorted, options.frames)
     except (VideoError, MetricsError) as error:
         print(f"metrics.py: {error}", file=sys.stderr)
         return 1

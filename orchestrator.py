@@ -19,8 +19,15 @@ What an endpoint may refuse is in service/api/problems.py; keys and certificates
 service/api/maintenance.py.
 """
 
-import shutil
+from __future__ import annotations
+
 import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("orchestrator.py: Python 3.11 or newer is needed")
+
+
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

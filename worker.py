@@ -18,16 +18,21 @@ Settings are the table below; each row is a flag (`--heartbeat-s`) and an enviro
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("worker.py: Python 3.11 or newer is needed")
+
+
 import hashlib
 import os
 import shutil
 import socket
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +93,8 @@ class Worker:
 
     def __init__(self, config: WorkerSettings, log: Log) -> None:
         """Raises OSError when the state folder cannot be used, SettingsError for settings that do not go together."""
+        if config.orchestrator and "://" not in config.orchestrator:
+            config = replace(config, orchestrator=f"http://{config.orchestrator}")
         self.config = config
         self.log = log
         self.certificate = client_certificate(config)

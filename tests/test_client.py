@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 import client
-from tests.orchestrator_rig import RESULT, FakeWorker, Orchestrator
+from tests.orchestrator_rig import RESULT, ROOT, FakeWorker, Orchestrator
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -128,7 +130,8 @@ def test_bd_rates_against_a_file_have_a_figure_or_a_reason(run: Run, worker: Fak
     assert lines[0].split(maxsplit=1) == [
         "psnr_y", f"mean of all clips    {worker.codec} against theirs:  -50.00 %  (100 % overlap)"]
     assert lines[1].endswith(": N/A: theirs has no psnr")
-    assert run("bd", name, "--method", "akima") == (0, "\n", "")     # one curve has nothing to be compared with
+    assert run("bd", name, "--method", "akima") == (
+        0, "no BD-rate: the experiment has one curve, and nothing to compare it with; --anchor FILE gives that\n", "")
     code, _, error = run("bd", name, "--anchor", "/no/such/file.json")
     assert (code, error.startswith("client.py: /no/such/file.json: ")) == (2, True)
 
@@ -142,3 +145,20 @@ def test_bd_rates_against_a_file_have_a_figure_or_a_reason(run: Run, worker: Fak
 def test_what_goes_wrong_is_one_line(run: Run, words: list[str], code: int, said: str) -> None:
     found, _, error = run(*words)
     assert (found, error.strip().splitlines()[-1][:len(said)]) == (code, said)
+
+
+def test_a_service_that_is_down_is_one_clear_line() -> None:
+    done = subprocess.run([sys.executable, "client.py", "--url", "localhost:1", "list"], cwd=ROOT, capture_output=True,
+                          text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1, "client.py: the orchestrator at http://localhost:1 does not answer (Connection refused); is it running "
+        "there? --url or NVC_URL says where\n")
+
+
+def test_cancelling_and_running_again(run: Run, worker: FakeWorker) -> None:
+    name = run("submit", f"codec={worker.codec}")[1].strip()
+    worker.next_offer()
+    assert run("cancel", name)[:2] == (0, f"{name}  cancelled\n")
+    code, out, _ = run("rerun", name)
+    assert (code, out.split()[1]) == (0, "queued")
+    assert out.split()[0] != name

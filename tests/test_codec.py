@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -281,3 +283,63 @@ def test_a_stream_of_a_few_bytes_that_claims_a_large_picture_is_refused_before_t
 def test_a_device_that_is_not_used_is_refused(name: str) -> None:
     with pytest.raises(CodecError, match=r"device: .* on the CPU, cuda was asked for"):
         codec.get(name).encode(moving(1), info_of(moving(1)), Settings(device="cuda"))
+
+
+# --- what a command must not do
+
+
+def command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "codec.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          **options)
+
+
+def test_the_input_is_never_written_to(tmp_path: Path) -> None:
+    clip = tmp_path / "a.y4m"
+    clip.write_bytes(b"YUV4MPEG2 W16 H16 F25:1\nFRAME\n" + bytes(384))
+    done = command("encode", str(clip), str(clip), "--force")
+    assert (done.returncode, done.stderr) == (2, f"codec.py: {clip}: is the input as well, which would be lost\n")
+    assert clip.stat().st_size == 414
+
+
+def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "out.nvc").write_text("precious")
+    done = command("encode", "generated", str(tmp_path / "out.nvc"), "--frames", "1")
+    assert (done.returncode, done.stderr) == (
+        2, f"codec.py: {tmp_path / 'out.nvc'}: is there already; --force replaces it\n")
+    assert (tmp_path / "out.nvc").read_text() == "precious"
+    assert command("encode", "generated", str(tmp_path / "out.nvc"), "--frames", "1", "--force").returncode == 0
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("encode", "generated", "/nowhere/out.nvc"), "codec.py: /nowhere/out.nvc: there is no folder /nowhere\n"),
+    (("decode", "in.nvc", "out.mp4"), "codec.py: out.mp4: a name that ends in .y4m was expected, which is what is "
+                                      "written\n")])
+def test_where_the_output_goes_is_looked_at_first(words: tuple[str, ...], says: str) -> None:
+    done = command(*words)
+    assert (done.returncode, done.stderr) == (2, says)
+
+
+def test_a_number_of_pictures_below_one_is_wrong_usage() -> None:
+    done = command("encode", "generated", "-", "--frames", "-1")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2, "codec.py encode: error: argument --frames: expected a number of pictures from 1 on, got '-1'")
+
+
+def test_what_the_stream_does_not_keep_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.y4m").write_bytes(b"YUV4MPEG2 W16 H16 F25:1 A16:11 C444\nFRAME\n" + bytes(768))
+    done = command("encode", str(tmp_path / "a.y4m"), str(tmp_path / "a.nvc"))
+    assert done.stderr.splitlines() == ["codec.py: note: converted: yuv444p to yuv420p",
+                                        "codec.py: note: not kept in the stream: sample aspect ratio 16:11"]
+
+
+def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "codec.py", "encode", "-", str(tmp_path / "a.nvc")], cwd=ROOT, text=True,
+                          stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stderr is not None
+        child.stdin.write("YUV4MPEG2 W16 H16 F25:1 It\n")
+        child.stdin.flush()
+        assert child.stderr.readline().startswith("codec.py: note: interlaced")  # it is reading now
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.read().splitlines()[-1] == "codec.py: stopped by Ctrl-C; nothing was written"
+    assert child.returncode == 130

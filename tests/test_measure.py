@@ -18,7 +18,7 @@ from service.processes.measuring import MeasureError
 from service.runtime.version import commit
 from video.containers import VideoWriter
 from video.files import open_clip
-from video.picture import ClipInfo, NotAVideo, Picture
+from video.picture import ClipInfo, Picture
 
 SPECS = ["raw=tests.standin:Raw", "scripted=tests.standin:Scripted"]
 INFO = ClipInfo(48, 32, Fraction(30000, 1001), matrix="bt709", range="limited")
@@ -64,7 +64,9 @@ def test_every_part_of_the_result_is_there_and_measured(clip: Path, tmp_path: Pa
     assert {row["type"] for row in result["frames"]} == {"I"}
     assert result["clip"] == {
         "name": "six", "sha256": hashlib.sha256(clip.read_bytes()).hexdigest(), "width": 48, "height": 32,
-        "fps": "30000/1001", "frames": 6, "matrix": "bt709", "range": "limited", "converted": ""}
+        "fps": "30000/1001", "frames": 6, "matrix": "bt709", "range": "limited", "converted": "",
+        "sample_aspect": "1:1", "rotation": 0, "field_order": "progressive", "primaries": "", "transfer": "",
+        "chroma_location": "", "variable_frame_rate": None, "warnings": []}
     assert result["settings"] == read_request({"codec": "raw"})
     assert set(result["provenance"]) >= {"version", "commit", "model_sha256", "torch", "cpu", "threads", "seed"}
     assert made["artifacts"]["stream.raw"] == {
@@ -106,7 +108,7 @@ def test_more_frames_than_there_are_means_all_of_them(clip: Path, tmp_path: Path
 
 
 def test_a_first_frame_past_the_end_is_refused(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(MeasureError, match="first_frame: 6 is past the end of the clip") as caught:
+    with pytest.raises(MeasureError, match="first_frame: 6 is past the end of a clip of 6 pictures") as caught:
         measuring.run(job(clip, first_frame=6), tmp_path)
     assert caught.value.slug == "bad-settings"
     assert caught.value.retry is False
@@ -122,8 +124,9 @@ def test_a_clip_that_is_not_the_one_asked_for_is_refused(clip: Path, tmp_path: P
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.mkv").write_text("not a video")
-    with pytest.raises(NotAVideo):
+    with pytest.raises(MeasureError, match=r"^six: not a video") as caught:  # and not its path on this machine
         measuring.run(job(tmp_path / "text.mkv"), tmp_path)
+    assert (caught.value.slug, caught.value.retry) == ("bad-video", False)
 
 
 def test_a_decoder_that_needs_the_encoders_memory_fails(clip: Path, tmp_path: Path) -> None:
@@ -139,8 +142,8 @@ def test_too_few_decoded_pictures_are_an_error(clip: Path, tmp_path: Path) -> No
 def test_progress_tells_both_phases_to_their_ends(clip: Path, tmp_path: Path) -> None:
     heard: list[Progress] = []
     measuring.run(job(clip), tmp_path, heard.append)
-    assert heard[0] == Progress("encode", 0, None)  # this container does not say how many there are
-    assert Progress("encode", 6, None) in heard
+    assert heard[0] == Progress("encode", 0, 6)
+    assert Progress("encode", 6, 6) in heard
     assert heard[-1] == Progress("decode", 6, 6)
 
 

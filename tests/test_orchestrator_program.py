@@ -44,7 +44,8 @@ def test_health_names_what_old_scripts_read(running: Orchestrator) -> None:
 
 def test_readiness_is_told_in_detail_when_asked(running: Orchestrator) -> None:
     assert running.get("/readyz?verbose").json() == {
-        "status": "ready", "checks": {"draining": "no", "database": "writable", "placing": "alive"}}
+        "status": "ready", "checks": {"draining": "no", "database": "writable", "placing": "alive",
+                                      "maintenance": "alive"}}
 
 
 def test_metrics_count_runs_by_state(running: Orchestrator) -> None:

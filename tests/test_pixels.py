@@ -66,7 +66,8 @@ def test_rgb_is_converted_by_bt601_in_small_pictures(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (8, 6, 1, 3), np.uint8).repeat(2, 0).repeat(2, 1)[:, :, 0]
     Image.fromarray(rgb).save(tmp_path / "a.png")
     with open_clip(tmp_path / "a.png") as clip:
-        assert clip.info == ClipInfo(12, 16, DEFAULT_FPS, 1, "bt601", "limited", "rgb24 to yuv420p")
+        assert clip.info == ClipInfo(12, 16, DEFAULT_FPS, 1, "bt601", "limited", "rgb24 to yuv420p",
+                                     chroma_location="center")
         (picture,) = clip
     expected = np.floor(rgb2ycbcr(rgb) + 0.5)  # an independent BT.601, full precision
     assert np.abs(picture.y - expected[..., 0]).max() <= 1

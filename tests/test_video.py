@@ -149,8 +149,6 @@ def test_planes_are_copied_without_the_padding_of_rows(tmp_path: Path) -> None:
 
 def test_pictures_are_counted_where_the_container_does_not_say(tmp_path: Path) -> None:
     write_coded(tmp_path / "a.mkv", pictures(32, 32, 7))
-    with open_clip(tmp_path / "a.mkv") as clip:
-        assert clip.info.frames is None
     assert read_info(tmp_path / "a.mkv").frames == 7
 
 

@@ -30,7 +30,7 @@ from typing import IO, BinaryIO
 from video.containers import Opened
 from video.picture import DamagedVideo, EmptyVideo, Limits, NotAVideo, TooLarge, VideoError
 from video.planar import rate_of
-from video.stills import MAX_FILE_BYTES, SUFFIXES, by_number, read_pictures
+from video.stills import MAX_FILE_BYTES, SUFFIXES, by_number, gaps, read_pictures
 
 MAX_ENTRIES = 65_534            # what a ZIP of the first kind can count; an hour at 18 a second
 MAX_GROWTH = 100
@@ -71,6 +71,7 @@ def read_archive(file: BinaryIO, name: str, limits: Limits) -> Opened:
         raise EmptyVideo(f"{name}: an archive without pictures (expected {', '.join(SUFFIXES)})")
     info, pictures = read_pictures([(f"{name}: {path}", partial(_read, entries[path], f"{name}: {path}"))
                                     for path in paths], limits)
+    info = replace(info, warnings=info.warnings + gaps([path.name for path in paths]))
     about = next((path for path in entries if path.name == ABOUT), None)
     if about is not None:
         info = replace(info, fps=_rate(_read(entries[about], f"{name}: {about}"), f"{name}: {about}"))

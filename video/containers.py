@@ -1,8 +1,9 @@
 """Every other video file, and pictures, through PyAV (FFmpeg's libraries): containers in, lossless Matroska out.
 
 Only the demuxers in ``DEMUXERS`` may open a file: FFmpeg would also play a text file as a film of its letters, or
-follow a playlist to other files.  Rotation and pixel shape are marks for players; the samples are what is measured,
-so both are ignored.
+follow a playlist to other files.  A file is read twice: once without decoding, for its time stamps (timing.py), and
+then for its pictures.  Rotation, shape of samples and order of fields are kept as marks for players; the samples are
+what is measured, and stay as they are coded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -24,6 +26,8 @@ from av.stream import Disposition
 from video.frames import CODE_OF_MATRIX, FULL, LIMITED, MATRIX_OF_CODE, REORDERED, frame_of, is_full, picture_of
 from video.picture import (
     DEFAULT_FPS,
+    PRIMARIES,
+    TRANSFERS,
     ClipInfo,
     DamagedVideo,
     EmptyVideo,
@@ -35,7 +39,9 @@ from video.picture import (
     check_rate,
     check_size,
     default_matrix,
+    notes_of_fields,
 )
+from video.timing import Timing, notes_of, timing_of
 
 DEMUXERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,ogg,asf,gif,apng,mxf,nut,dv,wav,flac,"
@@ -47,6 +53,10 @@ PICTURE_MAGIC = (  # how a picture file begins, and the demuxer that reads it
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp_pipe"),
 )
 
+STILL_DEMUXERS = ("png_pipe", "jpeg_pipe", "webp_pipe")
+MAX_PLAIN_FPS = 300  # beyond it a header's rate is likelier that of a clock; believed only where nothing else is said
+DISAGREEMENT = 0.03  # of the header's rate with that of the time stamps, from which on it is said
+
 # Every picture is a key picture, so that any can be sought.
 LOSSLESS = {"ffv1": {"level": "3", "slicecrc": "1", "g": "1", "coder": "1", "context": "0"}}
 # FFmpeg cuts small pictures of odd sizes into one slice only, and codes no slice that is larger than this.
@@ -54,6 +64,7 @@ SLICE_WIDTH, SLICE_HEIGHT = 360, 288
 
 # Tags of the files that are written here.
 RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
+ASPECT_TAG = "SAMPLE_ASPECT"  # PyAV gives no way to Matroska's own field, DisplayWidth
 SIZE_TAG = "PICTURE_SIZE"  # of coders that only take even sizes: the part of their pictures that counts, from top left
 
 Opened = tuple[ClipInfo, Iterator[Picture], Callable[[], None]]
@@ -64,28 +75,40 @@ def picture_demuxer(head: bytes) -> str | None:
     return next((demuxer for magic, demuxer in PICTURE_MAGIC if magic.match(head)), None)
 
 
+def is_animated_png(file: BinaryIO) -> bool:
+    """Whether an open PNG file, which is left at its first byte, is an animation: acTL stands before IDAT."""
+    file.seek(8)
+    animated = False
+    while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+        animated = animated or head[4:] == b"acTL"
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    file.seek(0)
+    return animated
+
+
 def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: str | None = None) -> Opened:
     """Open a file or seekable stream and decode its first picture. Gives info, pictures and a function that closes.
 
     Raises NotAVideo, NoVideoStream, EmptyVideo, TooLarge, and DamagedVideo here (first picture) or while iterating.
     """
-    cut = _is_cut_matroska(source)  # first: it reads from where the stream stands
+    cut = "its segment is longer than the file" if _is_cut_matroska(source) else ""  # reads from where it stands
+    packets = Packets() if demuxer in STILL_DEMUXERS else _scan(source, name, demuxer, limits)
     container = _open(source, name, demuxer)
     try:
-        stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
-        if stream is None:
-            raise NoVideoStream(f"{name}: no video stream (of {len(container.streams)} streams)")
+        stream = _chosen(container, name)
+        if not cut and stream.frames > packets.held > 0:
+            cut = f"its header says {stream.frames} pictures, {packets.held} are there"
         context = stream.codec_context
         if context is None:
             raise VideoError(f"{name}: no decoder for its video")
         if context.width or context.height:  # before a picture of that size is made
             check_size(name, context.width, context.height, limits)
-        frames = _decode(container, stream, name, cut)
+        frames = _decode(container, stream, name, bool(cut))
         first = next(frames, None)
         if first is None:
             raise EmptyVideo(f"{name}: holds no picture")
         check_size(name, first.width, first.height, limits)
-        info = _info(container, stream, first, name)
+        info = replace(_info(container, stream, first, packets, name), cut=cut)
     except BaseException:
         container.close()
         raise
@@ -168,25 +191,124 @@ def _sound(frame: av.VideoFrame, index: int, name: str) -> av.VideoFrame:
     return frame
 
 
-def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame, name: str) -> ClipInfo:
+def _chosen(container: InputContainer, name: str) -> av.VideoStream:
+    """The video stream marked as default, of several the one with the most pictures; covers are no video."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise NoVideoStream(f"{name}: no video stream (of {len(container.streams)} streams)")
+    if all(s.disposition & Disposition.dependent for s in streams):
+        raise VideoError(f"{name}: a picture made of {len(streams)} tiles (a grid), which are not joined here")
+    return max(streams, key=lambda s: (bool(s.disposition & Disposition.default), s.frames, -s.index))
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What a pass over a file's packets finds, without decoding: the times of pictures that are shown (empty where not
+    each has one), their number, that of all it holds (an edit list hides some), and ticks that the last is shown."""
+
+    times: list[int] = field(default_factory=list)
+    count: int = 0
+    held: int = 0
+    last: int | None = None
+
+
+def _scan(source: Path | BinaryIO, name: str, demuxer: str | None, limits: Limits) -> Packets:
+    """Read a file's packets; a stream is left where it stood."""
+    start = 0 if isinstance(source, Path) else source.tell()
+    container = _open(source, name, demuxer)
+    shown: list[tuple[int | None, int | None, int | None]] = []
+    held = 0
+    try:
+        stream = _chosen(container, name)
+        vp8 = stream.codec_context is not None and stream.codec_context.name.endswith("vp8")
+        for packet in container.demux(stream):
+            held += bool(packet.size)
+            hidden = vp8 and packet.size and not bytes(packet)[0] & 0x10  # RFC 6386, 9.1: show_frame
+            if packet.size and not packet.is_discard and not hidden:
+                shown.append((packet.pts, packet.dts, packet.duration))
+                if len(shown) > limits.max_frames:
+                    break
+    except av.error.FFmpegError:
+        pass  # it is damaged from here on, which decoding will say
+    finally:
+        container.close()
+        if not isinstance(source, Path):
+            source.seek(start)
+    for column in (0, 1):  # pts; AVI has dts only
+        times = [row[column] for row in shown]
+        if None not in times:
+            ordered = sorted(range(len(times)), key=lambda i: times[i] or 0)
+            last = shown[ordered[-1]][2] if shown else None
+            return Packets([t for t in times if t is not None], len(shown), held, last)
+    return Packets([], len(shown), held)
+
+
+def _timing(container: InputContainer, stream: av.VideoStream, packets: Packets, name: str) -> tuple[Timing, list[str]]:
+    """When pictures are shown, and what to say of it."""
+    said = [rate for rate in (stream.guessed_rate, stream.average_rate, stream.base_rate) if rate]
     tagged = _tag(container, RATE_TAG, "/")
-    rate = Fraction(*tagged) if tagged else _plain_rate(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-    check_rate(name, rate)
+    if tagged:  # a file that was written here
+        return Timing(Fraction(*tagged), Fraction(0)), []
+    found = timing_of(packets.times, stream.time_base, packets.last, said) if stream.time_base else None
+    if found is None:
+        rates = [rate for rate in said if rate <= MAX_PLAIN_FPS]
+        if not rates and said:
+            check_rate(name, said[0])
+        return Timing(rates[0] if rates else said[0] if said else DEFAULT_FPS, Fraction(0)), []
+    check_rate(name, found.fps)
+    notes = list(notes_of(found))
+    header = stream.average_rate or stream.guessed_rate
+    if header and abs(header / found.fps - 1) > DISAGREEMENT:
+        notes.append(f"its header says {float(header):.5g} pictures a second, its time stamps {float(found.fps):.5g}")
+    return found, notes
+
+
+def _field_order(stream: av.VideoStream, frame: av.VideoFrame) -> str:
+    if not frame.interlaced_frame:
+        return "progressive"
+    # AVFieldOrder: which field is coded first, then which is shown first.
+    return {2: "tff", 5: "tff", 3: "bff", 4: "bff"}.get(int(stream.codec_context.field_order), "interlaced")
+
+
+def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame, packets: Packets,
+          name: str) -> ClipInfo:
+    timing, notes = _timing(container, stream, packets, name)
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if len(videos) > 1:
+        default = ", which is marked as default" if stream.disposition & Disposition.default else ""
+        notes.append(f"{len(videos)} video streams: number {videos.index(stream) + 1}, of "
+                     f"{frame.width}x{frame.height}, was taken{default}")
+    fields = _field_order(stream, frame)
+    notes += notes_of_fields(fields)
+    if frame.rotation:
+        notes.append(f"players turn it by {frame.rotation} degrees counter-clockwise; pictures stay as they are coded")
     form = frame.format
-    matrix = None if form.is_rgb else MATRIX_OF_CODE.get(int(frame.colorspace))
-    full = not form.is_rgb and is_full(frame)
+    from_rgb = form.is_rgb or form.has_palette or form.is_bit_stream  # converted to limited range (pixels.py)
+    matrix = None if from_rgb else MATRIX_OF_CODE.get(int(frame.colorspace))
+    full = not from_rgb and is_full(frame)
     plain = form.name in ("yuv420p", "yuvj420p") or REORDERED.get(form.name) == "yuv420p"
+    aspect = _tag(container, ASPECT_TAG, ":")
     width, height = _tag(container, SIZE_TAG, "x") or (frame.width, frame.height)
     if width > frame.width or height > frame.height:
         raise DamagedVideo(f"{name}: pictures of {frame.width}x{frame.height} cannot hold {width}x{height}", 0)
     return ClipInfo(
         width=width,
         height=height,
-        fps=rate,
-        frames=stream.frames or None,
+        fps=timing.fps,
+        # What pixels.py makes of chroma at full size lies in the middle of the samples that it is the mean of.
+        chroma_location="center" if from_rgb or "444" in form.name else "",
+        frames=packets.count or stream.frames or None,
         matrix=matrix or default_matrix(frame.height),
         range="full" if full else "limited",
         converted="" if plain else f"{form.name} to yuv420p",
+        sample_aspect=Fraction(*aspect) if aspect else stream.sample_aspect_ratio or Fraction(1),
+        rotation=frame.rotation,
+        field_order=fields,
+        primaries=PRIMARIES.get(int(frame.color_primaries), ""),
+        transfer=TRANSFERS.get(int(frame.color_trc), ""),
+        duration_s=timing.duration_s if timing.intervals_s else None,
+        intervals_s=timing.intervals_s,
+        warnings=tuple(notes),
     )
 
 
@@ -194,12 +316,6 @@ def _tag(container: InputContainer, name: str, between: str) -> tuple[int, int] 
     """Two numbers above 0 of a tag such as 60000/1001 or 175x143, or None where the file has no such tag."""
     match = re.fullmatch(rf"([1-9]\d{{0,9}}){between}([1-9]\d{{0,9}})", container.metadata.get(name, ""))
     return (int(match[1]), int(match[2])) if match else None
-
-
-def _plain_rate(rate: Fraction) -> Fraction:
-    """Undo a container's rounding of the NTSC rates (19001/317 was 60000/1001)."""
-    ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
-    return ntsc if abs(ntsc - rate) < rate / 10**6 else rate
 
 
 def _pictures(first: av.VideoFrame, rest: Iterator[av.VideoFrame], info: ClipInfo, name: str) -> Iterator[Picture]:
@@ -249,6 +365,12 @@ class VideoWriter:
         self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, "yuv420p"
         self._stream.codec_context.colorspace = CODE_OF_MATRIX[info.matrix]
         self._stream.codec_context.color_range = FULL if info.range == "full" else LIMITED
+        for attribute, names, said in (("color_primaries", PRIMARIES, info.primaries),
+                                       ("color_trc", TRANSFERS, info.transfer)):
+            if said:
+                setattr(self._stream.codec_context, attribute, next(code for code, n in names.items() if n == said))
+        if info.sample_aspect != 1:
+            container.metadata[ASPECT_TAG] = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
         try:
             container.start_encoding()  # opens the file and writes the header, so that what cannot be done shows here
         except av.error.FFmpegError as error:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from video.archives import is_archive, read_archive
-from video.containers import VideoWriter, picture_demuxer, read_container
+from video.containers import VideoWriter, is_animated_png, picture_demuxer, read_container
 from video.picture import (
     DEFAULT_LIMITS,
     ClipInfo,
@@ -36,7 +36,7 @@ from video.picture import (
     VideoError,
 )
 from video.planar import Y4M_MAGIC, RawFormat, Y4MWriter, raw_format_from_name, read_raw, read_y4m
-from video.stills import MAX_FILE_BYTES, read_folder, read_picture
+from video.stills import MAX_FILE_BYTES, is_animated_webp, read_animated_webp, read_folder, read_picture
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -133,6 +133,10 @@ def open_clip(
             return Clip(str(path), info, pictures, file.close, limits)
         if not head:
             raise EmptyVideo(f"{path}: is empty (0 bytes)")
+        if picture_demuxer(head) == "png_pipe" and is_animated_png(file):
+            return Clip(str(path), *read_container(file, str(path), limits, "apng"), limits)
+        if is_animated_webp(file):
+            return Clip(str(path), *read_animated_webp(file, str(path), limits), limits)
         if picture_demuxer(head):
             info, picture = read_picture(file.read(MAX_FILE_BYTES + 1), str(path), limits)
             file.close()
@@ -163,8 +167,11 @@ def _open_stream(stream: BinaryIO, name: str, raw: RawFormat | None, limits: Lim
 
 
 def read_info(path: str | Path, *, raw: RawFormat | None = None, limits: Limits = DEFAULT_LIMITS) -> ClipInfo:
-    """What :func:`open_clip` says, with ``frames`` counted by reading where the file does not tell it. Raises alike."""
+    """What :func:`open_clip` says, with ``frames`` counted by reading where the file does not tell it. Raises alike,
+    and DamagedVideo of a file that is known to be cut off."""
     with open_clip(path, raw=raw, limits=limits) as clip:
+        if clip.info.cut:
+            raise DamagedVideo(f"{path}: is cut off: {clip.info.cut}")
         if clip.info.frames is not None:
             return clip.info
         return replace(clip.info, frames=sum(1 for _ in clip))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MATRICES = ("bt601", "bt709", "bt2020", "smpte240m", "fcc", "ycgco")
 RANGES = ("limited", "full")
+FIELD_ORDERS = ("progressive", "tff", "bff", "interlaced")  # top or bottom field first; "interlaced": not known which
+# ITU-T H.273 ColourPrimaries and TransferCharacteristics, by FFmpeg's names.
+PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
+             10: "smpte428", 11: "smpte431", 12: "smpte432"}
+TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 11: "iec61966-2-4",
+             13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 17: "smpte428", 18: "arib-std-b67"}
+CHROMA_LOCATIONS = ("left", "center", "topleft")
 DEFAULT_FPS = Fraction(25)  # of what has no rate: single pictures, folders of pictures, Y4M that says 0:0
 MAX_FPS = 1000  # containers count milliseconds
 
@@ -37,6 +44,32 @@ class ClipInfo:
     matrix: str = "bt601"  # one of MATRICES: how RGB became Y'CbCr
     range: str = "limited"  # "limited" (Y 16…235) or "full" (0…255)
     converted: str = ""  # "" when the file held 8-bit 4:2:0, else e.g. "yuv444p10le to yuv420p"
+    # What players need to show the pictures, and no measure depends on; "" and None where the file does not say.
+    sample_aspect: Fraction = Fraction(1)  # width of a sample over its height
+    rotation: int = 0  # degrees counter-clockwise
+    field_order: str = "progressive"  # one of FIELD_ORDERS
+    primaries: str = ""  # one of PRIMARIES
+    transfer: str = ""  # one of TRANSFERS
+    chroma_location: str = ""  # one of CHROMA_LOCATIONS; "" and "left" are the same, the latter being assumed
+    # Where the rate varies, and fps is pictures over duration: from the first picture's time to the end of the last
+    # one's, and the smallest and largest time between two.
+    duration_s: Fraction | None = None
+    intervals_s: tuple[float, float] | None = None
+    cut: str = ""  # "" or how it is known that the file ends too early
+    warnings: tuple[str, ...] = ()  # what was not taken as the file has it, a sentence each
+
+    def document(self) -> dict[str, Any]:
+        """The clip as JSON documents describe it: rates and shapes as text, what is not known as null or ""."""
+        varies = None
+        if self.intervals_s is not None and self.duration_s is not None:
+            varies = {"smallest_interval_s": self.intervals_s[0], "largest_interval_s": self.intervals_s[1],
+                      "duration_s": float(self.duration_s)}
+        return {"width": self.width, "height": self.height, "fps": f"{self.fps.numerator}/{self.fps.denominator}",
+                "frames": self.frames, "matrix": self.matrix, "range": self.range, "converted": self.converted,
+                "sample_aspect": f"{self.sample_aspect.numerator}:{self.sample_aspect.denominator}",
+                "rotation": self.rotation, "field_order": self.field_order, "primaries": self.primaries,
+                "transfer": self.transfer, "chroma_location": self.chroma_location, "variable_frame_rate": varies,
+                "warnings": list(self.warnings)}
 
     @property
     def chroma_shape(self) -> tuple[int, int]:
@@ -48,6 +81,14 @@ class ClipInfo:
         """Bytes of one raw 8-bit 4:2:0 picture."""
         rows, columns = self.chroma_shape
         return self.width * self.height + 2 * rows * columns
+
+
+def notes_of_fields(field_order: str) -> tuple[str, ...]:
+    """What to say of a clip with this order of fields; () of a progressive one."""
+    if field_order == "progressive":
+        return ()
+    which = {"tff": ", top field first", "bff": ", bottom field first"}.get(field_order, "")
+    return (f"interlaced{which}: both fields are coded together, as one picture",)
 
 
 def default_matrix(height: int) -> str:

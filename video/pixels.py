@@ -58,6 +58,17 @@ def rgb_to_420(rgb: np.ndarray, depth: int, matrix: str) -> Picture:
     return Picture(_rounded(luma * 219 + 16), _rounded(u), _rounded(v))
 
 
+def change_range(picture: Picture, full: bool) -> Picture:
+    """An 8-bit picture of full range as one of limited range; or, where it is not `full`, the other way."""
+    planes = []
+    for plane, zero, span in zip(picture, (16, 128, 128), (219, 224, 224), strict=True):
+        centre = 0 if zero == 16 else 128  # of full range
+        values = plane.astype(np.float32)
+        planes.append(_rounded((values - centre) * np.float32(span / 255) + zero if full else
+                               (values - zero) * np.float32(255 / span) + centre))
+    return Picture(*planes)
+
+
 def _to_eight_bits(total: np.ndarray, samples: int, depth: int, full_range: bool) -> np.ndarray:
     """The sum of ``samples`` values of ``depth`` bits to their 8-bit mean. Sums stay under 2^18: exact in float32."""
     if depth == 8 and samples == 1:

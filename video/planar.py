@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,16 +34,20 @@ from video.picture import (
     check_rate,
     check_size,
     default_matrix,
+    notes_of_fields,
 )
 from video.pixels import to_420
 
 Y4M_MAGIC = b"YUV4MPEG2"
+Y4M_FIELDS = {"t": "tff", "b": "bff", "m": "interlaced"}
+Y4M_CHROMA = {"420jpeg": "center", "420paldv": "topleft"}  # 420mpeg2 is what is assumed anyway
 MAX_LINE = 1024  # bytes of a Y4M header line; real ones have under 100
 
 # Sizes that names of the standard sequences stand for; those are at 30 pictures a second unless the name says other.
 NAMED_SIZES = {"qcif": (176, 144), "cif": (352, 288), "sif": (352, 240), "4cif": (704, 576)}
 # Rates that people write rounded, and what they mean.
-NTSC_RATES = {"23.976": (24000, 1001), "23.98": (24000, 1001), "29.97": (30000, 1001), "59.94": (60000, 1001)}
+NTSC_RATES = {"23.976": (24000, 1001), "23.98": (24000, 1001), "29.97": (30000, 1001), "59.94": (60000, 1001),
+              "14.985": (15000, 1001), "47.952": (48000, 1001), "47.95": (48000, 1001), "119.88": (120000, 1001)}
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class RawFormat:
             matrix=self.matrix or default_matrix(self.height),
             range=self.range,
             converted="" if self.name == "yuv420p" else f"{self.name} to yuv420p",
+            chroma_location="center" if self.chroma == "444" else "",  # of the mean of four samples
         )
 
     def picture(self, data: bytes) -> Picture:
@@ -175,9 +180,20 @@ def read_y4m(stream: BinaryIO, name: str, limits: Limits) -> tuple[ClipInfo, Ite
     line = stream.readline(MAX_LINE)
     if not line.startswith(Y4M_MAGIC + b" ") or not line.endswith(b"\n"):
         raise NotAVideo(f"{name}: no Y4M header line (expected {Y4M_MAGIC.decode()} and at most {MAX_LINE} bytes)")
-    form = _parse_y4m_header(name, line.decode("latin-1").split()[1:])
+    fields = line.decode("latin-1").split()[1:]
+    form = _parse_y4m_header(name, fields)
     check_size(name, form.width, form.height, limits)
-    return form.info(_y4m_frames(stream, form)), _y4m_pictures(stream, name, form)
+    info = replace(form.info(_y4m_frames(stream, form)), **_y4m_marks(fields, form))
+    return replace(info, warnings=notes_of_fields(info.field_order)), _y4m_pictures(stream, name, form)
+
+
+def _y4m_marks(fields: list[str], form: RawFormat) -> dict[str, Any]:
+    """What a Y4M header says for players: order of fields, shape of samples, place of chroma."""
+    values = {field[0]: field[1:] for field in fields if field[0] != "X"}
+    aspect = re.fullmatch(r"([1-9]\d{0,5}):([1-9]\d{0,5})", values.get("A", ""))  # 0:0 means unknown
+    place = Y4M_CHROMA.get(values.get("C", ""), "center" if form.chroma == "444" else "")
+    return {"field_order": Y4M_FIELDS.get(values.get("I", "p"), "progressive"), "chroma_location": place,
+            "sample_aspect": Fraction(int(aspect[1]), int(aspect[2])) if aspect else Fraction(1)}
 
 
 def _y4m_pictures(stream: BinaryIO, name: str, form: RawFormat) -> Iterator[Picture]:
@@ -202,8 +218,9 @@ def _parse_y4m_header(name: str, fields: list[str]) -> RawFormat:
     except (KeyError, ValueError) as error:
         raise NotAVideo(f"{name}: Y4M header: expected W, H and F with integers: {' '.join(fields)}") from error
     pattern = r"(?:(420)(?:jpeg|mpeg2|paldv)?|(420|422|444)(?:p(\d\d))?|mono(\d\d)?)"
-    if (space := re.fullmatch(pattern, values.get("C", "420"))) is None:
-        raise VideoError(f"{name}: Y4M colour space C{values['C']} is not read: expected 420, 422, 444 or mono")
+    colour = values.get("C") or extra.get("YSCSS", "420").lower()
+    if (space := re.fullmatch(pattern, colour)) is None:
+        raise VideoError(f"{name}: Y4M colour space C{colour} is not read: expected 420, 422, 444 or mono")
     matrix, chroma = extra.get("COLORMATRIX", "").lower(), space[1] or space[2] or "400"
     span = extra.get("COLORRANGE", "").lower()
     return RawFormat(
@@ -241,8 +258,8 @@ def _bytes_left(stream: BinaryIO) -> int | None:
 
 def rate_of(text: str, where: str) -> Fraction:
     """A rate as people write it: 25, 29.97, 30000/1001. Raises VideoError; ``where`` is for its message."""
-    if text in NTSC_RATES:
-        return Fraction(*NTSC_RATES[text])
+    if text.rstrip("0") in NTSC_RATES:
+        return Fraction(*NTSC_RATES[text.rstrip("0")])
     if not re.fullmatch(r"\d{1,10}(\.\d{1,6}|/[1-9]\d{0,9})?", text):
         raise VideoError(f"{where}: fps: expected a number or a fraction such as 30000/1001, got {text[:40]!r}")
     rate = Fraction(text)
@@ -256,9 +273,12 @@ class Y4MWriter:
     def __init__(self, out: BinaryIO, info: ClipInfo) -> None:
         self.info = info
         self._out = out
-        fps = info.fps
+        fps, aspect = info.fps, info.sample_aspect
+        fields = next((letter for letter, order in Y4M_FIELDS.items() if order == info.field_order), "p")
+        chroma = next((space for space, place in Y4M_CHROMA.items() if place == info.chroma_location), "420mpeg2")
         out.write(
-            f"YUV4MPEG2 W{info.width} H{info.height} F{fps.numerator}:{fps.denominator} Ip A1:1 C420mpeg2 "
+            f"YUV4MPEG2 W{info.width} H{info.height} F{fps.numerator}:{fps.denominator} I{fields} "
+            f"A{aspect.numerator}:{aspect.denominator} C{chroma} "
             f"XCOLORRANGE={info.range.upper()} XCOLORMATRIX={info.matrix.upper()}\n".encode()
         )
 

@@ -71,9 +71,7 @@ def main(paths: Sequence[str]) -> int:
     for path in paths:
         try:
             info = read_info(Path(path))
-            found = {"width": info.width, "height": info.height, "frames": info.frames, "matrix": info.matrix,
-                     "range": info.range, "converted": info.converted,
-                     "fps": f"{info.fps.numerator}/{info.fps.denominator}"}
+            found = info.document()
         except VideoError as error:
             found = {"error": str(error).replace(path, Path(path).name)}
         print(json.dumps(found), flush=True)

@@ -37,7 +37,7 @@ from service.runtime.version import VERSION, commit
 from video import library
 from video.containers import VideoWriter
 from video.files import open_clip
-from video.picture import ClipInfo, Picture
+from video.picture import ClipInfo, Picture, VideoError
 
 __all__ = ["MeasureError", "device", "plain", "run"]
 
@@ -84,10 +84,18 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
     (``path`` null for a clip of the library), "threads": n}.
     The artifacts are files of ``out_dir``, synced to disk.  ``progress`` hears of the phases "encode" and "decode".
 
-    Raises MeasureError, picture.VideoError, coding.CodecError, OSError, MemoryError and whatever a codec raises.
+    Raises MeasureError, coding.CodecError, OSError, MemoryError and whatever a codec raises.
     """
     experiment = job["experiment"]
     path, clip = find_clip(job["clip"])
+    try:
+        return _run(job, experiment, path, clip, out_dir, progress)
+    except VideoError as error:  # which names the file on this machine
+        raise MeasureError("bad-video", str(error).replace(str(path), clip["name"])) from error
+
+
+def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict[str, Any], out_dir: Path,
+         progress: Report) -> dict[str, Any]:
     source = Source(path, experiment["first_frame"], experiment["frames"])
     seed_everything()
     reset_peak_memory()
@@ -138,7 +146,7 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
         },
         "metrics": {**rates, "psnr_db": quality["psnr"], "ssim": quality["ssim"], "ms_ssim": quality["ms_ssim"]},
         "frames": seen["rows"],
-        "clip": {**clip, **clip_document(info)},
+        "clip": {**clip, **info.document()},
         "settings": experiment,
         "provenance": provenance(encoder, encoded, job.get("threads", 0)),
     }
@@ -183,7 +191,7 @@ def counted_bytes(encoder: Codec, encoded: Encoded, stream_bytes: int) -> int:
     packets and parameter sets count.  No other codec is believed in this.
     """
     said = encoded.details.get("rate_bytes")
-    if type(encoder).__module__ == "peers" and isinstance(said, int) and 0 < said <= stream_bytes:
+    if type(encoder).__module__ == "peers.ffmpeg" and isinstance(said, int) and 0 < said <= stream_bytes:
         return said
     return stream_bytes
 
@@ -242,11 +250,6 @@ def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encode
 
 
 # --- what the result says of clip and machine ------------------------------------------------------------------------
-
-
-def clip_document(info: ClipInfo) -> dict[str, Any]:
-    return {"width": info.width, "height": info.height, "fps": f"{info.fps.numerator}/{info.fps.denominator}",
-            "frames": info.frames, "matrix": info.matrix, "range": info.range, "converted": info.converted}
 
 
 def provenance(encoder: Codec, encoded: Encoded, threads: int) -> dict[str, Any]:
