@@ -49,7 +49,7 @@ from service.clips.catalogue import Catalogue
 from service.http.authentication import check_exposure
 from service.http.client import Client
 from service.http.exchange import Request, Response
-from service.http.fetching import Fetcher
+from service.http.fetching import Fetcher, parse_networks
 from service.http.listening import ServerSettings, client_certificate
 from service.http.parsing import Problem
 from service.http.routes import JSON, Routes, json_body, upload
@@ -60,6 +60,7 @@ from service.runtime.cloudwatch import Reporter
 from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Signals, Watchdog, listen_sockets
 from service.runtime.settings import SettingsError, load, row
 from service.runtime.version import VERSION
+from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.scheduler import Conductor
 from service.storage import store as storage
 from service.storage.blobs import Blobs
@@ -97,7 +98,10 @@ class OrchestratorSettings(ServerSettings):
     jwt_algorithm: str = row("ES256", "", "the one algorithm of tokens", choices=ALGORITHMS)
     jwt_audience: str = row("", "", "audience that tokens must be for; needed with jwt_keys")
     jwt_issuer: str = row("", "", "issuer that tokens must be of; none: any that signs with these keys")
-    worker_key: str | None = row(None, "", "key shown to workers", secret=True)
+    worker_networks: str = row("", "", "networks that workers' addresses must be in, as 10.1.0.0/16, with commas; "
+                               "empty: any")
+    worker_key: str | None = row(None, "", "key shown to workers of earlier versions, which give none of their own",
+                                 secret=True)
     worker_ca: Path | None = row(None, "", "CA certificates (PEM) that workers' certificates are checked against")
 
 
@@ -126,12 +130,14 @@ class Orchestrator:
                                    sockets=sockets)
             self.conductor = Conductor(
                 self.store, lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, make_client=self._client,
-                callback=lambda: config.url or self.server.url, log=log, metrics=self.metrics)
+                secrets=AttemptSecrets(config.state), callback=lambda: config.url or self.server.url, log=log,
+                metrics=self.metrics)
             self.following = Following(self.store, self.conductor)
             self.submissions = Submissions(self.store, self.conductor, catalogue, self.following, log=log,
                                            metrics=self.metrics, draining=lambda: self.server.draining.is_set())
-            self.files = Files(self.store, blobs, catalogue, log)
-            self.worker_calls = WorkerCalls(self.conductor, blobs)
+            self.files = Files(self.store, blobs, catalogue, self.conductor, log)
+            self.worker_calls = WorkerCalls(self.conductor, blobs,
+                                            parse_networks(config.worker_networks, "worker_networks"))
             self.results = Results(self.store, Plots(config.state / "matplotlib"))
             self.page = Page()
             self.routes = self._routes()
@@ -255,9 +261,10 @@ class Orchestrator:
     def get_openapi(self, request: Request) -> Response:
         return Response(200, openapi.describe(self.routes), etag=True)
 
-    def _client(self, url: str) -> Client:
+    def _client(self, url: str, dispatch_key: str) -> Client:
+        """A worker's client: it is shown its own key, or `worker_key` where it is of a version that has none."""
         verify: bool | str = str(self.config.worker_ca) if self.config.worker_ca else True
-        return Client(url, key=self.config.worker_key, retries=0, verify=verify, cert=self.certificate)
+        return Client(url, key=dispatch_key or self.config.worker_key, retries=0, verify=verify, cert=self.certificate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

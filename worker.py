@@ -36,7 +36,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from service.http.authentication import Authenticator, Key, check_exposure
+from service.http.authentication import Authenticator, Key, check_exposure, is_loopback, new_key
 from service.http.client import Client
 from service.http.exchange import Request, Response, file_response
 from service.http.listening import ServerSettings, client_certificate
@@ -102,6 +102,7 @@ class Worker:
         self.began = time.monotonic()
         self.threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.slots)
         self._state_lock = lock_state(config.state)
+        self._dispatch_key = ""     # that the orchestrator shows, where callers need one
 
         warm, codecs = (tuple(part for part in given.split(",") if part) for given in (config.warm, config.codec))
         spec = ProcessSpec(warm, codecs, self.threads, config.codec_memory_mb, config.warm_s)
@@ -214,6 +215,10 @@ class Worker:
             "version": VERSION,
             "draining": self.roster.draining,
             "boot_id": self.boot_id,
+            "dispatch_key": self._dispatch_key,
+            # What an earlier version has left to deliver has no secret: until it is delivered, none is asked for.
+            "attempt_secrets": all(entry.message.get("secret") for entry in self.outbox.waiting())
+            and all(attempt.dispatch.secret for attempt in self.roster.unfinished() if attempt.dispatch.callback),
         }
 
     def describe(self, attempt: Attempt) -> dict[str, Any]:
@@ -349,14 +354,22 @@ class Worker:
         return Client(address, key=key, retries=0, verify=verify, cert=self.certificate)
 
     def _authenticator(self, sockets: Sequence[socket.socket]) -> Authenticator | None:
+        """Callers show `accept_key`, or the key that this worker gives to its orchestrator with each registration. On
+        loopback, and where neither is asked for, everybody of this machine may call."""
         config = self.config
-        check_exposure(config.host, has_keys=bool(config.accept_key), insecure_bind=config.insecure_bind,
-                               sockets=sockets)
-        if not config.accept_key:
+        check_exposure(config.host, has_keys=bool(config.accept_key or config.orchestrator),
+                       insecure_bind=config.insecure_bind, sockets=sockets)
+        addresses = [str(sock.getsockname()[0]) for sock in sockets] or [config.host]
+        exposed = not config.insecure_bind and not all(map(is_loopback, addresses))
+        if not config.accept_key and not (config.orchestrator and exposed):
             return None
-        name = config.accept_key.removeprefix("nck_").partition("_")[0]
-        key = Key(name, hashlib.sha256(config.accept_key.encode()).hexdigest(), "admin")
-        return Authenticator(lambda: {key.id: key})
+        keys = {}
+        if config.accept_key:
+            name = config.accept_key.removeprefix("nck_").partition("_")[0]
+            keys[name] = Key(name, hashlib.sha256(config.accept_key.encode()).hexdigest(), "admin")
+        self._dispatch_key, made = new_key("client")
+        keys[made.id] = made
+        return Authenticator(lambda: keys)
 
     def _make_metrics(self) -> None:
         self._ended = self.metrics.counter("nvc_worker_runs_total", "Attempts ended here.", ("state",))

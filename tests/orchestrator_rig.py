@@ -138,7 +138,7 @@ class FakeWorker:
     until `stop`)."""
 
     def __init__(self, orchestrator: Orchestrator, name: str, *, codec: str = "nvc", slots: int = 1,
-                 beating: bool = True) -> None:
+                 beating: bool = True, **more: Any) -> None:
         self.orchestrator = orchestrator
         self.name, self.codec, self.slots = name, codec, slots
         self.offers: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -146,6 +146,8 @@ class FakeWorker:
         self.unknown: queue.Queue[tuple[str, int]] = queue.Queue()
         self.held: dict[str, int] = {}
         self.asked: queue.Queue[str] = queue.Queue()
+        self.authorizations: list[str | None] = []  # shown with offers
+        self.more = more  # fields of its registration
         self.script: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.draining = False
         self._lock = threading.Lock()
@@ -196,6 +198,7 @@ class FakeWorker:
             threading.Thread(target=self._beat, daemon=True).start()
 
     def _offered(self, handler: Any, document: dict[str, Any]) -> None:
+        self.authorizations.append(handler.headers.get("Authorization"))
         word = "accept" if self.script.empty() else self.script.get()
         if word in ("accept", "lose", "hang"):
             with self._lock:
@@ -230,7 +233,7 @@ class FakeWorker:
         answer = self.session_post("/workers", {
             "name": self.name, "url": self.url, "slots": self.slots, "running": running, "device": "cpu", "threads": 1,
             "codecs": [self.codec], "models": {}, "version": "0", "draining": self.draining, "boot_id": self.name,
-            **fields})
+            **self.more, **fields})
         assert answer.status_code == 200, answer.text
         for named in answer.json()["unknown"]:
             self.unknown.put((named["run"], named["attempt"]))

@@ -25,7 +25,7 @@ def test_the_library_has_four_names() -> None:
 @pytest.mark.parametrize(
     ("name", "info"),
     [
-        ("carphone", ClipInfo(176, 144, Fraction(30000, 1001), 120)),
+        ("carphone", ClipInfo(176, 144, Fraction(30000, 1001), 120, sample_aspect=Fraction(128, 117))),
         ("bikes", ClipInfo(640, 272, Fraction(25), 250)),
         ("bigbuckbunny", ClipInfo(1280, 720, Fraction(25), 132, "bt709")),
     ],

@@ -7,6 +7,7 @@ from service.clips.catalogue import Catalogue
 from service.http.exchange import Request, Response, file_response
 from service.http.parsing import Problem
 from service.runtime.observe import Log
+from service.scheduling.scheduler import Conductor
 from service.storage.blobs import SHA256, Blobs
 from service.storage.store import Store
 
@@ -17,8 +18,8 @@ CONTENT_TYPES = {".json": "application/json", ".mkv": "video/x-matroska", ".png"
 class Files:
     """The endpoints of clips and artifacts."""
 
-    def __init__(self, store: Store, blobs: Blobs, catalogue: Catalogue, log: Log) -> None:
-        self.store, self.blobs, self.catalogue = store, blobs, catalogue
+    def __init__(self, store: Store, blobs: Blobs, catalogue: Catalogue, conductor: Conductor, log: Log) -> None:
+        self.store, self.blobs, self.catalogue, self.conductor = store, blobs, catalogue, conductor
         self.log = log
 
     # --- clips
@@ -43,6 +44,7 @@ class Files:
 
     def put_artifact(self, request: Request) -> Response:
         sha256 = request.params["sha256"]
+        self.conductor.check_artifact(*attempt_of(request))
         if not SHA256.fullmatch(sha256):
             raise Problem(422, "invalid-name", "sha256: expected 64 hexadecimal digits in lower case", field="sha256")
         with self.blobs.receiving("artifact") as part:
@@ -89,3 +91,15 @@ class Files:
         found = self.store.run(run)
         name = f"sha256:{found.clip['sha256']}" if found.clip.get("sha256") else found.clip["name"]
         return self.catalogue.file(name)[0], index + found.settings["first_frame"]
+
+
+def attempt_of(request: Request) -> tuple[str, int, str | None]:
+    """Run, attempt and secret of the header `Attempt: RUN NUMBER SECRET`; ("", 0, None) without it. Raises Problem."""
+    given = request.headers.get("attempt")
+    if given is None:
+        return "", 0, None
+    words = given.split()
+    if len(words) != 3 or not words[1].isdecimal() or len(words[1]) > 9:
+        raise Problem(400, "invalid-attempt", "Attempt: expected a run, the number of its attempt and its secret",
+                      field="attempt")
+    return words[0], int(words[1]), words[2]

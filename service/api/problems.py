@@ -11,7 +11,7 @@ from service.http.exchange import Request, Response
 from service.http.parsing import Problem
 from service.jobs.fields import FieldError, UnknownField
 from service.results.formats import LayoutError
-from service.scheduling.scheduler import NameTaken
+from service.scheduling.scheduler import NameTaken, WrongSecret
 from service.storage import store as storage
 
 # What handlers may meet, and how it is told: (status, type). The first match counts.
@@ -28,6 +28,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (still.NoPicture, 404, "unknown-picture"),
     (still.Busy, 503, "busy"),
     (NameTaken, 409, "name-taken"),
+    (WrongSecret, 403, "wrong-secret"),
     (storage.UnknownExperiment, 404, "unknown-experiment"),
     (storage.KeyReused, 422, "idempotency-key-reused"),
     (storage.Finished, 409, "already-finished"),

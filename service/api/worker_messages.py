@@ -1,9 +1,14 @@
 """What workers send to the orchestrator, read strictly: a message that is not understood is not acted upon.
 
     POST /workers              Heartbeat   {"name", "url", "slots", "running": […], "device", "threads", "codecs",
-                                            "models", "version", "draining", "boot_id"}
-    POST /experiment_progress  Progress    {"run", "attempt", "phase", "fraction", "frame", "frames", "fps"}
-    POST /experiment_result    End         {"run", "attempt", "state", "result", "error", "artifacts"}
+                                            "models", "version", "draining", "boot_id", "dispatch_key",
+                                            "attempt_secrets"}
+    POST /experiment_progress  Progress    {"run", "attempt", "secret", "phase", "fraction", "frame", "frames", "fps"}
+    POST /experiment_result    End         {"run", "attempt", "secret", "state", "result", "error", "artifacts"}
+
+`dispatch_key` is what the worker wants to be shown by whoever calls it: made by itself at its start, of no use anywhere
+else.  `secret` is the attempt's own (service/scheduling/attempt_secrets.py); a worker that knows of secrets says
+`attempt_secrets`, and one of an earlier version does not.
 """
 
 import re
@@ -22,6 +27,9 @@ MAX_SLOTS = 1024
 MAX_RUNNING = 4096
 MAX_ARTIFACTS = 100
 PROGRESS_FIELDS = ("phase", "fraction", "frame", "frames", "fps")
+# Bounds of figures by how their names begin; others lie from 0 to 1e15.
+FIGURES = (("psnr", (-100.0, 100.0)), ("ssim", (-1.0, 1.0)), ("ms_ssim", (-1.0, 1.0)), ("mse", (0.0, 1e10)))
+FRAME_FIGURES = {"bytes", "psnr_db", "psnr_y", "ssim", "ms_ssim"}
 ABOUT_FIELDS = ("device", "threads", "codecs", "models", "version")
 
 
@@ -35,7 +43,8 @@ class MessageError(JobError):
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A worker lives. `running` maps (run, attempt) to progress; `about` is shown to people as it came."""
+    """A worker lives. `running` maps (run, attempt) to progress; `about` is shown to people as it came; `dispatch_key`
+    is "" and `attempt_secrets` false of a worker of an earlier version."""
 
     name: str
     url: str
@@ -44,6 +53,8 @@ class Heartbeat:
     about: dict[str, Any]
     draining: bool
     boot_id: str
+    dispatch_key: str = ""
+    attempt_secrets: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Progress:
 
     run: str
     attempt: int
+    secret: str | None
     data: dict[str, Any]
 
 
@@ -61,6 +73,7 @@ class End:
 
     run: str
     attempt: int
+    secret: str | None
     state: State
     result: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -87,6 +100,7 @@ def read_heartbeat(document: Mapping[str, Any]) -> Heartbeat:
     if not isinstance(codecs, list) or not all(isinstance(codec, str) for codec in codecs):
         raise MessageError("codecs", "a list of names")
     for field, kind, words in (("device", str, "a name"), ("version", str, "a name"), ("boot_id", str, "a name"),
+                               ("dispatch_key", str, "a key"), ("attempt_secrets", bool, "true or false"),
                                ("models", dict, "an object"), ("draining", bool, "true or false")):
         if field in document and not isinstance(document[field], kind):
             raise MessageError(field, words)
@@ -94,12 +108,13 @@ def read_heartbeat(document: Mapping[str, Any]) -> Heartbeat:
         _integer(document, "threads", 0)
     return Heartbeat(name, url.rstrip("/"), slots, running,
                      {field: document[field] for field in ABOUT_FIELDS if field in document},
-                     document.get("draining") is True, document.get("boot_id", ""))
+                     document.get("draining") is True, document.get("boot_id", ""),
+                     document.get("dispatch_key", ""), document.get("attempt_secrets") is True)
 
 
 def read_progress(document: Mapping[str, Any]) -> Progress:
     """Raises MessageError."""
-    return Progress(_run(document), _integer(document, "attempt", 1), _progress(document))
+    return Progress(_run(document), _integer(document, "attempt", 1), _secret(document), _progress(document))
 
 
 def read_end(document: Mapping[str, Any]) -> End:
@@ -111,11 +126,44 @@ def read_end(document: Mapping[str, Any]) -> End:
     result, error = document.get("result"), document.get("error")
     if not (result is None or isinstance(result, dict)) or (state == State.COMPLETED and result is None):
         raise MessageError("result", "an object, where the state is completed, else an object or null")
-    if result is not None and not isinstance(result.get("metrics", {}), dict):
-        raise MessageError("result.metrics", "an object")
+    if result is not None:
+        _check_figures(result)
     if not (error is None or isinstance(error, dict)):
         raise MessageError("error", 'an object {"type", "detail", "retry"} or null')
-    return End(run, attempt, State(state), result, error, _artifacts(document.get("artifacts") or {}))
+    return End(run, attempt, _secret(document), State(state), result, error,
+               _artifacts(document.get("artifacts") or {}))
+
+
+def _secret(document: Mapping[str, Any]) -> str | None:
+    return None if document.get("secret") is None else _text(document, "secret")
+
+
+def _check_figures(result: Mapping[str, Any]) -> None:
+    """Raises MessageError for figures that no measurement gives: what is no number, not finite, or out of its range."""
+    for path in (("metrics",), ("decoding_result", "quality_metrics")):
+        found: Any = result
+        for name in path:
+            found = found.get(name, {}) if isinstance(found, dict) else None
+        where = ".".join(("result", *path))
+        if not isinstance(found, dict):
+            raise MessageError(where, "an object")
+        for name, value in found.items():
+            if not name.endswith("_reason"):
+                _check_figure(f"{where}.{name}", name, value)
+    rows = result.get("frames", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise MessageError("result.frames", "a list of objects")
+    for index, row in enumerate(rows):
+        for name in FRAME_FIGURES & row.keys():
+            _check_figure(f"result.frames.{index}.{name}", name, row[name])
+
+
+def _check_figure(where: str, name: str, value: Any) -> None:
+    low, high = next((bounds for ending, bounds in FIGURES if name.startswith(ending)), (0.0, 1e15))
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise MessageError(where, f"a number from {low:g} to {high:g}, or null")
 
 
 def _artifacts(found: Any) -> dict[str, dict[str, Any]]:

@@ -115,9 +115,9 @@ class Client:
         return self._again(idempotent, lambda: self._call("POST", path, fields, read_s, data=body))
 
     def put_file(self, path: str, source: Path, *, sha256: str | None = None, trace: Trace | None = None,
-                 read_s: float | None = None) -> Reply:
+                 headers: Mapping[str, str] | None = None, read_s: float | None = None) -> Reply:
         """Upload a file, streamed; `sha256` (hex) travels as Repr-Digest and is checked by the server."""
-        fields = _fields({"Content-Type": "application/octet-stream"}, trace)
+        fields = _fields({"Content-Type": "application/octet-stream", **(headers or {})}, trace)
         if sha256 is not None:
             fields["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
 

@@ -54,6 +54,7 @@ class Connection(BaseHTTPRequestHandler):
         self.unread = 0  # bytes of the body still to come
         self.continued = False  # 100 Continue was sent, or is not needed any more
         self.held: Budget | None = None  # of waiting clients or transfers, where this request is one
+        self.holder = ""  # in whose name
         self.received_at: float | None = None  # when its first byte came
         self.bytes_out = 0
         self.request_version = "HTTP/1.1"
@@ -102,7 +103,7 @@ class Connection(BaseHTTPRequestHandler):
             self._send(answer)
         finally:
             if self.held is not None:
-                self.held.give_back()
+                self.held.give_back(owner=self.holder)
         self.answered += 1
         if not self.close_connection:
             self._drop_unread_body()
@@ -310,8 +311,13 @@ class Connection(BaseHTTPRequestHandler):
 
     def _hold(self, budget: Budget, reason: str) -> bool:
         """Take one of the budget until the answer is sent."""
-        if self.held is not None or budget.take():
-            self.held = self.held or budget
+        if self.held is not None:
+            return True
+        # Where there are no keys nobody is told apart, and everybody has the same rights.
+        known = self.context.authenticator is not None
+        owner, worker = (self.principal.key or self.peer, self.principal.role == "worker") if known else ("", True)
+        if budget.take(owner=owner, worker=worker):
+            self.held, self.holder = budget, owner
             return True
         self.context.count_refusal(reason)
         return False

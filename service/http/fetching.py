@@ -51,12 +51,12 @@ class FetchError(Exception):
     """The file cannot be had from there; the text is for the client, and says nothing about this network."""
 
 
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """Networks in CIDR form, with commas.  Raises SettingsError."""
+def parse_networks(text: str, setting: str = "fetch_networks") -> tuple[Network, ...]:
+    """Networks in CIDR form, with commas.  Raises SettingsError naming the setting."""
     try:
         return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise SettingsError(f"fetch_networks: {error}; networks such as 10.1.0.0/16 were expected") from error
+        raise SettingsError(f"{setting}: {error}; networks such as 10.1.0.0/16 were expected") from error
 
 
 def check_address(text: str, networks: tuple[Network, ...] = ()) -> None:

@@ -42,27 +42,40 @@ class HandlerGate:
 
 
 class Budget:
-    """A number of units (threads, bytes) that are taken and given back; never waits."""
+    """A number of units (threads, bytes) that are taken and given back; never waits.
+
+    A quarter is kept for workers, so that no number of clients stops their results; and each owner (a key, or an
+    address without one) gets at most half, so that no client stops the others.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self._free = total
+        self._taken: dict[str, int] = {}
+        self._used = 0
         self._lock = threading.Lock()
 
     @property
     def used(self) -> int:
         """Units taken now."""
-        return self.total - self._free
+        return self._used
 
-    def take(self, count: int = 1) -> bool:
-        """Take units; False, and nothing taken, where fewer are free."""
+    def take(self, count: int = 1, *, owner: str = "", worker: bool = True) -> bool:
+        """Take units; False, and nothing taken, where fewer are free for this owner.  Without an owner there is no
+        bound but the total."""
         with self._lock:
-            if self._free < count:
+            of_owner = self._taken.get(owner, 0)
+            if self._used + count > (self.total if worker else max(self.total - self.total // 4, 1)):
                 return False
-            self._free -= count
+            if owner and not worker and of_owner + count > max(self.total // 2, 1):
+                return False
+            self._used += count
+            self._taken[owner] = of_owner + count
             return True
 
-    def give_back(self, count: int = 1) -> None:
+    def give_back(self, count: int = 1, *, owner: str = "") -> None:
         """Return what take() granted."""
         with self._lock:
-            self._free += count
+            self._used -= count
+            left = self._taken.pop(owner, 0) - count
+            if left:
+                self._taken[owner] = left

@@ -1,7 +1,9 @@
 """What a worker is asked to do: a dispatch from an orchestrator, or an experiment from whoever uses a worker alone.
 
     {"run": "exp_…", "attempt": 1, "experiment": {every field}, "clip": {"name", "sha256", "url"} or null,
-     "callback": "http://orchestrator:8081", "lease_s": 10, "timeout_s": 600}
+     "callback": "http://orchestrator:8081", "lease_s": 10, "timeout_s": 600, "secret": "…"}
+
+`secret` is the attempt's own: it is shown with everything that is reported on it.
 
 Without "experiment" the document is itself the experiment, with as few fields as one likes; it then gets a run id here
 and its result is kept here.
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from service.http.parsing import Problem
@@ -20,7 +22,7 @@ from service.jobs.states import new_experiment_id
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-FIELDS = ("run", "attempt", "experiment", "clip", "callback", "lease_s", "timeout_s")
+FIELDS = ("run", "attempt", "experiment", "clip", "callback", "lease_s", "timeout_s", "secret")
 MAX_TIMEOUT_S = 86_400.0  # as for timeout_s of an experiment
 
 
@@ -39,6 +41,7 @@ class Dispatch:
     callback: str = ""
     timeout_s: float = 600.0
     traceparent: str = ""
+    secret: str = field(default="", repr=False)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -87,7 +90,8 @@ def read_dispatch(document: dict[str, Any], traceparent: str, device: str) -> Di
     timeout_s = _given(document, "timeout_s", (int, float), experiment["timeout_s"])
     if not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise wrong("timeout_s", f"seconds up to {MAX_TIMEOUT_S:g}")
-    return Dispatch(run, attempt, experiment, _clip(document, experiment), callback, timeout_s, traceparent)
+    return Dispatch(run, attempt, experiment, _clip(document, experiment), callback, timeout_s, traceparent,
+                    _given(document, "secret", str, ""))
 
 
 def _clip(document: dict[str, Any], experiment: dict[str, Any]) -> dict[str, Any]:

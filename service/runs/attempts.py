@@ -87,7 +87,7 @@ class Attempt:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         said = {"run": self.dispatch.run, "attempt": self.dispatch.attempt, "callback": self.dispatch.callback,
-                "traceparent": self.dispatch.traceparent}
+                "traceparent": self.dispatch.traceparent, "secret": self.dispatch.secret}
         (part / DISPATCH).write_text(json.dumps(said), encoding="utf-8")
         part.rename(self.folder)
 
@@ -164,7 +164,7 @@ class Attempt:
         for path in [*self.folder.glob("clip-*"), self.folder / DISPATCH]:
             path.unlink(missing_ok=True)
         message = end_message(self.dispatch.run, self.dispatch.attempt, self.dispatch.callback,
-                              self.dispatch.traceparent, outcome)
+                              self.dispatch.traceparent, self.dispatch.secret, outcome)
         kept = self.place.keeper(self.dispatch).put(message, self.folder)
         self.error, self.ended_at = kept["error"], time.time()
         self.state = kept["state"]  # after it is stored: who reads "completed" finds the result
@@ -181,11 +181,12 @@ class Attempt:
         return ""
 
 
-def end_message(run: str, attempt: int, callback: str, traceparent: str, outcome: Outcome) -> dict[str, Any]:
-    """An attempt's end as it is stored and delivered (the last two fields are for the delivery)."""
+def end_message(run: str, attempt: int, callback: str, traceparent: str, secret: str,
+                outcome: Outcome) -> dict[str, Any]:
+    """An attempt's end as it is stored and delivered (callback and traceparent are for the delivery alone)."""
     return {"run": run, "attempt": attempt, "state": outcome.state, "result": outcome.result, "error": outcome.error,
             "artifacts": outcome.artifacts if outcome.state == "completed" else {},
-            "callback": callback, "traceparent": traceparent}
+            "callback": callback, "traceparent": traceparent, "secret": secret}
 
 
 def cut_short(runs: Path) -> list[tuple[dict[str, Any], Path]]:
@@ -196,12 +197,13 @@ def cut_short(runs: Path) -> list[tuple[dict[str, Any], Path]]:
         try:
             said = json.loads((folder / DISPATCH).read_text(encoding="utf-8"))
             run, attempt, callback, traceparent = (said[name] for name in ("run", "attempt", "callback", "traceparent"))
+            secret = said.get("secret", "")     # none where an earlier version began it
         except (OSError, ValueError, KeyError, TypeError):
             shutil.rmtree(folder, ignore_errors=True)  # not recorded whole, so never accepted
             continue
         for path in folder.iterdir():
             path.unlink(missing_ok=True)
-        found.append((end_message(run, attempt, callback, traceparent, outcome), folder))
+        found.append((end_message(run, attempt, callback, traceparent, secret, outcome), folder))
     return found
 
 

@@ -149,7 +149,8 @@ class Link:
         run, number = attempt.dispatch.key
         try:
             self._client(self._address(attempt.dispatch.callback)).post(
-                "/experiment_progress", {"run": run, "attempt": number, **attempt.progress},
+                "/experiment_progress", {"run": run, "attempt": number, **shown(attempt.dispatch.secret),
+                                         **attempt.progress},
                 idempotent=True, trace=new_trace(attempt.dispatch.traceparent or None), read_s=5.0,
             )
         except Refused as error:
@@ -164,13 +165,15 @@ class Link:
         """For the outbox: returns when the orchestrator has the end or has refused it for good."""
         message = dict(entry.message)
         address = self._address(message.pop("callback", ""))
-        traceparent = message.pop("traceparent", "")
+        traceparent, secret = message.pop("traceparent", ""), message.pop("secret", "")
+        message |= shown(secret)
+        headers = {"Attempt": f"{message['run']} {message['attempt']} {secret}"} if secret else {}
         client = self._client(address)
         try:
             for name, about in message["artifacts"].items():
                 if entry.folder:
                     client.put_file(f"/artifacts/{about['sha256']}", entry.folder / name, sha256=about["sha256"],
-                                    read_s=self._answer_s + about["bytes"] / UPLOAD_RATE)
+                                    headers=headers, read_s=self._answer_s + about["bytes"] / UPLOAD_RATE)
             trace = new_trace(traceparent or None)
             client.post("/experiment_result", message, idempotent=True, trace=trace, read_s=self._answer_s)
         except (Unreachable, Ambiguous) as error:
@@ -203,3 +206,8 @@ class Link:
             if address not in self._clients:
                 self._clients[address] = self._make_client(address)
             return self._clients[address]
+
+
+def shown(secret: str) -> dict[str, str]:
+    """The field of a message that shows an attempt's secret, where it has one."""
+    return {"secret": secret} if secret else {}

@@ -13,8 +13,9 @@ from service.http.client import Client, ClientError
 from service.http.exchange import new_trace
 from service.jobs.states import Blame
 from service.runtime.observe import Log
+from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.dispatch import Answer, Lanes, Outcome, cancel, offer
-from service.scheduling.placement import Lease, Placement
+from service.scheduling.placement import Lease, Placement, Worker
 from service.scheduling.run_metrics import Counters
 from service.storage.records import Run
 
@@ -23,16 +24,17 @@ CANCEL_TRIES_S = 20.0   # a worker that cannot be told by then is told by the an
 
 
 class Delivery:
-    """See above. `lock` guards `placement`; `make_client` gives the client for a worker's URL; `callback` is the
-    orchestrator's own URL as the workers reach it; `clock` is monotonic; `stopping` ends every wait."""
+    """See above. `lock` guards `placement`; `make_client` gives the client for a worker's URL and key; `callback` is
+    the orchestrator's own URL as the workers reach it; `clock` is monotonic; `stopping` ends every wait."""
 
-    def __init__(self, placement: Placement, lock: threading.Lock, *, make_client: Callable[[str], Client],
-                 callback: Callable[[], str], lease_s: float, counters: Counters, log: Log,
+    def __init__(self, placement: Placement, lock: threading.Lock, *, make_client: Callable[[str, str], Client],
+                 callback: Callable[[], str], secrets: AttemptSecrets, lease_s: float, counters: Counters, log: Log,
                  clock: Callable[[], float], stopping: threading.Event) -> None:
         self._placement, self._lock = placement, lock
         self._make_client, self._callback, self._lease_s = make_client, callback, lease_s
+        self._secrets = secrets
         self._counters, self._log, self._clock, self._stopping = counters, log, clock, stopping
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[tuple[str, str], Client] = {}
         self.lanes = Lanes(lambda lane, error: log.error("lane-failed", lane=lane, error=error))
 
     def offer(self, lease: Lease, *, ask_first: bool) -> Outcome | None:
@@ -45,8 +47,8 @@ class Delivery:
             return None
         trace = new_trace(run.trace)
         began = self._clock()
-        outcome = offer(self._client(worker.url), self._payload(run), trace=trace, ask_first=ask_first,
-                        still_wanted=lambda: self._is_current(lease), pause=self._stopping.wait)
+        outcome = offer(self._client(worker), self._payload(run, worker.attempt_secrets), trace=trace,
+                        ask_first=ask_first, still_wanted=lambda: self._is_current(lease), pause=self._stopping.wait)
         self._counters.dispatches.inc(answer=outcome.answer.value)
         self._log.info("run-offered", run=run.id, attempt=run.attempt, worker=name, answer=outcome.answer.value,
                        detail=outcome.detail, trace_id=trace.trace_id)
@@ -79,25 +81,29 @@ class Delivery:
                 if worker is None or not self._placement.alive(worker):
                     return
             try:
-                cancel(self._client(worker.url), run.id, run.attempt, new_trace(run.trace))
+                cancel(self._client(worker), run.id, run.attempt, new_trace(run.trace))
                 return
             except ClientError as error:
                 self._log.warning("cancel-not-delivered", worker=name, run=run.id, reason=str(error))
                 self._stopping.wait(RETRY_S)
 
-    def _payload(self, run: Run) -> dict[str, Any]:
-        """The body of a dispatch."""
+    def _payload(self, run: Run, with_secret: bool) -> dict[str, Any]:
+        """The body of a dispatch; a worker of an earlier version refuses fields that it does not know."""
+        secret = {"secret": self._secrets.of(run.id, run.attempt)} if with_secret else {}
         base = self._callback().rstrip("/")
         clip = {**run.clip, "url": base + run.clip["url"]} if run.clip.get("url") else run.clip
         return {"run": run.id, "attempt": run.attempt, "experiment": run.settings, "clip": clip, "callback": base,
-                "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"]}
+                "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"], **secret}
 
     def _is_current(self, lease: Lease) -> bool:
         with self._lock:
             return not self._stopping.is_set() and self._placement.leases.get(lease.run.id) is lease
 
-    def _client(self, url: str) -> Client:
+    def _client(self, worker: Worker) -> Client:
         with self._lock:
-            if url not in self._clients:
-                self._clients[url] = self._make_client(url)
-            return self._clients[url]
+            address = worker.url, worker.dispatch_key
+            if address not in self._clients:
+                for old in [known for known in self._clients if known[0] == worker.url]:
+                    self._clients.pop(old).close()  # of an earlier process at this address
+                self._clients[address] = self._make_client(*address)
+            return self._clients[address]

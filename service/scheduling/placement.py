@@ -75,6 +75,8 @@ class Worker:
     present: bool = False       # false: only remembered from before a restart
     draining: bool = False      # says so itself
     drained: bool = False       # someone told the orchestrator so
+    dispatch_key: str = ""      # what it wants to be shown; "" of one of an earlier version
+    attempt_secrets: bool = False   # it shows the secrets of its attempts
     busy: set[Key] = field(default_factory=set)
     ended: set[Key] = field(default_factory=set)
     not_before: float = float("-inf")
@@ -137,8 +139,11 @@ class Placement:
 
     def remember(self, name: str, url: str, about: Mapping[str, Any]) -> None:
         """A worker known from before a restart: attempts it holds may be asked about, nothing new is sent to it."""
-        self.workers.setdefault(name, Worker(name, url, 0, dict(about), str(about.get("boot_id", "")),
-                                             heard=self._clock(), drained=bool(about.get("drained"))))
+        known = dict(about)
+        dispatch_key, attempt_secrets = known.pop("dispatch_key", ""), bool(known.pop("attempt_secrets", False))
+        self.workers.setdefault(name, Worker(
+            name, url, 0, known, str(about.get("boot_id", "")), heard=self._clock(), drained=bool(about.get("drained")),
+            dispatch_key=dispatch_key, attempt_secrets=attempt_secrets))
 
     def alive(self, worker: Worker) -> bool:
         return self._clock() - worker.heard < self._lease_s

@@ -23,8 +23,9 @@ from typing import Any
 
 from service.http.client import Client
 from service.jobs.fields import runs_of
-from service.jobs.states import Blame, State, backoff_s, blame_for_error
+from service.jobs.states import TERMINAL, Blame, State, backoff_s, blame_for_error
 from service.runtime.observe import Log, Metrics
+from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.change_notifier import Hub
 from service.scheduling.delivery import Delivery
 from service.scheduling.dispatch import Answer
@@ -41,21 +42,26 @@ AUDIT_S = 15.0          # between two comparisons of memory with the store
 RETRY_S = 0.5           # after the store could not be written
 
 
+class WrongSecret(Exception):
+    """A message about an attempt by someone who does not hold it."""
+
+
 class NameTaken(Exception):
     """Another living worker has this name."""
 
 
 class Conductor:
-    """See above. `make_client` gives the client for a worker's URL; `callback` is the orchestrator's own URL as the
-    workers reach it; `clock` is monotonic."""
+    """See above. `make_client` gives the client for a worker's URL and key; `callback` is the orchestrator's own URL
+    as the workers reach it; `clock` is monotonic."""
 
     def __init__(self, store: Store, *, lease_s: float, heartbeat_s: float, callback: Callable[[], str],
-                 make_client: Callable[[str], Client], log: Log, metrics: Metrics,
+                 make_client: Callable[[str, str], Client], log: Log, metrics: Metrics, secrets: AttemptSecrets,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self.hub = Hub()
         self.registry = Registry(store)
         self._lease_s, self._heartbeat_s = lease_s, heartbeat_s
+        self._secrets = secrets
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
@@ -72,8 +78,8 @@ class Conductor:
         self._counters = Counters(metrics, store, self.view.worker_states)
         self._progress = Progress(store, self.hub, self._counters, log, clock)
         self._delivery = Delivery(
-            self._placement, self._lock, make_client=make_client, callback=callback, lease_s=lease_s, log=log,
-            counters=self._counters, stopping=self._stopping, clock=clock)
+            self._placement, self._lock, make_client=make_client, callback=callback, secrets=secrets,
+            lease_s=lease_s, log=log, counters=self._counters, stopping=self._stopping, clock=clock)
 
     def start(self) -> None:
         """Take up what an earlier life left, then place."""
@@ -134,7 +140,8 @@ class Conductor:
     # --- from workers ----------------------------------------------------------------------------------------------
 
     def heartbeat(self, name: str, url: str, slots: int, about: dict[str, Any],
-                  running: dict[tuple[str, int], dict[str, Any]], *, boot_id: str, draining: bool) -> dict[str, Any]:
+                  running: dict[tuple[str, int], dict[str, Any]], *, boot_id: str, draining: bool,
+                  dispatch_key: str = "", attempt_secrets: bool = False) -> dict[str, Any]:
         """The answer to a worker that registers or says that it lives. Raises NameTaken."""
         with self._lock:
             known = self._placement.workers.get(name)
@@ -149,17 +156,49 @@ class Conductor:
                 self._placement.start(lease)
             for lease in renewed:
                 self._progress.tell(lease)
-            drained = self._placement.workers[name].drained
+            worker = self._placement.workers[name]
+            worker.dispatch_key, worker.attempt_secrets = dispatch_key, attempt_secrets
+            drained = worker.drained
         for lease in begun:
             self._progress.begun(lease)
         if new:
             self._log.info("worker-registered", worker=name, url=url, slots=slots)
-        self._store_worker(name, {"url": url, "boot_id": boot_id, "drained": drained, **about})
+        self._store_worker(name, {"url": url, "boot_id": boot_id, "drained": drained, "dispatch_key": dispatch_key,
+                                  "attempt_secrets": attempt_secrets, **about})
         self._wake.set()
         for run_id, attempt in unknown:
             self._log.info("attempt-unknown", worker=name, run=run_id, attempt=attempt)
         return {"lease_s": self._lease_s, "heartbeat_s": self._heartbeat_s,
                 "unknown": [{"run": run_id, "attempt": attempt} for run_id, attempt in unknown]}
+
+    def check_secret(self, run_id: str, attempt: int, secret: str | None) -> None:
+        """Raises WrongSecret unless this is the attempt's secret; a worker of an earlier version has none to show.
+        Raises UnknownExperiment."""
+        if secret is not None:
+            if not self._secrets.match(run_id, attempt, secret):
+                raise WrongSecret(f"secret: not that of attempt {attempt} of {run_id[:100]}")
+            return
+        with self._lock:
+            lease = self._placement.leases.get(run_id)
+            holder = lease.worker if lease is not None and lease.attempt == attempt else None
+        if holder is None:
+            run = self.store.run(run_id)
+            holder = run.worker if run.attempt == attempt and run.state not in TERMINAL else None
+        with self._lock:
+            worker = self._placement.workers.get(holder or "")
+            if worker is not None and worker.attempt_secrets:
+                raise WrongSecret(f"secret: the secret of attempt {attempt} of {run_id[:100]} was expected")
+
+    def check_artifact(self, run_id: str, attempt: int, secret: str | None) -> None:
+        """Raises WrongSecret unless an artifact comes with an attempt's secret; without one only while some worker here
+        is of a version that has none to show."""
+        if secret is not None:
+            self.check_secret(run_id, attempt, secret)
+            return
+        with self._lock:
+            workers = self._placement.workers.values()
+            if workers and all(worker.attempt_secrets for worker in workers):
+                raise WrongSecret("attempt: the header `Attempt: RUN NUMBER SECRET` was expected")
 
     def progress(self, run_id: str, attempt: int, data: dict[str, Any]) -> None:
         """Raises Stale, UnknownExperiment."""
@@ -211,7 +250,8 @@ class Conductor:
             worker = self._placement.workers.get(name)
             if worker is not None:
                 worker.drained = drained
-                about = {"url": worker.url, "boot_id": worker.boot_id, **worker.about, "drained": drained}
+                about = {"url": worker.url, "boot_id": worker.boot_id, "dispatch_key": worker.dispatch_key,
+                         "attempt_secrets": worker.attempt_secrets, **worker.about, "drained": drained}
         if worker is None:
             return False
         self._store_worker(name, about)
