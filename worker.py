@@ -44,6 +44,7 @@ from service.http.parsing import Problem
 from service.http.routes import JSON, Routes
 from service.http.server import Server
 from service.jobs.states import timestamp
+from service.processes.memory import automatic_limit_mb
 from service.processes.supervision import ProcessSpec
 from service.runs import openapi
 from service.runs.assigned_runs import RETRY_AFTER, Roster
@@ -75,7 +76,8 @@ class WorkerSettings(ServerSettings):
     codec: str = row("", "", "more codecs, NAME=MODULE:FACTORY; the flag may be repeated, the variable has commas")
     warm: str = row("nvc", "", "codecs made ready at the start, with commas; others load when first used")
     warm_s: float = row(300.0, "s", "until they are; compiling all kernels on a slow machine takes a minute", low=1)
-    codec_memory_mb: int = row(0, "MiB", "address space of a codec process; 0: no limit, the machine's is one", low=0)
+    codec_memory_mb: int = row(0, "MiB", "memory of a codec process; 0: its share of four fifths of the machine's",
+                               low=0)
     drain_s: float = row(60.0, "s", "to let runs finish at SIGTERM; those that do not are handed back", low=0)
     answer_s: float = row(30.0, "s", "for the orchestrator to answer an end, plus an upload's size at 10 MiB/s; then "
                           "it is sent again", low=0.1)
@@ -105,7 +107,8 @@ class Worker:
         self._dispatch_key = ""     # that the orchestrator shows, where callers need one
 
         warm, codecs = (tuple(part for part in given.split(",") if part) for given in (config.warm, config.codec))
-        spec = ProcessSpec(warm, codecs, self.threads, config.codec_memory_mb, config.warm_s)
+        spec = ProcessSpec(warm, codecs, self.threads, config.codec_memory_mb or automatic_limit_mb(config.slots),
+                           config.warm_s)
         self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
         self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration,
                          lambda run, attempt: self.roster.fence(run, attempt), log.info,

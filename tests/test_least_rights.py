@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+import orchestrator as program
 from service.api.worker_messages import MessageError, read_end
 from tests import worker_rig
 from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, MakeWorker, Orchestrator, problem
@@ -119,3 +120,23 @@ def test_a_worker_that_others_can_reach_asks_for_the_key_that_it_gave_its_orches
         hurry = threading.Event()
         hurry.set()
         worker.stop(hurry)
+
+
+def test_a_client_cancels_what_it_has_submitted_and_an_admin_cancels_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def new_key(role: str) -> dict[str, str]:
+        capsys.readouterr()
+        assert program.main(["keys", "--state", str(tmp_path / "orchestrator"), "add", "--role", role]) == 0
+        return {"Authorization": f"Bearer {capsys.readouterr().out.strip()}"}
+
+    mine, other, admin = new_key("client"), new_key("client"), new_key("admin")
+    orchestrator = Orchestrator(tmp_path)
+    try:
+        names = [orchestrator.post("/experiment", {}, headers=mine).json()["experiment_id"] for _ in range(2)]
+        refused = orchestrator.post(f"/experiment/{names[0]}/cancel", headers=other)
+        assert problem(refused)[:2] == (403, "not-yours")
+        for name, key in zip(names, (mine, admin), strict=True):
+            assert orchestrator.post(f"/experiment/{name}/cancel", headers=key).status_code == 202
+    finally:
+        orchestrator.stop()

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+import resource
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from coding.interface import Progress
 from service.jobs.fields import read_request
 from service.processes import measuring
 from service.processes.measuring import MeasureError
+from service.processes.memory import automatic_limit_mb
 from service.runtime.version import commit
 from video.containers import VideoWriter
 from video.files import open_clip
@@ -168,3 +171,20 @@ def test_the_commit_is_read_from_a_file_a_branch_or_packed_references(tmp_path: 
     assert commit(tmp_path) == "def456"
     (tmp_path / "COMMIT").write_text("installed\n")
     assert commit(tmp_path) == "installed"
+
+
+def test_pictures_that_take_more_memory_than_there_is_are_refused_before_the_start(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (4 << 30, 4 << 30))
+    measuring.check_memory("nvc", ClipInfo(1920, 1080, Fraction(25)))
+    with pytest.raises(MeasureError, match="coding pictures of 8192x4288 with nvc takes about 34200 MiB, "
+                                           "and a codec process of this worker may use 4096") as caught:
+        measuring.check_memory("nvc", ClipInfo(8192, 4288, Fraction(25)))
+    assert caught.value.slug == "out-of-memory"
+
+
+def test_the_memory_of_codec_processes_is_a_share_of_the_machines() -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    assert 0 < automatic_limit_mb(2) <= automatic_limit_mb(1) // 2 + 1
+    assert automatic_limit_mb(1) <= whole * 0.8

@@ -122,3 +122,20 @@ def test_every_problem_is_in_the_docs_with_its_status() -> None:
     told = {(slug, status) for slug, statuses in re.findall(r"^\| `([a-z-]+)` \| ([\d, ]+) \|", DOCUMENT, re.MULTILINE)
             for status in statuses.split(", ")}
     assert raised - told == set()
+
+
+@pytest.mark.parametrize(("when", "shown"), [("90d", "in force until 20"), ("2999-01-31", "in force until 2999-01-31")])
+def test_a_key_can_end_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str], when: str, shown: str) -> None:
+    assert program.main(["keys", "--state", str(tmp_path), "add", "--role", "client", "--expires", when]) == 0
+    capsys.readouterr()
+    assert program.main(["keys", "--state", str(tmp_path), "list"]) == 0
+    assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("when", ["0d", "soon", "1999-01-01"])
+def test_an_end_of_a_key_that_is_no_time_to_come_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], when: str
+) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["keys", "--state", str(tmp_path), "add", "--role", "client", "--expires", when])
+    assert "--expires" in capsys.readouterr().err

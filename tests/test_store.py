@@ -436,3 +436,59 @@ def test_a_closed_store_says_so(store: Store) -> None:
     store.close()
     with pytest.raises(StoreError, match="the store is closed"):
         submit(store)
+
+
+# --- a database that has lost what it had
+
+
+def test_a_database_that_has_lost_runs_is_refused_with_what_to_do(tmp_path: Path, clock: Clock) -> None:
+    opened = Store(tmp_path, clock=clock)
+    for _ in range(3):
+        submit(opened)
+    opened.close()
+    for part in tmp_path.glob("orchestrator.sqlite3*"):
+        part.unlink()
+    with pytest.raises(StoreError, match="3 runs were accepted, and the database has 0 of them") as caught:
+        Store(tmp_path, clock=clock)
+    assert str(tmp_path / "accepted") in str(caught.value)
+    (tmp_path / "accepted").unlink()  # knowingly
+    Store(tmp_path, clock=clock).close()
+
+
+def test_a_database_without_its_write_ahead_log_is_refused(tmp_path: Path, clock: Clock) -> None:
+    first = Store(tmp_path / "first", clock=clock)
+    submit(first)
+    (tmp_path / "copy").mkdir()
+    for name in ("orchestrator.sqlite3", "accepted"):  # a copy that leaves the -wal behind
+        (tmp_path / "copy" / name).write_bytes((tmp_path / "first" / name).read_bytes())
+    first.close()
+    with pytest.raises(StoreError, match="runs were accepted"):
+        Store(tmp_path / "copy", clock=clock)
+
+
+def test_a_state_of_a_version_without_the_count_opens(tmp_path: Path, clock: Clock) -> None:
+    opened = Store(tmp_path, clock=clock)
+    submit(opened)
+    opened.close()
+    (tmp_path / "accepted").unlink()
+    opened = Store(tmp_path, clock=clock)
+    opened.close()
+    assert int((tmp_path / "accepted").read_text()) == 1
+
+
+def test_a_run_that_runs_out_of_memory_twice_fails_with_that_reason(store: Store) -> None:
+    name = running(store)
+    error = {"type": "out-of-memory", "detail": "32 GiB were needed"}
+    assert store.end_attempt(name, 1, "out-of-memory", error, Blame.WORKER)[0].state == "queued"
+    store.place(name, 1, "w2")
+    assert store.end_attempt(name, 2, "out-of-memory", error, Blame.WORKER)[0].state == "failed"
+    assert store.experiment(name).runs[0].error == {
+        "type": "out-of-memory", "detail": "32 GiB were needed; it ran out of memory twice"}
+
+
+def test_who_submitted_an_experiment_is_remembered(store: Store) -> None:
+    document = read_request({"quality": [8, 16]})
+    name, runs = store.submit(document, runs_of(document), principal="abc")
+    assert {store.submitted_by(name), store.submitted_by(runs[0].id)} == {"abc"}
+    with pytest.raises(UnknownExperiment):
+        store.submitted_by("exp_0")

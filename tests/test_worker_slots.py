@@ -304,13 +304,13 @@ def test_the_codec_process_is_not_given_the_services_secrets(monkeypatch: pytest
     fresh.slot.close(PATIENCE_S)
 
 
-def test_a_bounded_address_space_is_the_codecs_own_limit(folder: Path) -> None:
+def test_bounded_memory_is_the_codecs_own_limit(folder: Path) -> None:
     watched = Watched(ProcessSpec(warm=("raw",), codecs=CODECS, memory_mb=4096))
     watched.slot.start()
     watched.wait_ready()
     limits = Path(f"/proc/{watched.slot.pid}/limits").read_text()
     soft = {line[:26].strip(): line[26:].split()[0] for line in limits.splitlines()}
-    assert soft["Max address space"] == "4294967296"
+    assert soft["Max data size"] == "4294967296"
     assert soft["Max core file size"] == "0"
     for script in ("hungry", "decoder-hungry"):
         outcome = watched.run(Job(folder, script))

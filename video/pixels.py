@@ -14,6 +14,8 @@ import numpy as np
 
 from video.picture import Picture
 
+BAND_ROWS = 256  # even, so that chroma's pairs of rows stay together
+
 # Weights of red and blue in luma: ITU-R BT.601-7, BT.709-6, BT.2020-2, SMPTE 240M, FCC 73.682.
 LUMA_WEIGHTS = {
     "bt601": (0.299, 0.114),
@@ -50,6 +52,10 @@ def rgb_to_420(rgb: np.ndarray, depth: int, matrix: str) -> Picture:
     ``matrix`` is one of LUMA_WEIGHTS; any other, which no RGB source has, counts as bt709.
     Y' = 16 + 219 (Kr R' + Kg G' + Kb B'), Cb = 128 + 112 (B' - Y') / (1 - Kb), Cr alike, with R'G'B' in 0…1.
     """
+    rows = rgb.shape[0]
+    if rows > BAND_ROWS:  # in bands: six planes of floats of a large picture would take gigabytes
+        bands = [rgb_to_420(rgb[top:top + BAND_ROWS], depth, matrix) for top in range(0, rows, BAND_ROWS)]
+        return Picture(*(np.concatenate(planes) for planes in zip(*bands, strict=True)))
     kr, kb = LUMA_WEIGHTS.get(matrix, LUMA_WEIGHTS["bt709"])
     r, g, b = (rgb[..., i].astype(np.float32) / np.float32((1 << depth) - 1) for i in range(3))
     luma = np.float32(kr) * r + np.float32(1 - kr - kb) * g + np.float32(kb) * b

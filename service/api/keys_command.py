@@ -1,8 +1,11 @@
 """`orchestrator.py keys add | list | revoke`."""
 
 import argparse
+import re
 import sys
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from service.http.authentication import ROLES, new_key
@@ -20,6 +23,8 @@ def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     adding = actions.add_parser("add", help="make a key and print it; it is shown only now")
     adding.add_argument("--role", choices=ROLES, required=True)
+    adding.add_argument("--expires", type=expiry_s, metavar="WHEN",
+                        help="90d, 12h, or a date as 2027-01-31; else never")
     adding.add_argument("--label", default="", help="words by which people know it")
     actions.add_parser("list", help="every key, without its secret")
     actions.add_parser("revoke", help="end a key").add_argument("id")
@@ -34,14 +39,19 @@ def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     try:
         if args.action == "add":
             token, key = new_key(args.role)
-            registry.add_key(key.id, key.sha256, key.role, args.label)
+            registry.add_key(key.id, key.sha256, key.role, args.label, args.expires)
             print(token)
         elif args.action == "revoke":
             registry.revoke_key(args.id)
             print(f"{args.id} is revoked")
         else:
             for found in registry.list_keys():
-                until = f"revoked {timestamp(found['revoked_s'])}" if found["revoked_s"] else "in force"
+                until = "in force"
+                if found["revoked_s"]:
+                    until = f"revoked {timestamp(found['revoked_s'])}"
+                elif found["expires_s"]:
+                    word = "expired" if found["expires_s"] <= time.time() else "in force until"
+                    until = f"{word} {timestamp(found['expires_s'])}"
                 print(f"{found['id']}  {found['role']:7}  {timestamp(found['created_s'])}  {until}  "
                       f"{found['label']}")
     except StoreError as error:
@@ -50,3 +60,18 @@ def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     finally:
         store.close()
     return 0
+
+
+def expiry_s(text: str) -> float:
+    """When a key ends, in seconds since 1970. Raises ArgumentTypeError."""
+    found = re.fullmatch(r"([1-9]\d{0,4})([dh])", text)
+    if found:
+        return time.time() + int(found[1]) * (86_400 if found[2] == "d" else 3600)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected 90d, 12h or a date as 2027-01-31, got {text!r}") from None
+    at_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if at_s <= time.time():
+        raise argparse.ArgumentTypeError(f"{text} has passed")
+    return at_s

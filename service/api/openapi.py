@@ -123,7 +123,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: None, 204: None}, (404,), None, ("Last-Event-ID",)),
     ("POST", "/experiment/{id}/cancel"): Operation(
         "Stop it, all its runs", {202: _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE)},
-        (404, 409, 422), NOTHING),
+        (403, 404, 409, 422), NOTHING),
     ("POST", "/experiment/{id}/rerun"): Operation(
         "The same again, of the same bytes; its status says whether every hash matches",
         {200: _named("Status"), 202: _named("Accepted")}, (404, 422, 503, 507), NOTHING, ("Idempotency-Key", "Prefer")),

@@ -27,6 +27,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (probe.NotAClip, 422, "not-a-video"),
     (still.NoPicture, 404, "unknown-picture"),
     (still.Busy, 503, "busy"),
+    (probe.Busy, 503, "busy"),
     (NameTaken, 409, "name-taken"),
     (WrongSecret, 403, "wrong-secret"),
     (storage.UnknownExperiment, 404, "unknown-experiment"),

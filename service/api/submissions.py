@@ -80,6 +80,9 @@ class Submissions:
     def post_cancel(self, request: Request) -> Response:
         experiment_id = request.params["id"]
         refuse_fields(request, "a cancellation has no fields")
+        owner = self.store.submitted_by(experiment_id)
+        if request.principal.role == "client" and owner != request.principal.key:
+            raise Problem(403, "not-yours", "a client's key cancels what it has submitted; an admin's cancels all")
         self.conductor.cancel(experiment_id, "asked by the client")
         return Response(202, {"experiment_id": experiment_id, "status": self.store.state(experiment_id)},
                         {"Location": f"/experiment/{experiment_id}/status"})

@@ -11,12 +11,15 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 MEMORY_BYTES = 3 << 30      # libraries included; a picture of the largest size allowed takes a fraction of it
 CPU_S = 60                  # counting the pictures of a long clip whose container does not say takes a while
+AT_ONCE = 2                 # processes that look: their memory is bounded each, so it is in all
+QUEUE_S = 60.0              # a submission waits for its turn
 WALL_S = 90.0               # a demuxer that hangs uses no processor time
 OPEN_FILES = 64
 # Nothing of the service's own environment (it may hold secrets), and no thread pools, which reserve address space.
@@ -25,6 +28,13 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "PATH": os.defpath}
 
 class NotAClip(Exception):
     """The bytes are no video that can be coded; the text says why."""
+
+
+class Busy(Exception):
+    """As many files are being looked at as may be, and others wait."""
+
+
+_slots = threading.BoundedSemaphore(AT_ONCE)
 
 
 def look(path: Path) -> dict[str, Any]:
@@ -36,7 +46,17 @@ def look(path: Path) -> dict[str, Any]:
 
 
 def look_at_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What each file holds, or {"error"}, by one process for all. Raises NotAClip when it did not live to say."""
+    """What each file holds, or {"error"}, by one process for all. Raises NotAClip when it did not live to say, and Busy
+    when too many wait for their turn."""
+    if not _slots.acquire(timeout=QUEUE_S):
+        raise Busy(f"{AT_ONCE} files are being looked at, and others wait; try again in a moment")
+    try:
+        return _look_at_all(paths)
+    finally:
+        _slots.release()
+
+
+def _look_at_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
     try:
         done = subprocess.run([sys.executable, "-I", __file__, *map(str, paths)], stdout=subprocess.PIPE,
                               stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=WALL_S, env=ENVIRONMENT,

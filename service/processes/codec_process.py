@@ -73,7 +73,8 @@ def bound_resources(memory_mb: int) -> None:
     """No core files (they hold users' pictures), bounded memory where asked, first choice of the OOM killer."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory_mb:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+        # Private memory: the address space would count libraries, and what allocators reserve and never touch.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
     with contextlib.suppress(OSError):  # no /proc, or a container that forbids it: then the kernel chooses
         Path("/proc/self/oom_score_adj").write_text("500")  # the service must outlive the codec
 
@@ -180,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The codec process of a worker; started by the worker, not by hand.")
     parser.add_argument("--socket", type=int, required=True, help="file descriptor of the worker's socket")
     parser.add_argument("--lifeline", type=int, required=True, help="file descriptor that ends with the worker")
-    parser.add_argument("--memory-mb", type=int, default=0, help="address space allowed, in MiB; 0: no limit")
+    parser.add_argument("--memory-mb", type=int, default=0, help="memory allowed, in MiB; 0: no limit")
     parser.add_argument("--codec", action="append", default=[], metavar="NAME=MODULE:FACTORY")
     options = parser.parse_args(arguments)
     os.set_inheritable(options.socket, False)

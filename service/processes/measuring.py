@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import random
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from coding.interface import Codec, Decoded, Encoded, Progress, Report, Settings
 from service.processes.decoder_process import check_picture, decode_apart
 from service.processes.errors import MeasureError
 from service.processes.json_values import plain
+from service.processes.memory import needed_bytes
 from service.runtime.version import VERSION, commit
 from video import library
 from video.containers import VideoWriter
@@ -97,6 +99,7 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
 def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict[str, Any], out_dir: Path,
          progress: Report) -> dict[str, Any]:
     source = Source(path, experiment["first_frame"], experiment["frames"])
+    check_memory(experiment["codec"], source.info)
     seed_everything()
     reset_peak_memory()
     stream_path = out_dir / f"stream.{experiment['codec']}"
@@ -151,6 +154,16 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
         "provenance": provenance(encoder, encoded, job.get("threads", 0)),
     }
     return {"result": plain(result), "artifacts": artifacts}
+
+
+def check_memory(codec: str, info: ClipInfo) -> None:
+    """Raises MeasureError where coding pictures of this size takes more memory than this process may use."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    needed = needed_bytes(codec, info.width, info.height)
+    if allowed != resource.RLIM_INFINITY and needed > allowed:
+        raise MeasureError(
+            "out-of-memory", f"codec_memory_mb: coding pictures of {info.width}x{info.height} with {codec} takes about "
+            f"{needed >> 20} MiB, and a codec process of this worker may use {allowed >> 20}", retry=True)
 
 
 def find_clip(clip: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

@@ -40,7 +40,7 @@ class ProcessSpec:
     warm: tuple[str, ...] = ("nvc",)
     codecs: tuple[str, ...] = ()
     threads: int = 1  # of computation in each process
-    memory_mb: int = 0  # address space of each; 0: no limit
+    memory_mb: int = 0  # of each; 0: no limit
     warm_timeout_s: float = 300.0
 
 

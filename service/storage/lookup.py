@@ -161,6 +161,16 @@ class Lookup(Database):
                 [{"at": timestamp(at_s), "run": run, "attempt": attempt, "what": what, "reason": reason}
                  for at_s, run, attempt, what, reason in refused])
 
+    def submitted_by(self, experiment_id: str) -> str:
+        """The id of the key that an experiment, or the experiment of a run, was submitted with; "" without one.
+        Raises UnknownExperiment."""
+        with self.reading() as db:
+            row = db.execute("SELECT principal FROM experiments WHERE id = ?", (experiment_id,)).fetchone()
+            if row is None:
+                run = find_run(db, experiment_id)
+                row = db.execute("SELECT principal FROM experiments WHERE number = ?", (run.experiment,)).fetchone()
+            return str(row[0])
+
     def earlier(self, principal: str, key: str, body_sha256: str) -> str | None:
         """The experiment that the same key and body were answered with before. Raises KeyReused."""
         with self.reading() as db:

@@ -34,6 +34,7 @@ from service.jobs.states import (
     next_state,
     verdict,
 )
+from service.storage.accepted_marker import AcceptedMarker
 from service.storage.database import Connection
 from service.storage.lookup import Lookup
 from service.storage.records import (
@@ -54,6 +55,7 @@ from service.storage.schema import MIGRATIONS
 __all__ = ["IDEMPOTENCY_S", "MAX_REFUSED", "Finished", "KeyReused", "Stale", "StateInUse", "Store", "StoreError",
            "StoreFull", "TooNew", "UnknownExperiment", "dump"]
 
+OUT_OF_MEMORY = "out-of-memory"     # an outcome that a third worker would not change
 MAX_REFUSED = 1000          # stale messages remembered
 
 
@@ -64,6 +66,13 @@ class Store(Lookup):
                  migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
         self.clock = clock
         super().__init__(folder, migrations, exclusive=exclusive)
+        self._accepted = AcceptedMarker(folder)
+        if exclusive:
+            try:
+                self._accepted.check(self._count_accepted())
+            except StoreError:
+                self.close()
+                raise
 
     # --- submitting ------------------------------------------------------------------------------------------------
 
@@ -94,7 +103,14 @@ class Store(Lookup):
                            (principal, key, body_sha256, experiment_id, now))
             return experiment_id, made
 
-        return self.write(operation)
+        accepted = self.write(operation)
+        if accepted[1]:
+            self._accepted.raise_to(self._count_accepted())
+        return accepted
+
+    def _count_accepted(self) -> int:
+        with self.reading() as db:
+            return int(db.execute("SELECT value FROM counters WHERE name = 'accepted'").fetchone()[0])
 
     # --- the moves of a run ----------------------------------------------------------------------------------------
 
@@ -155,7 +171,12 @@ class Store(Lookup):
             returns = run.returns + (blame is Blame.NOBODY)
             event = verdict(blame, tries, returns)
             final = dict(error)
-            if event is Event.FAIL and blame is not Blame.RUN:
+            if outcome == OUT_OF_MEMORY and event is not Event.FAIL and db.execute(
+                    "SELECT EXISTS (SELECT 1 FROM attempts WHERE run = ? AND attempt < ? AND outcome = ?)",
+                    (run.number, attempt, outcome)).fetchone()[0]:
+                event = Event.FAIL
+                final["detail"] = f"{error['detail']}; it ran out of memory twice"
+            elif event is Event.FAIL and blame is not Blame.RUN:
                 final["detail"] = f"{error['detail']}; given up after {tries + returns} attempts"
             return self._move(db, replace(run, tries=tries, returns=returns), event, outcome=outcome, error=final), True
 
