@@ -1,4 +1,5 @@
-"""Try a deployment: submit, wait, and verify that nothing is lost, doubled, hidden or wrong; with --chaos, rudely.
+"""Check a deployment: submit experiments and verify that nothing is lost, doubled, hidden or wrong; --chaos adds
+faults.
 
     python check.py --url http://host:8081 [--key KEY] [--experiments 5] [--experiment JSON]
     python check.py --url http://host:8081 --chaos [--kill-worker "systemctl kill -s KILL nvc-worker"]
@@ -47,8 +48,8 @@ from typing import Any
 
 from deployment_check.history import History
 from deployment_check.traffic import Exercise, GaveUp
-from deployment_check.verdict import judge
-from service.processes.process_tags import MARK, marked
+from deployment_check.verdict import verdict_of
+from service.processes.process_tags import PROCESS_TAG, tagged
 
 CLIENTS = 4
 ORPHANS_S = 10.0        # a killed worker's codec processes are gone by then
@@ -87,7 +88,7 @@ def kill_worker(command: str) -> None:
 def parents() -> dict[int, int]:
     """The parent of each codec process on this host that this user may look at."""
     found = {}
-    for pid in marked(f"{MARK}=".encode()):
+    for pid in tagged(f"{PROCESS_TAG}=".encode()):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if refused := history.of("refused"):
         print(f"check.py: the experiment was refused with {refused[0].about['status']}", file=sys.stderr)
         return 1
-    verdict = judge(history, alone=False)
+    verdict = verdict_of(history, alone=False)
     print(*verdict.lines(), sep="\n")
     return 0 if verdict.holds else 1
 

@@ -1,22 +1,11 @@
-"""The orchestrator: accepts experiments, remembers them, hands their runs to workers, tells how far they are.
+"""The orchestrator: accepts experiments, stores them, places their runs on workers, serves their results.
 
     python orchestrator.py [--host H] [--port 8081] [--state DIR] [--config FILE] [--show-config]
-    python orchestrator.py keys add --role worker [--label WORDS] | list | revoke ID
+    python orchestrator.py keys add --role worker [--expires 90d] [--label WORDS] | list | revoke ID
 
-Which file does what, in the way of an experiment:
-
-    orchestrator.py         has the addresses, and puts the parts together
-    service/api/submissions.py  accepts it
-    service/jobs/states.py                 what it may say, and what may happen to it
-    service/storage/store.py                keeps it
-    service/scheduling/scheduler.py    carries it to its end: placement.py beside it chooses the worker, dispatch.py
-    talks to it service/api/workers.py hears of it from its worker
-    service/api/experiment_views.py    tells of it; documents.py beside it is what clients read
-    service/api/results.py      its curves in other forms: plots, other programs' layouts
-    service/api/files.py        its bytes
-
-What an endpoint may refuse is in service/api/problems.py; keys and certificates are looked after by
-service/api/maintenance.py.
+This file has the settings, the endpoints and `main`. The work is done in service/: api/ answers requests, scheduling/
+places runs, storage/ is the database, clips/ and results/ are what their names say. docs/architecture.md follows one
+experiment through all of them.
 """
 
 from __future__ import annotations
@@ -35,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from service.api import openapi
-from service.api.experiment_views import Following
+from service.api.experiment_views import ExperimentViews
 from service.api.files import Files
 from service.api.keys_command import keys_command
-from service.api.maintenance import House
+from service.api.maintenance import Maintenance
 from service.api.page import Page
-from service.api.problems import told
+from service.api.problems import with_problem_responses
 from service.api.results import BODY as BD_RATE_BODY
 from service.api.results import Results
 from service.api.submissions import Submissions
-from service.api.workers import WorkerCalls
+from service.api.workers import WorkerApi
 from service.clips.catalogue import Catalogue
 from service.http.authentication import check_exposure
 from service.http.client import Client
@@ -61,7 +50,7 @@ from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Signal
 from service.runtime.settings import SettingsError, load, row
 from service.runtime.version import VERSION
 from service.scheduling.attempt_secrets import AttemptSecrets
-from service.scheduling.scheduler import Conductor
+from service.scheduling.scheduler import Scheduler
 from service.storage import store as storage
 from service.storage.blobs import Blobs
 from service.storage.registry import Registry
@@ -123,27 +112,27 @@ class Orchestrator:
             tokens = None if config.jwt_keys is None else Tokens(
                 keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
                 issuer=config.jwt_issuer)
-            self.house = House(registry, blobs, config.keep_unnamed_s, log, tokens)
+            self.maintenance = Maintenance(registry, blobs, config.keep_unnamed_s, log, tokens)
             self.certificate = client_certificate(config)
             sockets = listen_sockets()
-            check_exposure(config.host, has_keys=self.house.has_keys, insecure_bind=config.insecure_bind,
+            check_exposure(config.host, has_keys=self.maintenance.has_keys, insecure_bind=config.insecure_bind,
                                    sockets=sockets)
-            self.conductor = Conductor(
+            self.scheduler = Scheduler(
                 self.store, lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, make_client=self._client,
                 secrets=AttemptSecrets(config.state), callback=lambda: config.url or self.server.url, log=log,
                 metrics=self.metrics)
-            self.following = Following(self.store, self.conductor)
-            self.submissions = Submissions(self.store, self.conductor, catalogue, self.following, log=log,
+            self.views = ExperimentViews(self.store, self.scheduler)
+            self.submissions = Submissions(self.store, self.scheduler, catalogue, self.views, log=log,
                                            metrics=self.metrics, draining=lambda: self.server.draining.is_set())
-            self.files = Files(self.store, blobs, catalogue, self.conductor, log)
-            self.worker_calls = WorkerCalls(self.conductor, blobs,
+            self.files = Files(self.store, blobs, catalogue, self.scheduler, log)
+            self.worker_api = WorkerApi(self.scheduler, blobs,
                                             parse_networks(config.worker_networks, "worker_networks"))
             self.results = Results(self.store, Plots(config.state / "matplotlib"))
             self.page = Page()
             self.routes = self._routes()
-            self.server = Server(self.routes, config, log=log, metrics=self.metrics,
-                                         authenticator=self.house.authenticator if self.house.has_keys else None,
-                                         sockets=sockets)
+            authenticator = self.maintenance.authenticator if self.maintenance.has_keys else None
+            self.server = Server(self.routes, config, log=log, metrics=self.metrics, authenticator=authenticator,
+                                 sockets=sockets)
             self.metrics.gauge("nvc_state_free_bytes", "Room left where the state is.").track(
                 lambda: shutil.disk_usage(config.state).free)
             self.reporter = Reporter(self.metrics, log, "orchestrator")
@@ -154,37 +143,37 @@ class Orchestrator:
     def start(self) -> None:
         """Listen, and take up what an earlier life left. Raises OSError, SettingsError."""
         self.server.start()
-        self.conductor.start()
-        self.house.start(self.server)
+        self.scheduler.start()
+        self.maintenance.start(self.server)
         self.reporter.start()
-        self.following.analyses.warm()
+        self.views.analyses.warm()
         self.log.info("listening", url=self.server.url, state=str(self.config.state))
 
     def drain(self) -> None:
         """Take no new experiments and place nothing; results are still taken."""
         self.server.drain()
-        self.conductor.drain()
+        self.scheduler.drain()
 
     def stop(self) -> None:
         """Finish the calls in progress, then close everything. Runs at workers go on; they report to the next life."""
         until = time.monotonic() + self.config.drain_s
         self.drain()
-        self.house.stop()
+        self.maintenance.stop()
         self.reporter.stop()
         finished = self.server.stop(self.config.drain_s)
-        calls = self.conductor.stop(max(until - time.monotonic(), 1.0))
+        calls = self.scheduler.stop(max(until - time.monotonic(), 1.0))
         self.store.close()
         self.log.info("stopped", requests_finished=finished, calls_finished=calls)
 
     def _routes(self) -> Routes:
         routes = Routes()
         config = self.config
-        submissions, reading, files, workers = self.submissions, self.following, self.files, self.worker_calls
+        submissions, reading, files, workers = self.submissions, self.views, self.files, self.worker_api
         results = self.results
         read, write, work = {"client", "read", "worker"}, {"client"}, {"worker"}
 
         def add(method: str, pattern: str, handler: Callable[[Request], Response], **options: Any) -> None:
-            routes.add(method, pattern, told(handler), **options)
+            routes.add(method, pattern, with_problem_responses(handler), **options)
 
         add("GET", "/livez", self.get_livez, always=True)
         add("GET", "/readyz", self.get_readyz, query={"verbose"})
@@ -192,13 +181,13 @@ class Orchestrator:
         add("GET", "/", self.page.get, produces="text/html", query=set())
         add("GET", "/page/{name}", self.page.get, produces="*/*", query=set())
         add("POST", "/experiment", submissions.post_experiment, body=JSON, roles=write, waits="prefer",
-            apart=submissions.fetches)
+            is_transfer=submissions.fetches)
         add("GET", "/experiment/{id}/status", reading.get_status, roles=read, waits="prefer")
         add("GET", "/experiment/{id}/events", reading.get_events, roles=read, waits=True, produces="text/event-stream")
         add("POST", "/experiment/{id}/cancel", submissions.post_cancel, body=JSON, roles=write)
         add("POST", "/experiment/{id}/rerun", submissions.post_rerun, body=JSON, roles=write, waits="prefer")
         add("POST", "/experiment/{id}/clone", submissions.post_clone, body=JSON, roles=write, waits="prefer",
-            apart=lambda request: True)    # the original's clips may be addresses
+            is_transfer=lambda request: True)    # the original's clips may be addresses
         add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=read, produces="*/*")
         add("GET", "/experiment/{id}/pictures/{index}", files.get_picture, roles=read, produces="image/png", waits=True,
             query={"of", "against"})
@@ -233,8 +222,8 @@ class Orchestrator:
         checks = {"draining": "no", "database": "writable", "placing": "alive", "maintenance": "alive"}
         if self.server.draining.is_set():
             checks["draining"] = "yes"
-        for name, check in (("database", self.store.pulse), ("placing", self.conductor.alive),
-                            ("maintenance", self.house.alive)):
+        for name, check in (("database", self.store.pulse), ("placing", self.scheduler.alive),
+                            ("maintenance", self.maintenance.alive)):
             try:
                 check()
             except (storage.StoreError, RuntimeError) as error:
@@ -247,7 +236,7 @@ class Orchestrator:
 
     def get_health(self, request: Request) -> Response:
         queued, at_work = self.store.waiting()
-        workers = [worker["state"] for worker in self.conductor.view.workers()]
+        workers = [worker["state"] for worker in self.scheduler.view.workers()]
         return Response(200, {
             "status": "draining" if self.server.draining.is_set() else "ok", "version": VERSION,
             "uptime_s": round(time.monotonic() - self.began, 3),
@@ -284,11 +273,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"orchestrator listening on {orchestrator.server.url}", flush=True)
     notifier = Notifier()
     watchdog = Watchdog(notifier, {"database": orchestrator.store.pulse, "http": orchestrator.server.self_check,
-                                           "placing": orchestrator.conductor.alive,
-                                           "maintenance": orchestrator.house.alive}, log)
+                                           "placing": orchestrator.scheduler.alive,
+                                           "maintenance": orchestrator.maintenance.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {orchestrator.server.url}")
-    signals.wait(reload=orchestrator.house.reload)
+    signals.wait(reload=orchestrator.maintenance.reload)
     notifier.stopping("finishing calls in progress")
     orchestrator.stop()
     watchdog.stop()

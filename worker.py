@@ -1,17 +1,11 @@
-"""The worker: runs codecs for an orchestrator, or alone for whoever asks.
+"""The worker: runs codecs for an orchestrator, or alone.
 
     python worker.py [--host H] [--port 8080] [--state DIR] --orchestrator URL [--name N] [--slots 1] [--threads N]
                      [--device auto] [--codec NAME=MODULE:FACTORY]…
 
-Which file does what, in the way of an experiment:
-
-    worker.py              has the addresses, and puts the parts together
-    service/runs/assigned_runs.py         accepts it and finds it a slot
-    service/runs/attempts.py       its folder, its clip, its end
-    service/runs/slots.py          has it computed by its codec process, which supervision.py holds
-    service/processes/codec_process.py  is that process; service/processes/measuring.py is what it does
-    service/runs/outbox.py         keeps the end until the orchestrator has it
-    service/runs/orchestrator_link.py           tells the orchestrator
+This file has the settings, the endpoints and `main`. The work is done in service/runs/ (a run from its dispatch to its
+delivered result) and service/processes/ (the codec process of each slot). docs/architecture.md follows one experiment
+through all of them.
 
 Settings are the table below; each row is a flag (`--heartbeat-s`) and an environment variable (`NVC_HEARTBEAT_S`).
 """
@@ -47,9 +41,9 @@ from service.jobs.states import timestamp
 from service.processes.memory import automatic_limit_mb
 from service.processes.supervision import ProcessSpec
 from service.runs import openapi
-from service.runs.assigned_runs import RETRY_AFTER, Roster
+from service.runs.assigned_runs import RETRY_AFTER, AssignedRuns
 from service.runs.assignment import RUN_NAME, Dispatch, read_dispatch
-from service.runs.attempts import Attempt, Keeper, Kept, Place, cut_short, lock_state
+from service.runs.attempts import Attempt, AttemptContext, LocalResults, ResultStore, cut_short, lock_state
 from service.runs.clip_cache import ClipCache
 from service.runs.orchestrator_link import Link
 from service.runs.outbox import Outbox
@@ -111,18 +105,19 @@ class Worker:
                            config.warm_s)
         self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
         self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration,
-                         lambda run, attempt: self.roster.fence(run, attempt), log.info,
+                         lambda run, attempt: self.assigned_runs.fence(run, attempt), log.info,
                          config.answer_s)
         self.outbox = Outbox(config.state / "outbox", self.link.deliver, log.info)
-        self.link.when_heard(self.outbox.hurry)
-        self.kept = Kept(config.state / "kept", config.keep_results)
-        self.place = Place(config.state / "runs", ClipCache(config.state / "clips", config.clip_cache_mb << 20),
-                           self.threads, self.link.download, self._keeper, self._told, self._over)
-        for message, folder in cut_short(self.place.runs):
+        self.link.when_heard(self.outbox.retry_now)
+        self.local_results = LocalResults(config.state / "kept", config.keep_results)
+        clips = ClipCache(config.state / "clips", config.clip_cache_mb << 20)
+        self.context = AttemptContext(config.state / "runs", clips, self.threads, self.link.download,
+                                      self._result_store, self._progress_changed, self._over)
+        for message, folder in cut_short(self.context.runs):
             log.warning("attempt-cut-short", run=message["run"], attempt=message["attempt"])
-            (self.outbox if message["callback"] else self.kept).put(message, folder)
-        self.roster = Roster(self.slots, self.place, self.kept, self._about, log)
-        self.roster.remember(self.outbox.waiting())
+            (self.outbox if message["callback"] else self.local_results).put(message, folder)
+        self.assigned_runs = AssignedRuns(self.slots, self.context, self.local_results, self._about, log)
+        self.assigned_runs.remember(self.outbox.waiting())
 
         self.metrics = Metrics()
         self._make_metrics()
@@ -143,17 +138,18 @@ class Worker:
         self.reporter.start()
         self.link.start()
 
-    def stop(self, hurry: threading.Event, extend: Any = lambda seconds: None) -> None:
-        """Take no more work, let runs finish for ``drain_s`` or until ``hurry``, hand back the others, deliver, end."""
-        self.roster.draining = True
+    def stop(self, at_once: threading.Event, extend: Any = lambda seconds: None) -> None:
+        """Take no more work, let runs finish for ``drain_s`` or until ``at_once``, hand back the others, deliver,
+        end."""
+        self.assigned_runs.draining = True
         self.server.drain()
         self.link.beat()
-        self.log.info("draining", running=len(self.roster.unfinished()))
+        self.log.info("draining", running=len(self.assigned_runs.unfinished()))
         until = time.monotonic() + self.config.drain_s
-        while self.roster.unfinished() and not hurry.is_set() and time.monotonic() < until:
+        while self.assigned_runs.unfinished() and not at_once.is_set() and time.monotonic() < until:
             extend(10.0)  # systemd must not lose patience before drain_s
-            with self.roster.idle:
-                self.roster.idle.wait(0.2)  # wakes when a run ends; the time limit is for `hurry`, set by a signal
+            with self.assigned_runs.idle:
+                self.assigned_runs.idle.wait(0.2)  # wakes when a run ends; `at_once` is set by a signal
         for slot in self.slots:
             slot.close(timeout_s=10.0)
         self.outbox.flush(5.0 if self.link.registered.is_set() else 0.0)
@@ -174,7 +170,7 @@ class Worker:
 
     def alive(self) -> None:
         """For the watchdog: raises when a part of the worker has died or is stuck."""
-        self.roster.alive()
+        self.assigned_runs.alive()
         dead = [slot.index for slot in self.slots if not slot.alive]
         if dead or not self.link.alive():
             raise RuntimeError(f"dead threads: slots {dead}, link alive: {self.link.alive()}")
@@ -187,7 +183,7 @@ class Worker:
 
     def why_not_ready(self) -> str:
         """"" when an experiment would start at once if a slot is free."""
-        if self.roster.draining:
+        if self.assigned_runs.draining:
             return "the worker is draining"
         broken = [slot for slot in self.slots if slot.state == "failed"]
         if broken:
@@ -200,7 +196,7 @@ class Worker:
         """The document of POST /workers."""
         about = self._about()
         running = [{"run": attempt.dispatch.run, "attempt": attempt.dispatch.attempt, **attempt.progress}
-                   for attempt in self.roster.unfinished() if attempt.dispatch.callback]
+                   for attempt in self.assigned_runs.unfinished() if attempt.dispatch.callback]
         seen = {(entry["run"], entry["attempt"]) for entry in running}
         running += [{"run": entry.key[0], "attempt": entry.key[1], "phase": "deliver", "fraction": 1.0,
                      "frame": 0, "frames": None, "fps": None}
@@ -216,12 +212,13 @@ class Worker:
             "codecs": about.get("known", []),
             "models": about.get("codecs", {}),
             "version": VERSION,
-            "draining": self.roster.draining,
+            "draining": self.assigned_runs.draining,
             "boot_id": self.boot_id,
             "dispatch_key": self._dispatch_key,
             # What an earlier version has left to deliver has no secret: until it is delivered, none is asked for.
             "attempt_secrets": all(entry.message.get("secret") for entry in self.outbox.waiting())
-            and all(attempt.dispatch.secret for attempt in self.roster.unfinished() if attempt.dispatch.callback),
+            and all(attempt.dispatch.secret or not attempt.dispatch.callback
+                    for attempt in self.assigned_runs.unfinished()),
         }
 
     def describe(self, attempt: Attempt) -> dict[str, Any]:
@@ -257,9 +254,9 @@ class Worker:
     def get_health(self, request: Request) -> Response:
         why = self.why_not_ready()
         return Response(200, {
-            "status": "ok" if not why else "draining" if self.roster.draining else "not ready", "reason": why,
+            "status": "ok" if not why else "draining" if self.assigned_runs.draining else "not ready", "reason": why,
             "version": VERSION, "uptime_s": round(time.monotonic() - self.began, 3), "slots": len(self.slots),
-            "running": len(self.roster.unfinished()), "outbox": len(self.outbox),
+            "running": len(self.assigned_runs.unfinished()), "outbox": len(self.outbox),
         })
 
     def get_status(self, request: Request) -> Response:
@@ -271,7 +268,7 @@ class Worker:
                           "restarts": slot.restarts,
                           "run": self.describe(task) if isinstance(task, Attempt) else None})
         return Response(200, {
-            "name": self.name, "boot_id": self.boot_id, "version": VERSION, "draining": self.roster.draining,
+            "name": self.name, "boot_id": self.boot_id, "version": VERSION, "draining": self.assigned_runs.draining,
             "orchestrator": self.link.home or None, "registered": self.link.registered.is_set(),
             "orchestrator_trouble": self.link.trouble, "slots": slots,
             "outbox": [{"run": entry.key[0], "attempt": entry.key[1], "state": entry.message["state"],
@@ -288,12 +285,12 @@ class Worker:
 
     def post_experiment(self, request: Request) -> Response:
         dispatch = read_dispatch(request.document(), request.trace.traceparent, self.config.device)
-        attempt = self.roster.accept(dispatch)
+        attempt = self.assigned_runs.accept(dispatch)
         return Response(202, self.describe(attempt), {"Location": f"/experiment/{dispatch.run}"})
 
     def get_experiment(self, request: Request) -> Response:
         run = request.params["run"]
-        attempt = self.roster.newest(run)
+        attempt = self.assigned_runs.newest(run)
         message = None if attempt and attempt.ended_at is None else self._kept_message(run)
         if attempt is None and message is None:
             raise Problem(404, "unknown-run", f"run {run} is not known here")
@@ -305,7 +302,7 @@ class Worker:
     def post_cancel(self, request: Request) -> Response:
         run = request.params["run"]
         wanted = request.document().get("attempt")
-        attempt = self.roster.newest(run)
+        attempt = self.assigned_runs.newest(run)
         if attempt is None:
             raise Problem(404, "unknown-run", f"run {run} is not known here")
         if attempt.ended_at is not None:
@@ -313,12 +310,12 @@ class Worker:
         if wanted is not None and wanted != attempt.dispatch.attempt:
             raise Problem(409, "stale-attempt", f"attempt: {wanted} is not here, {attempt.dispatch.attempt} is",
                           field="attempt")
-        self.roster.end(attempt, Outcome("cancelled"))
+        self.assigned_runs.end(attempt, Outcome("cancelled"))
         return Response(202, self.describe(attempt))
 
     def get_artifact(self, request: Request) -> Response:
         run, name = request.params["run"], request.params["name"]
-        folder, message = self.kept.folder(run) if RUN_NAME.fullmatch(run) else None, self._kept_message(run)
+        folder, message = self.local_results.folder(run) if RUN_NAME.fullmatch(run) else None, self._kept_message(run)
         about = ((message or {}).get("artifacts") or {}).get(name)
         if folder is None or about is None:
             raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name} here")
@@ -326,10 +323,10 @@ class Worker:
 
     # --- called by attempts, slots and the link ---
 
-    def _keeper(self, dispatch: Dispatch) -> Keeper:
-        return self.outbox if dispatch.callback else self.kept
+    def _result_store(self, dispatch: Dispatch) -> ResultStore:
+        return self.outbox if dispatch.callback else self.local_results
 
-    def _told(self, attempt: Attempt) -> None:
+    def _progress_changed(self, attempt: Attempt) -> None:
         self.link.progress(attempt)
 
     def _over(self, attempt: Attempt) -> None:
@@ -339,14 +336,14 @@ class Worker:
                       error=attempt.error, seconds=round(seconds, 3), trace_id=attempt.dispatch.trace_id)
         self._ended.inc(state=attempt.state)
         self._seconds.observe(seconds, codec=attempt.dispatch.experiment["codec"])
-        with self.roster.idle:
-            self.roster.idle.notify_all()
+        with self.assigned_runs.idle:
+            self.assigned_runs.idle.notify_all()
 
     def _slot_changed(self) -> None:
         self.link.beat()
 
     def _kept_message(self, run: str) -> dict[str, Any] | None:
-        return self.kept.message(run) if RUN_NAME.fullmatch(run) else None
+        return self.local_results.message(run) if RUN_NAME.fullmatch(run) else None
 
     def _about(self) -> dict[str, Any]:
         return next((slot.about for slot in self.slots if slot.about), {})
@@ -379,7 +376,7 @@ class Worker:
         self._seconds = self.metrics.histogram("nvc_worker_run_seconds", "From accepting an attempt to its end.",
                                                ("codec",), (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600, 3600))
         for name, help_text, value in (
-            ("nvc_worker_running", "Attempts accepted and not ended.", lambda: len(self.roster.unfinished())),
+            ("nvc_worker_running", "Attempts accepted and not ended.", lambda: len(self.assigned_runs.unfinished())),
             ("nvc_worker_outbox", "Ends not yet acknowledged.", lambda: len(self.outbox)),
             ("nvc_worker_stale_results", "Ends refused because a later attempt was granted.", lambda: self.link.stale),
             ("nvc_worker_ready", "1 when an experiment would start at once.", lambda: int(not self.why_not_ready())),
@@ -424,7 +421,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     notifier.ready(f"listening on {worker.server.url}")
     signals.wait(reload=worker.reload_certificates)
     notifier.stopping("draining")
-    worker.stop(signals.hurry, notifier.extend)
+    worker.stop(signals.at_once, notifier.extend)
     watchdog.stop()
     return 0
 

@@ -29,7 +29,7 @@ import codec
 from coding.interface import Settings
 from metrics import frame_psnr
 from nvc.encoder.effort import EFFORT_MAX
-from nvc.network import cpu_reconstruction as swift
+from nvc.network import cpu_reconstruction as cpu_reconstruction
 from nvc.network.cost import kmac_per_pixel
 from nvc.network.layers import Conv
 from nvc.network.model import DEFAULT_MODEL, load_model
@@ -104,7 +104,7 @@ def network_share(height: int = 352, width: int = 640) -> dict[str, Any]:
     d, z = np.zeros(p.shape, np.int16), np.zeros((1, -(-height // 64), -(-width // 64), 48), np.int32)
 
     def once() -> None:
-        swift.reconstruct(network, side, p, d, z, lambda step, mean, index, local: np.zeros_like(mean))
+        cpu_reconstruction.reconstruct(network, side, p, d, z, lambda step, mean, index, local: np.zeros_like(mean))
 
     def seconds(run, repeats: int) -> float:
         run()

@@ -64,7 +64,7 @@ class Verdict:
         return [*shown, "PASSED" if self.holds else "FAILED"]
 
 
-def judge(history: History, *, alone: bool = True) -> Verdict:
+def verdict_of(history: History, *, alone: bool = True) -> Verdict:
     """The verdict. `alone`: nobody else used the deployment, and it was empty before, so that its sums are known."""
     accepted = acknowledged(history)
     last = {name: documents[-1].about["document"] for name, documents in statuses(history).items()}

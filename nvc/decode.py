@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nvc.entropy import range_coder as rangecoder
+from nvc.entropy import range_coder as range_coder
 from nvc.machine.parallel import each, shares
 from nvc.motion import vectors
 from nvc.motion.prediction import MotionField, Reference, predict
 from nvc.motion.weighting import Weight
-from nvc.network import cpu_reconstruction as swift
-from nvc.network import hyper_latent as hyper
+from nvc.network import cpu_reconstruction as cpu_reconstruction
+from nvc.network import hyper_latent as hyper_latent
 from nvc.network.fixed_point import FixedNetwork
 from nvc.network.model import Model
 from nvc.network.network import TYPES, Side
@@ -79,13 +79,14 @@ def side_of(types: list[str], steps: list[int]) -> Side:
 
 
 def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
-                visit: swift.Visit) -> NDArray[np.uint8]:
-    """Decoded planes uint8 [B, 6, h, w] of a batch; see `swift.reconstruct`, whose numbers every device gives."""
-    way = swift.reconstruct if network.device.type == "cpu" else swift.in_tensors
+                visit: cpu_reconstruction.Visit) -> NDArray[np.uint8]:
+    """Decoded planes uint8 [B, 6, h, w] of a batch; see `cpu_reconstruction.reconstruct`, whose numbers every device
+    gives."""
+    way = cpu_reconstruction.reconstruct if network.device.type == "cpu" else cpu_reconstruction.in_tensors
     return way(network, side, p, d, z, visit)
 
 
-Coder = TypeVar("Coder", rangecoder.Encoder, rangecoder.Decoder)
+Coder = TypeVar("Coder", range_coder.Encoder, range_coder.Decoder)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _Symbols:
 
     Looks at every step whether the bytes are over: a stream of a few bytes must not cost a pass of all networks."""
 
-    def __init__(self, network: FixedNetwork, work: Sequence[tuple[Packet, Moved[rangecoder.Decoder]]], offset: int,
+    def __init__(self, network: FixedNetwork, work: Sequence[tuple[Packet, Moved[range_coder.Decoder]]], offset: int,
                  clock: Clock) -> None:
         self.network, self.offset, self.clock = network, offset, clock
         self.numbers, self.coders = [packet.number for packet, _ in work], [moved.coder for _, moved in work]
@@ -118,7 +119,7 @@ class _Symbols:
     def hyper(self, side: Side, index: NDArray[np.int32]) -> NDArray[np.int32]:
         tables = self.network.tables
         with self.clock.part("entropy"):
-            read = np.stack([hyper.read(c, i, kind, tables)
+            read = np.stack([hyper_latent.read(c, i, kind, tables)
                              for c, i, kind in zip(self.coders, index, side.kind.tolist(), strict=True)])
         self.check()
         return read
@@ -162,8 +163,8 @@ class GopDecoder:
                 self.frames |= frames
                 self.clock.add(clock)
 
-    def _predict(self, packet: Packet) -> Moved[rangecoder.Decoder]:
-        coder = rangecoder.Decoder(packet.payload)
+    def _predict(self, packet: Packet) -> Moved[range_coder.Decoder]:
+        coder = range_coder.Decoder(packet.payload)
         if not packet.references:
             return Moved(coder)
         references = references_of(self.frames, packet.references, packet.weights)
@@ -173,12 +174,12 @@ class GopDecoder:
         return Moved(coder, field, predict(field, references))
 
     @torch.inference_mode()
-    def _reconstruct(self, work: Sequence[tuple[Packet, Moved[rangecoder.Decoder]]]) -> tuple[dict[int, Frame], Clock]:
+    def _reconstruct(self, work: Sequence[tuple[Packet, Moved[range_coder.Decoder]]]) -> tuple[dict[int, Frame], Clock]:
         clock, batch = Clock(), [packet for packet, _ in work]
         p, d = predictions([moved.pair for _, moved in work], self.height, self.width)
         side = side_of([packet.type for packet in batch], [packet.q for packet in batch])
         symbols = _Symbols(self.network, work, self.offset, clock)
-        z = symbols.hyper(side, hyper.index_of(self.network, side, self.height, self.width))
+        z = symbols.hyper(side, hyper_latent.index_of(self.network, side, self.height, self.width))
         planes = reconstruct(self.network, side, p, d, z, symbols.visit)
         frames = {}
         for (packet, moved), made in zip(work, planes, strict=True):

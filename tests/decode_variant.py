@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import codec
-from nvc.network import cpu_reconstruction as swift
+from nvc.network import cpu_reconstruction as cpu_reconstruction
 from nvc.network import layout, model
 
 
@@ -29,9 +29,9 @@ def main() -> None:
     torch.set_num_threads(o.threads)
     torch.backends.mkldnn.enabled = not o.no_onednn
     if o.contiguous:
-        swift.as_tensor = lambda grid: layout.as_tensor(grid).contiguous()      # channels first
+        cpu_reconstruction.as_tensor = lambda grid: layout.as_tensor(grid).contiguous()      # channels first
     if o.in_tensors:
-        swift.reconstruct = swift.in_tensors
+        cpu_reconstruction.reconstruct = cpu_reconstruction.in_tensors
     digest = hashlib.sha256()
     for picture in codec.get("nvc").decode(o.stream.read_bytes()):
         for plane in picture:

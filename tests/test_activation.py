@@ -141,7 +141,7 @@ def test_a_worker_that_waits_for_its_runs_asks_for_more_time(tmp_path: Path, mon
     stopping.slots.clear()  # nothing is computed here
     stopping.start()
     left = [[object()], [object()], [object()], []]  # the runs at each look
-    monkeypatch.setattr(stopping.roster, "unfinished", lambda: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(stopping.assigned_runs, "unfinished", lambda: left.pop(0) if len(left) > 1 else left[0])
     asked: list[float] = []
     stopping.stop(threading.Event(), asked.append)
     assert asked == [10.0] * len(asked)

@@ -10,7 +10,7 @@ import pytest
 
 from service.http.client import Ambiguous, Refused, Unreachable
 from service.jobs.states import Blame
-from service.scheduling.dispatch import Answer, Lanes, cancel, offer
+from service.scheduling.dispatch import OfferAnswer, SerialTasks, cancel, offer
 
 PAYLOAD = {"run": "exp_1_abcdef", "attempt": 2}
 REFUSED, LOST = Unreachable("connection refused"), Ambiguous("reset")
@@ -50,17 +50,17 @@ def make(*ends: Any, wanted: int = 100, ask_first: bool = False) -> tuple[Any, l
 
 
 @pytest.mark.parametrize(("end", "answer", "blame"), [
-    ({}, Answer.HELD, Blame.NOBODY),
-    (REFUSED, Answer.UNREACHABLE, Blame.NOBODY),
-    (said(503), Answer.BUSY, Blame.NOBODY),
-    (said(507), Answer.BUSY, Blame.NOBODY),
-    (said(401), Answer.UNREACHABLE, Blame.NOBODY),
-    (said(409), Answer.UNCLEAR, Blame.NOBODY),
-    (said(422, "invalid-field"), Answer.REFUSED, Blame.RUN),
-    (said(422, "unknown-codec"), Answer.REFUSED, Blame.WORKER),
-    (said(500), Answer.REFUSED, Blame.WORKER),
+    ({}, OfferAnswer.HELD, Blame.NOBODY),
+    (REFUSED, OfferAnswer.UNREACHABLE, Blame.NOBODY),
+    (said(503), OfferAnswer.BUSY, Blame.NOBODY),
+    (said(507), OfferAnswer.BUSY, Blame.NOBODY),
+    (said(401), OfferAnswer.UNREACHABLE, Blame.NOBODY),
+    (said(409), OfferAnswer.UNCLEAR, Blame.NOBODY),
+    (said(422, "invalid-field"), OfferAnswer.REFUSED, Blame.RUN),
+    (said(422, "unknown-codec"), OfferAnswer.REFUSED, Blame.WORKER),
+    (said(500), OfferAnswer.REFUSED, Blame.WORKER),
 ])
-def test_one_answer_decides(end: Any, answer: Answer, blame: Blame) -> None:
+def test_one_answer_decides(end: Any, answer: OfferAnswer, blame: Blame) -> None:
     outcome, calls = make(end)
     assert (outcome.answer, outcome.blame, calls) == (answer, blame, ["POST"])
 
@@ -71,23 +71,23 @@ def test_a_busy_worker_says_when_to_ask_again() -> None:
 
 def test_a_lost_answer_is_resolved_by_asking() -> None:
     outcome, calls = make(LOST, {"attempt": 2})
-    assert (outcome.answer, calls) == (Answer.HELD, ["POST", "GET"])
+    assert (outcome.answer, calls) == (OfferAnswer.HELD, ["POST", "GET"])
 
 
 @pytest.mark.parametrize("answer", [said(404), {"attempt": 1}])
 def test_what_the_worker_does_not_know_is_offered_again(answer: Any) -> None:
     outcome, calls = make(LOST, answer, {})
-    assert (outcome.answer, calls) == (Answer.HELD, ["POST", "GET", "POST"])
+    assert (outcome.answer, calls) == (OfferAnswer.HELD, ["POST", "GET", "POST"])
 
 
 def test_nothing_is_sent_again_before_the_worker_has_answered() -> None:
     outcome, calls = make(LOST, LOST, REFUSED, said(503), {"attempt": 2})
-    assert (outcome.answer, calls) == (Answer.HELD, ["POST", "GET", "GET", "GET", "GET"])
+    assert (outcome.answer, calls) == (OfferAnswer.HELD, ["POST", "GET", "GET", "GET", "GET"])
 
 
 def test_asking_ends_with_the_lease() -> None:
     outcome, calls = make(LOST, LOST, LOST, wanted=4)
-    assert (outcome.answer, outcome.blame, calls) == (Answer.UNCLEAR, Blame.WORKER, ["POST", "GET", "GET"])
+    assert (outcome.answer, outcome.blame, calls) == (OfferAnswer.UNCLEAR, Blame.WORKER, ["POST", "GET", "GET"])
 
 
 def test_an_attempt_from_before_a_restart_is_asked_about_first() -> None:
@@ -107,7 +107,7 @@ def test_a_cancel_that_may_not_have_arrived_is_told(end: Exception) -> None:
 
 
 def test_a_lane_does_one_thing_after_another_and_lanes_do_not_wait_for_each_other() -> None:
-    lanes = Lanes(lambda lane, error: None)
+    lanes = SerialTasks(lambda lane, error: None)
     done: list[str] = []
     gate, other = threading.Event(), threading.Event()
     lanes.do("w1", lambda: gate.wait(10))
@@ -121,7 +121,7 @@ def test_a_lane_does_one_thing_after_another_and_lanes_do_not_wait_for_each_othe
 
 def test_a_lane_outlives_a_task_that_fails() -> None:
     reported: list[str] = []
-    lanes = Lanes(lambda lane, error: reported.append(f"{lane}: {error}"))
+    lanes = SerialTasks(lambda lane, error: reported.append(f"{lane}: {error}"))
     done = threading.Event()
 
     def fail() -> None:

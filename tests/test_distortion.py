@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from measures.ssim import ssim_and_ms_ssim
-from nvc.encoder.encode import thrift_of
-from nvc.encoder.quantisation.differentiable import Smooth
+from nvc.encoder.encode import lambda_scale_of
+from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.distortion import Distortion, Squared, Structural
 from nvc.encoder.quantisation.similarity import Similarity
 from nvc.network.model import load_model
@@ -69,11 +69,11 @@ def test_errors_count_more_where_the_picture_is_smooth() -> None:
 
 def test_errors_count_by_what_their_position_is_worth() -> None:
     x = picture(96, 128)
-    worth = torch.ones_like(x)
-    worth[..., :64] = 3.0
+    importance = torch.ones_like(x)
+    importance[..., :64] = 3.0
     made = x.clone()
     made[..., :48] = noisy(x, 6.0)[..., :48]
-    assert Similarity(x, worth).lost(made) > 1.3 * Similarity(x, torch.ones_like(x)).lost(made)
+    assert Similarity(x, importance).lost(made) > 1.3 * Similarity(x, torch.ones_like(x)).lost(made)
 
 
 def test_a_picture_smaller_than_a_window_of_the_second_scale_has_one_scale() -> None:
@@ -83,11 +83,12 @@ def test_a_picture_smaller_than_a_window_of_the_second_scale_has_one_scale() -> 
     assert similarity.lost(noisy(x, 5.0)) > 0
 
 
-def distortion_of(kind: type[Squared] | type[Structural], x: Tensor, worth: float = 1.0) -> tuple[Smooth, Distortion]:
-    network = Smooth(load_model("nvc-1-msssim").weights)
+def distortion_of(kind: type[Squared] | type[Structural], x: Tensor, importance: float = 1.0
+                  ) -> tuple[DifferentiableNetwork, Distortion]:
+    network = DifferentiableNetwork(load_model("nvc-1-msssim").weights)
     rows, columns = x.shape[2] // 4, x.shape[3] // 4
-    return network, kind(network, SIDE, x, torch.zeros(1, 1, rows, columns), thrift_of("I"),
-                         np.full((rows, columns), worth, np.float32))
+    return network, kind(network, SIDE, x, torch.zeros(1, 1, rows, columns), lambda_scale_of("I"),
+                         np.full((rows, columns), importance, np.float32))
 
 
 @pytest.mark.parametrize("kind", [Squared, Structural])
@@ -104,7 +105,7 @@ def test_random_steps_cost_what_the_curvature_says(kind: type[Squared] | type[St
 def test_twice_the_worth_costs_twice_the_bits(kind: type[Squared] | type[Structural]) -> None:
     x = luma_planes(picture(64, 64))
     made = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
-    once, twice = (distortion_of(kind, x, worth)[1].bits(made).item() for worth in (1.0, 2.0))
+    once, twice = (distortion_of(kind, x, importance)[1].bits(made).item() for importance in (1.0, 2.0))
     assert twice == pytest.approx(2 * once, rel=1e-3)
 
 
@@ -112,11 +113,11 @@ def test_weights_for_ms_ssim_lose_less_of_it_where_structure_counts() -> None:
     x = luma_planes(picture(96, 128))
     _, squared = distortion_of(Squared, x)
     _, structural = distortion_of(Structural, x)
-    busy, smooth = torch.zeros_like(x), torch.zeros_like(x)
+    busy, differentiable = torch.zeros_like(x), torch.zeros_like(x)
     busy[:, :4, ::2, 4:28] = 4.0
-    smooth[:, :4, ::2, 36:60] = 4.0
-    assert squared.bits(x + busy).item() == pytest.approx(squared.bits(x + smooth).item(), rel=1e-3)
-    assert structural.bits(x + smooth) > 1.5 * structural.bits(x + busy)
+    differentiable[:, :4, ::2, 36:60] = 4.0
+    assert squared.bits(x + busy).item() == pytest.approx(squared.bits(x + differentiable).item(), rel=1e-3)
+    assert structural.bits(x + differentiable) > 1.5 * structural.bits(x + busy)
     assert structural.curvature[..., 8:].mean() > 1.5 * structural.curvature[..., :8].mean()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -53,18 +54,35 @@ def test_every_program_file_named_exists(path: Path) -> None:
     assert {name for name in named if "/" in name and not (ROOT / name).exists()} == set()
 
 
+FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+
+
 def test_every_result_file_named_exists() -> None:
-    named = set(re.findall(r"bench/results/[\w.-]+\.\w+", README))
+    named = set(re.findall(r"bench/results/[\w.-]+\.\w+", FIGURES))
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
 def test_every_figure_names_its_command_and_its_result_file() -> None:
-    bare = [
-        row
-        for row in table_rows(section(README, "Figures"))
-        if not (re.search(r"`(?:make|python -m|\.venv/bin/python) [^`]+`", row) and "bench/results/" in row)
-    ]
-    assert bare == []
+    rows = table_rows(FIGURES.split("## Effort")[0])
+    assert [row for row in rows if not (re.search(r"`python -m [^`]+`", row) and "bench/results/" in row)] == []
+    assert len(rows) > 20
+
+
+def test_the_readme_has_few_figures_one_in_a_cell_each_with_its_command() -> None:
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table_rows(section(README, "Figures"))]
+    assert len(rows) <= 12
+    assert [row for row in rows if not re.fullmatch(r"`python -m bench\.\w+( --only stills)?`", row[2])] == []
+    assert [row for row in rows if "/" in row[1].replace("/s", "") or ";" in row[1]] == []
+
+
+@pytest.mark.parametrize(("row", "codec", "measure"), [
+    ("against x264 medium, PSNR-YUV", "x264", "psnr"), ("against x265 medium, PSNR-YUV", "x265", "psnr"),
+    ("against SVT-AV1 preset 8, PSNR-YUV", "svtav1", "psnr"), ("against SVT-AV1 preset 8, SSIM", "svtav1", "ssim")])
+def test_the_rates_that_the_readme_quotes_are_those_measured(row: str, codec: str, measure: str) -> None:
+    quoted = re.search(rf"{row}[^|]*\| ([+-]\d+) % \|", README)
+    measured = json.loads((ROOT / "bench/results/rd.json").read_text())["mean_bd_rate"][codec][measure]
+    assert quoted is not None
+    assert int(quoted[1]) == round(measured)
 
 
 def test_every_program_in_a_command_of_the_readme_exists() -> None:
@@ -78,3 +96,14 @@ def test_the_default_experiment_that_the_readme_quotes_is_the_one_measured() -> 
     measured = json.loads((ROOT / "bench/results/headline.json").read_text())["default_experiment"]["metrics"]
     digits = {"bitrate_mbps": 5, "bpp": 5, "compression_ratio": 1, "psnr_db": 2, "ssim": 4}
     assert quoted == {name: value and round(value, digits[name]) for name, value in measured.items()}
+
+
+def test_the_walk_through_the_program_names_functions_that_exist_and_fit_a_screen() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^\| +\d+ \| `([\w/]+\.py):(\w+)`", text, re.MULTILINE)
+    assert 8 <= len(stops) <= 12
+    for path, name in stops:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name]
+        assert len(found) == 1, f"{path}:{name}"
+        assert (found[0].end_lineno or 0) - found[0].lineno < 70, f"{path}:{name} is longer than a screen"

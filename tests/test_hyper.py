@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from coding.interface import Settings
 from nvc.decode import side_of
 from nvc.encoder import encode
-from nvc.entropy import range_coder as rangecoder
-from nvc.network import hyper_latent as hyper
+from nvc.entropy import range_coder as range_coder
+from nvc.network import hyper_latent as hyper_latent
 from nvc.network.model import DEFAULT_MODEL, load_model
 from nvc.network.network import HYPER, TYPES
 
@@ -22,12 +22,12 @@ TABLES = load_model(DEFAULT_MODEL).network.tables
 
 def index_of(kind: str, rows: int, columns: int) -> NDArray[np.int32]:
     """Tables of one picture of so many positions, at step 40."""
-    return hyper.index_of(load_model(DEFAULT_MODEL).network, side_of([kind], [40]), 64 * rows, 64 * columns)[0]
+    return hyper_latent.index_of(load_model(DEFAULT_MODEL).network, side_of([kind], [40]), 64 * rows, 64 * columns)[0]
 
 
 def coded(z: NDArray[np.int32], index: NDArray[np.int32], kind: str) -> bytes:
-    coder = rangecoder.Encoder()
-    hyper.write(coder, z, index, TYPES[kind], TABLES)
+    coder = range_coder.Encoder()
+    hyper_latent.write(coder, z, index, TYPES[kind], TABLES)
     return coder.finish()
 
 
@@ -48,19 +48,19 @@ def test_a_position_is_empty_unless_its_symbols_together_are_worth_it(full: int,
     """A 1 wanted as 0.8 saves 12 bits' worth of error, costs 3; zeros beside it cost 0.47 each, to say so costs 2."""
     wanted = torch.zeros(1, HYPER, 1, 1)
     wanted[:, :full] = 0.8
-    z = hyper.choose(wanted, torch.full((1, HYPER, 1, 1), 15.0))
+    z = hyper_latent.choose(wanted, torch.full((1, HYPER, 1, 1), 15.0))
     assert int(z.sum()) == kept
 
 
 def test_what_has_no_table_is_not_coded() -> None:
-    assert not hyper.choose(torch.full((1, HYPER, 1, 1), 9.0), torch.zeros(1, HYPER, 1, 1)).any()
+    assert not hyper_latent.choose(torch.full((1, HYPER, 1, 1), 9.0), torch.zeros(1, HYPER, 1, 1)).any()
 
 
 def test_a_b_picture_without_hyper_latent_costs_a_byte_at_50_positions() -> None:
     """Symbol by symbol it were dozens."""
     index = index_of("B", 5, 10)
     nothing = np.zeros(index.shape, np.int32)
-    plain = rangecoder.Encoder()
+    plain = range_coder.Encoder()
     plain.put(nothing, index, TABLES)
     assert len(coded(nothing, index, "B")) == 1
     assert len(plain.finish()) > 12
@@ -72,12 +72,12 @@ def test_what_was_written_is_read(kind: str, rows: int, columns: int, seed: int)
     index = index_of(kind, rows, columns)
     z = r.integers(-3, 4, index.shape) * (r.random(index.shape) < 0.2) * (r.random((rows, columns, 1)) < r.random())
     z = (z * (index > 0)).astype(np.int32)
-    read = hyper.read(rangecoder.Decoder(coded(z, index, kind)), index, TYPES[kind], TABLES)
+    read = hyper_latent.read(range_coder.Decoder(coded(z, index, kind)), index, TYPES[kind], TABLES)
     assert np.array_equal(read, z)
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_give_symbols(octets: bytes) -> None:
     index = index_of("P", 2, 3)
-    read = hyper.read(rangecoder.Decoder(octets), index, TYPES["P"], TABLES)
+    read = hyper_latent.read(range_coder.Decoder(octets), index, TYPES["P"], TABLES)
     assert read.shape == (2, 3, HYPER)

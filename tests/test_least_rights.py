@@ -117,9 +117,9 @@ def test_a_worker_that_others_can_reach_asks_for_the_key_that_it_gave_its_orches
         assert orchestrator.result_of("exp_1")["secret"] == "s" * 64
         assert beat["attempt_secrets"] is True
     finally:
-        hurry = threading.Event()
-        hurry.set()
-        worker.stop(hurry)
+        at_once = threading.Event()
+        at_once.set()
+        worker.stop(at_once)
 
 
 def test_a_client_cancels_what_it_has_submitted_and_an_admin_cancels_all(

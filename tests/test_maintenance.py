@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.api import maintenance
-from service.api.maintenance import House
+from service.api.maintenance import Maintenance
 from service.runtime.observe import Log
 from service.storage.blobs import Blobs
 
@@ -38,11 +38,11 @@ class Server:
 def test_a_round_that_fails_is_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "KEYS_S", 0.01)
     registry, log = Registry(), io.StringIO()
-    house = House(registry, Blobs(tmp_path), 60.0, Log(log))  # type: ignore[arg-type]
+    upkeep = Maintenance(registry, Blobs(tmp_path), 60.0, Log(log))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="has ended"):
-        house.alive()
-    house.start(Server())  # type: ignore[arg-type]
+        upkeep.alive()
+    upkeep.start(Server())  # type: ignore[arg-type]
     assert registry.asked_again.wait(10)
-    house.alive()
-    house.stop()
+    upkeep.alive()
+    upkeep.stop()
     assert "a bug" in log.getvalue()

@@ -8,7 +8,7 @@ import torch
 
 from metrics import ssim_and_ms_ssim
 from nvc.encoder.analysis import Analysis
-from nvc.encoder.encode import fineness, thrift_of
+from nvc.encoder.encode import fineness, lambda_scale_of
 from nvc.encoder.quantisation import quantise
 from nvc.network import bands, layout
 from nvc.network import fixed_point as fixed
@@ -188,7 +188,7 @@ def test_training_chooses_with_the_encoders_thrift_at_fine_steps_too() -> None:
     kinds, steps = torch.tensor([0, 1, 1, 2]), torch.tensor([33.0, 44.0, 69.0, 20.0])
     assert lean(kinds, steps).tolist() == pytest.approx([0.775, 0.775, 1.0, 0.55])
     for kind, share in (("I", 0.775), ("P", 0.775)):
-        assert thrift_of(kind, fineness(25.0))[0] == pytest.approx(share * thrift_of(kind)[0])
+        assert lambda_scale_of(kind, fineness(25.0))[0] == pytest.approx(share * lambda_scale_of(kind)[0])
 
 
 def test_where_less_thrift_is_left_distortion_counts_as_much_more() -> None:
@@ -214,7 +214,8 @@ def test_where_errors_are_worth_more_a_symbol_may_cost_more() -> None:
     parameters = np.zeros((2, 2, 4), np.int32)
     bits = np.full((2, 32), 8.0, np.float32)
     bits[:, 15] = 0                                 # slot of the zero
-    worth = np.array([[1.0, 1.5], [1.7, 5.0]], np.float32)
-    quantise.choose(y, parameters[..., 0] + 1024, 0, 2, parameters, parameters + 1, np.full(96, 0.2, np.float32), worth,
+    importance = np.array([[1.0, 1.5], [1.7, 5.0]], np.float32)
+    quantise.choose(y, parameters[..., 0] + 1024, 0, 2, parameters, parameters + 1, np.full(96, 0.2, np.float32),
+                    importance,
                     bits, np.full(2, 15, np.int32), symbols)
     assert symbols[..., 0].tolist() == [[0, 0], [1, 1]]

@@ -12,8 +12,8 @@ from torch import Tensor
 from coding.interface import Settings
 from nvc.codec import Nvc
 from nvc.decode import reconstruct, side_of
-from nvc.encoder.encode import SymbolWriter, Tally, analysis_of, thrift_of
-from nvc.encoder.quantisation.differentiable import Smooth
+from nvc.encoder.encode import SymbolWriter, Tally, analysis_of, lambda_scale_of
+from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.refine import Refinement, refine
 from nvc.entropy.range_coder import Encoder
 from nvc.network.cpu_reconstruction import Integers
@@ -35,8 +35,8 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 
 @pytest.fixture(scope="module")
-def smooth(model: Model) -> Smooth:
-    return Smooth(model.weights)
+def differentiable(model: Model) -> DifferentiableNetwork:
+    return DifferentiableNetwork(model.weights)
 
 
 def planes(noise: float, h: int = H, w: int = W) -> Tensor:
@@ -45,17 +45,18 @@ def planes(noise: float, h: int = H, w: int = W) -> Tensor:
     return torch.from_numpy((wave + RNG.normal(0, noise, (1, 6, 4 * h, 4 * w))).clip(0, 255).round()).float()
 
 
-def refinement_of(smooth: Smooth, h: int, w: int, worth: NDArray[np.float32] | None = None, t: float = 40.0
-                  ) -> Refinement:
+def refinement_of(differentiable: DifferentiableNetwork, h: int, w: int,
+                  importance: NDArray[np.float32] | None = None, t: float = 40.0) -> Refinement:
     p = planes(6.0, h, w)
     z = torch.from_numpy(RNG.integers(-2, 3, (1, HYPER, -(-h // 8), -(-w // 8)))).float()
-    return Refinement(smooth, Side.of(torch.tensor([1]), torch.tensor([t])), planes(2.0, h, w), p,
-                      torch.zeros_like(p), z, thrift_of("P"), np.ones((h, w), np.float32) if worth is None else worth)
+    return Refinement(differentiable, Side.of(torch.tensor([1]), torch.tensor([t])), planes(2.0, h, w), p,
+                      torch.zeros_like(p), z, lambda_scale_of("P"),
+                      np.ones((h, w), np.float32) if importance is None else importance)
 
 
 @pytest.fixture
-def refinement(smooth: Smooth) -> Refinement:
-    return refinement_of(smooth, H, W)
+def refinement(differentiable: DifferentiableNetwork) -> Refinement:
+    return refinement_of(differentiable, H, W)
 
 
 def test_the_network_with_gradients_gives_the_decoders_numbers(model: Model, refinement: Refinement) -> None:
@@ -91,13 +92,13 @@ def test_refined_latents_cost_less_than_those_chosen_greedily(refinement: Refine
     assert same.cost < 0.9 * greedy.cost
 
 
-def test_errors_are_less_where_they_count_more(model: Model, smooth: Smooth) -> None:
+def test_errors_are_less_where_they_count_more(model: Model, differentiable: DifferentiableNetwork) -> None:
     left = np.full((H, W), 0.5, np.float32)
     left[:, :W // 2] = 2.0
     off = []
-    for worth in (left, 1 / left):
+    for importance in (left, 1 / left):
         RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
-        r = refinement_of(smooth, H, W, worth, 20.0)
+        r = refinement_of(differentiable, H, W, importance, 20.0)
         analysis = analysis_of(model)
         y = first_joined(analysis.transform(r.x - r.p, r.side))
         squared = (r.attempt(r.run(y, 4) / r.steps, 0.0).out - r.x) ** 2
@@ -105,12 +106,12 @@ def test_errors_are_less_where_they_count_more(model: Model, smooth: Smooth) -> 
     assert off[0] < 0.9 * off[1]
 
 
-def test_refined_latents_are_coded_as_they_are(model: Model, smooth: Smooth) -> None:
+def test_refined_latents_are_coded_as_they_are(model: Model, differentiable: DifferentiableNetwork) -> None:
     p, d = np.full((6, 4 * H, 4 * W), 128, np.uint8), np.zeros((6, 4 * H, 4 * W), np.int16)
     x = planes(3.0)[0].numpy().astype(np.uint8)
     y, z = RNG.normal(0, 2, (H, W, CHANNELS)).astype(np.float32), np.zeros((1, 2, HYPER), np.int32)
     alike = np.ones((H, W), np.float32)
-    refined = refine(smooth, 0, 20, x, p, d, y, z, thrift_of("I"), alike, 3)
+    refined = refine(differentiable, 0, 20, x, p, d, y, z, lambda_scale_of("I"), alike, 3)
     nothing = np.zeros(CHANNELS, np.float32)
     writer = SymbolWriter([Encoder()], model.network.tables, model.network.tables.bits(), [nothing], [alike], Tally())
     far: list[float] = []

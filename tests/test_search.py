@@ -11,7 +11,7 @@ from scipy.linalg import hadamard
 
 from nvc.encoder.search import block_differences as differences
 from nvc.encoder.search import motion_field as search
-from nvc.encoder.search import pyramid_search as coarse
+from nvc.encoder.search import pyramid_search as pyramid_search
 from nvc.motion import prediction as motion
 from nvc.motion import vectors
 from nvc.motion.compensation import BOTH, INTRA
@@ -156,9 +156,9 @@ def test_more_effort_finds_what_costs_less():
 
 def test_the_coarse_guess_follows_large_motion():
     world = textured(np.random.default_rng(7), 300, 300)
-    pyramids = [coarse.pyramid(world[a:a + 192, b:b + 192])
+    pyramids = [pyramid_search.pyramid(world[a:a + 192, b:b + 192])
                 for a, b in ((50, 60), (50 + 44, 60 - 52))]
-    guess = coarse.guess(pyramids[1], pyramids[0], 16, 8.0)
+    guess = pyramid_search.guess(pyramids[1], pyramids[0], 16, 8.0)
     assert (guess[1:-4, 4:-1] == (44 * 4, -52 * 4)).all()
 
 

@@ -225,8 +225,8 @@ def test_an_empty_clip_has_no_units() -> None:
 
 def texture(seed: int, height: int = 400, width: int = 700) -> NDArray[np.uint8]:
     """Smooth shapes of some size, as in pictures; another seed is another scene."""
-    coarse = np.random.default_rng(seed).uniform(20, 235, (height // 25, width // 25))
-    return np.kron(coarse, np.ones((25, 25))).astype(np.uint8)
+    pyramid_search = np.random.default_rng(seed).uniform(20, 235, (height // 25, width // 25))
+    return np.kron(pyramid_search, np.ones((25, 25))).astype(np.uint8)
 
 
 def cuts_of(clip: list[NDArray[np.uint8]], lookahead: int = 2) -> list[int]:

@@ -29,11 +29,11 @@ def lone(tmp_path_factory: pytest.TempPathFactory, video: bytes) -> Iterator[Wor
         out.write(video)
         return len(video), digest
 
-    worker.place.clips.fetch(digest, give)
+    worker.context.clips.fetch(digest, give)
     yield worker
-    hurry = threading.Event()
-    hurry.set()
-    worker.stop(hurry)
+    at_once = threading.Event()
+    at_once.set()
+    worker.stop(at_once)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_damaged_clip_fails_with_its_reason(idle: Worker) -> None:
         out.write(b"no video")
         return 8, digest
 
-    idle.place.clips.fetch(digest, give)
+    idle.context.clips.fetch(digest, give)
     run = post(idle, {"clip": f"sha256:{digest}", "codec": "raw"}).json()["run"]
     error = wait_ended(idle, run)["error"]
     assert error["type"] == "bad-video"

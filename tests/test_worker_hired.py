@@ -152,7 +152,7 @@ def test_draining_takes_no_work_and_hands_back_what_does_not_finish(
 ) -> None:
     post(hired, dispatch(orchestrator, "exp_1", video, "deaf"))
     orchestrator.wait_for(lambda: any(p["phase"] == "deaf" for p in orchestrator.progress))
-    hired.roster.draining = True
+    hired.assigned_runs.draining = True
     assert requests.get(hired.server.url + "/readyz", timeout=PATIENCE_S).status_code == 503
     answer = post(hired, dispatch(orchestrator, "exp_2", video))
     assert answer.status_code == 503
@@ -208,6 +208,6 @@ def test_a_key_is_shown_to_the_configured_orchestrator_only(
         orchestrator.result_of("exp_1")
         assert orchestrator.authorizations == [f"Bearer {key}" if configured else None]
     finally:
-        hurry = threading.Event()
-        hurry.set()
-        worker.stop(hurry)
+        at_once = threading.Event()
+        at_once.set()
+        worker.stop(at_once)

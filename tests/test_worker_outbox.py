@@ -110,7 +110,7 @@ def test_hurry_ends_the_pause_after_an_outage(tmp_path: Path, monkeypatch: pytes
     box.put(message("a"), finished(tmp_path, "a"))
     orchestrator.wait_tries(1)
     while not box.flush(0.01):
-        box.hurry()
+        box.retry_now()
     assert orchestrator.got == [("a", 1)]
     box.close(PATIENCE_S)
 
@@ -158,11 +158,11 @@ def test_a_full_disk_turns_a_result_into_a_failure_to_be_tried_elsewhere(
     monkeypatch.setattr(outbox, "seal", full)
     orchestrator = Orchestrator()
     box = make(tmp_path, orchestrator)
-    kept = box.put(message("a", result={"metrics": {}}), finished(tmp_path, "a"))
-    assert kept["state"] == "failed"
-    assert kept["result"] is None
-    assert kept["error"]["type"] == "disk-full"
-    assert kept["error"]["retry"] is True
+    local_results = box.put(message("a", result={"metrics": {}}), finished(tmp_path, "a"))
+    assert local_results["state"] == "failed"
+    assert local_results["result"] is None
+    assert local_results["error"]["type"] == "disk-full"
+    assert local_results["error"]["retry"] is True
     box.start()
     assert box.flush(PATIENCE_S)
     assert orchestrator.got == [("a", 1)]

@@ -106,8 +106,8 @@ def wait_until(worker: Worker, what: Callable[[], Any]) -> Any:
     try:
         while not (seen := what()):
             assert not deadline.is_set(), "it did not come about"
-            with worker.roster.idle:
-                worker.roster.idle.wait(0.05)
+            with worker.assigned_runs.idle:
+                worker.assigned_runs.idle.wait(0.05)
         return seen
     finally:
         timer.cancel()
@@ -165,5 +165,5 @@ def hired(orchestrator: Orchestrator, tmp_path: Path) -> Iterator[Worker]:
     worker = make_worker(tmp_path / "state", orchestrator)
     wait_ready(worker)
     yield worker
-    if not worker.roster.draining:
+    if not worker.assigned_runs.draining:
         worker.stop(threading.Event())

@@ -108,8 +108,8 @@ def no_core(model: Objective) -> None:
 
 
 def no_hyper(model: Objective) -> None:
-    hyper = model.analysis.hyper
-    model.analysis.hyper = lambda y, side: hyper(y, side) * 0.0
+    hyper_latent = model.analysis.hyper
+    model.analysis.hyper = lambda y, side: hyper_latent(y, side) * 0.0
 
 
 def no_prediction(model: Objective) -> None:

@@ -13,19 +13,19 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from nvc.encoder.analysis import Analysis
-from nvc.encoder.encode import LESS_THRIFT, T_MIDDLE, thrift_of
-from nvc.network import hyper_latent as hyper
+from nvc.encoder.encode import LESS_THRIFT, T_MIDDLE, lambda_scale_of
+from nvc.network import hyper_latent as hyper_latent
 from nvc.network.laplace import Laplace
 from nvc.network.layers import clip_
 from nvc.network.network import FIRST, STEPS, Network, Side, first_joined, gather, step_size
 
 LAMBDA = 0.15                       # λ = 0.15 Δ² · 2^(a + b · octaves of Δ): squared error against bits, of a pixel
-# a, b of I, P and B: the slope dD/dR at which the encoder's choice of symbols really works, with its thrift and the
-# learned sizes of steps, measured by thrift 1.3 times as large. An objective with another slope would have the networks
-# work against that choice.
+# a, b of I, P and B: the slope dD/dR at which the encoder's choice of symbols really works, with its lambda_scale and
+# the learned sizes of steps, measured by lambda_scale 1.3 times as large. An objective with another slope would have
+# the networks work against that choice.
 SLOPE = ((1.52, -0.315), (1.05, -0.24), (0.78, -0.133))
 # How much coarser the steps of I, P and B pictures usually are than the step that the encoder was asked for, by their
-# level and by what copies them: its thrift follows the latter.
+# level and by what copies them: its lambda_scale follows the latter.
 BEHIND = (8.0, 19.0, 36.0)
 # Weight of each chroma plane's mean squared error where that of luma is 6, by measure. PSNR-YUV is a mean of
 # logarithms, whose slope is the inverse of the error, and chroma's errors are 5 to 12 dB smaller; with 2.5 chroma lost.
@@ -47,8 +47,8 @@ class Objective(nn.Module):
         self.measure = measure
         self.network = Network(context)
         self.analysis = Analysis()
-        thrift = torch.stack([torch.from_numpy(thrift_of(kind)) for kind in "IPB"])
-        self.register_buffer("thrift", thrift, persistent=False)
+        lambda_scale = torch.stack([torch.from_numpy(lambda_scale_of(kind)) for kind in "IPB"])
+        self.register_buffer("lambda_scale", lambda_scale, persistent=False)
 
     def forward(self, x: Tensor, p0: Tensor, p1: Tensor, kind: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x, p0, p1: planes [B, 6, h, w]; returns latent bits, hyper bits [B], distortion [B] (squared error,
@@ -63,7 +63,7 @@ class Objective(nn.Module):
         z_index = net.z_index(side)
         z_prior = Laplace.of(z_index)
         with torch.no_grad():
-            chosen = hyper.choose(z, z_index)
+            chosen = hyper_latent.choose(z, z_index)
             full = chosen.any(1, keepdim=True)
         z_bits = (z_prior.bits(chosen.abs()) * full * (z_index > 0) + _slope(z_prior, z)).sum((1, 2, 3))
         z_bits = z_bits + HYPER_SAID_BITS * full[0].numel()
@@ -71,7 +71,7 @@ class Objective(nn.Module):
         context = net.context(z, p, d, side)
         local = net.local_step(context)
         y = y * torch.exp2(local / -8.0)
-        thrift = (lean(kind, t)[:, None] * self.thrift[kind])[:, :, None, None]
+        lambda_scale = (lean(kind, t)[:, None] * self.lambda_scale[kind])[:, :, None, None]
         bits: list[Tensor] = []
 
         def visit(step: int, mean: Tensor, index: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Objective(nn.Module):
             e = gather(y[:, FIRST[group]:FIRST[group + 1]], parity) - mean / 8.0
             prior = Laplace.of(index)
             with torch.no_grad():
-                s = prior.quantise(e, thrift[:, FIRST[group]:FIRST[group + 1]]) * (index > 0)
+                s = prior.quantise(e, lambda_scale[:, FIRST[group]:FIRST[group + 1]]) * (index > 0)
             # The choice between zero and a symbol is made where both cost the same, so a zero stays a zero for small
             # changes of y: no gradient there, and what is reconstructed is the mean, which learns from it.
             s = torch.where(s == 0, 0.0, e + (s - e).detach())
@@ -105,7 +105,7 @@ class Objective(nn.Module):
 
 
 def lean(kind: Tensor, t: Tensor) -> Tensor:
-    """Share [B] of its thrift that the encoder keeps in pictures with step index t: less where steps are fine."""
+    """Share [B] of its lambda_scale that the encoder keeps in pictures with step index t: less where steps are fine."""
     asked = t - t.new_tensor(BEHIND)[kind]
     return 1.0 - LESS_THRIFT * (1.0 - asked / T_MIDDLE).clamp(0.0, 1.0)
 

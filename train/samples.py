@@ -26,7 +26,7 @@ import nvc.network.model
 from nvc.decode import Frame, Moved
 from nvc.encoder.encode import Encoder, Settings, Tally
 from nvc.encoder.sources.structure import Planner, Unit, schedule
-from nvc.entropy import range_coder as rangecoder
+from nvc.entropy import range_coder as range_coder
 from nvc.network.model import Model
 from nvc.network.planes import pack
 from nvc.stream.syntax import Packet
@@ -64,7 +64,7 @@ class Elsewhere(Encoder):
             self.decoded[qp] = by_x264(self.pictures, qp)
         return self.decoded[qp][unit.number]
 
-    def _code(self, work: Sequence[tuple[Unit, Picture, Moved[rangecoder.Encoder]]]
+    def _code(self, work: Sequence[tuple[Unit, Picture, Moved[range_coder.Encoder]]]
               ) -> tuple[list[Packet], list[Frame], Tally]:
         frames = [Frame.of(pack(self.made(unit, picture)), found.field) for unit, picture, found in work]
         packets = [Packet(unit.number, unit.type, unit.references, self.q(unit)) for unit, *_ in work]

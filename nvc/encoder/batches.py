@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nvc.encoder.encode import Encoder
-from nvc.encoder.sources.propagation import Worth
+from nvc.encoder.sources.propagation import Importance
 from nvc.encoder.sources.structure import Planner, Unit, schedule
 from nvc.encoder.sources.temporal_filter import PICTURES_AROUND, filtered
 from nvc.stream.syntax import Packet
@@ -34,14 +34,15 @@ def code_batch(encoder: Encoder, batch: list[tuple[Unit, Picture]]) -> Coded:
 
 
 def code_segment(encoder: Encoder, planner: Planner, before: list[Picture], segment: list[Picture],
-                 after: list[Picture], mini_gop: int, worths: dict[int, Worth]) -> Iterator[Coded]:
+                 after: list[Picture], mini_gop: int, importances: dict[int, Importance]) -> Iterator[Coded]:
     """Code a segment's padded pictures by mini-GOPs of that size, as far as it reaches. before, after: the GOP's
     segments on both sides; worths: by picture number."""
     first = before[-PICTURES_AROUND:]
     near = dict(enumerate([*first, *segment, *after[:PICTURES_AROUND]], planner.number - len(first)))
-    planner.mini_gop, encoder.worth = mini_gop, worths
+    planner.mini_gop, encoder.importance = mini_gop, importances
     for batch in schedule(segment, planner):
         with encoder.tally.clock.part("filter"):
-            sources = [filtered(unit, near, worths[unit.number].copied, encoder.step(unit)) if worths else picture
+            sources = [filtered(unit, near, importances[unit.number].copied, encoder.step(unit))
+                       if importances else picture
                        for unit, picture in batch]
         yield code_batch(encoder, [(unit, source) for (unit, _), source in zip(batch, sources, strict=True)])

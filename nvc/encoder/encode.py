@@ -25,19 +25,19 @@ from nvc.decode import Clock, Frame, Moved, reconstruct, references_of, side_of,
 from nvc.encoder.analysis import Analysis
 from nvc.encoder.effort import EFFORT_MAX, EFFORTS
 from nvc.encoder.quantisation import quantise
-from nvc.encoder.quantisation.differentiable import Smooth
+from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.refine import refine
 from nvc.encoder.search import motion_field as search
-from nvc.encoder.search import pyramid_search as coarse
+from nvc.encoder.search import pyramid_search as pyramid_search
 from nvc.encoder.search.weight_estimation import weigh
-from nvc.encoder.sources.propagation import Worth
+from nvc.encoder.sources.propagation import Importance
 from nvc.encoder.sources.structure import STRUCTURES, Unit
-from nvc.entropy import range_coder as rangecoder
+from nvc.entropy import range_coder as range_coder
 from nvc.machine.parallel import each, shares
 from nvc.motion import vectors
 from nvc.motion.prediction import MotionField, Reference, predict
 from nvc.motion.weighting import Weight
-from nvc.network import hyper_latent as hyper
+from nvc.network import hyper_latent as hyper_latent
 from nvc.network.model import Model
 from nvc.network.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis, first_joined
 from nvc.network.planes import pack, predictions
@@ -48,9 +48,9 @@ from video.picture import Picture
 QUALITY_MAX = 63
 JOBS_MAX = 64
 T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ = 54 … 1
-THRIFT = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less in pictures that others copy
-# Where I pictures have a finer step than T_MIDDLE, thrift falls and levels lie further apart, by these shares at the
-# finest (docs/decisions, 15).
+LAMBDA_SCALE = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less in pictures that others copy
+# Where I pictures have a finer step than T_MIDDLE, lambda_scale falls and levels lie further apart, by these shares at
+# the finest (docs/decisions, 15).
 T_MIDDLE, LESS_THRIFT, WIDER = 50.0, 0.45, 0.3
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
 # seldom corrected there.
@@ -61,7 +61,7 @@ SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
 CHROMA_THRIFT = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
 WIDE = 16                                       # sides of the latents from which the hyper-analysis may use bfloat16
 _analyses: dict[str, Analysis] = {}
-_smooth: dict[str, Smooth] = {}
+_differentiable: dict[str, DifferentiableNetwork] = {}
 
 
 def fineness(t: float) -> float:
@@ -69,10 +69,10 @@ def fineness(t: float) -> float:
     return min(max(1.0 - t / T_MIDDLE, 0.0), 1.0)
 
 
-def thrift_of(kind: str, fine: float = 0.0) -> NDArray[np.float32]:
+def lambda_scale_of(kind: str, fine: float = 0.0) -> NDArray[np.float32]:
     """λ of quantisation in Δ² of each channel [CHANNELS] in pictures of a type; fine: see `fineness`."""
     chroma = dct_basis()[:, 4:].abs().amax((1, 2, 3)).numpy() > 0
-    own = THRIFT[kind] * (1.0 - LESS_THRIFT * fine)
+    own = LAMBDA_SCALE[kind] * (1.0 - LESS_THRIFT * fine)
     return (own * np.where(chroma, CHROMA_THRIFT, 1.0)).astype(np.float32)
 
 
@@ -117,11 +117,11 @@ def analysis_of(model: Model) -> Analysis:
     return _analyses[model.sha256]
 
 
-def smooth_of(model: Model) -> Smooth:
+def smooth_of(model: Model) -> DifferentiableNetwork:
     """The network of a model with gradients, made once."""
-    if model.sha256 not in _smooth:
-        _smooth[model.sha256] = Smooth(model.weights, model.network.device)
-    return _smooth[model.sha256]
+    if model.sha256 not in _differentiable:
+        _differentiable[model.sha256] = DifferentiableNetwork(model.weights, model.network.device)
+    return _differentiable[model.sha256]
 
 
 @dataclass
@@ -141,16 +141,16 @@ class Tally:
 class SymbolWriter:
     """Chooses and writes the symbols of a batch of pictures, each into its own coder."""
 
-    def __init__(self, coders: list[rangecoder.Encoder], tables: rangecoder.Tables, bits: NDArray[np.float32],
-                 thrift: list[NDArray[np.float32]], worth: list[NDArray[np.float32]], tally: Tally) -> None:
+    def __init__(self, coders: list[range_coder.Encoder], tables: range_coder.Tables, bits: NDArray[np.float32],
+                 lambda_scale: list[NDArray[np.float32]], importance: list[NDArray[np.float32]], tally: Tally) -> None:
         self.coders, self.tables, self.bits = coders, tables, bits
-        self.thrift, self.worth, self.tally = thrift, worth, tally
+        self.lambda_scale, self.importance, self.tally = lambda_scale, importance, tally
 
     def hyper(self, z: NDArray[np.int32], index: NDArray[np.int32], side: Side) -> None:
         """Write the hyper-latents, before all else."""
         with self.tally.clock.part("entropy"):
             for coder, s, i, kind in zip(self.coders, z, index, side.kind.tolist(), strict=True):
-                hyper.write(coder, s, i, kind, self.tables)
+                hyper_latent.write(coder, s, i, kind, self.tables)
 
     def put(self, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
         with self.tally.clock.part("entropy"):
@@ -163,16 +163,17 @@ class SymbolWriter:
         group, parity = STEPS[step]
         symbols = np.empty(mean.shape, np.int32)
         with self.tally.clock.part("quantise"):
-            for k, (thrift, worth) in enumerate(zip(self.thrift, self.worth, strict=True)):
+            for k, (lambda_scale, importance) in enumerate(zip(self.lambda_scale, self.importance, strict=True)):
                 quantise.choose(y[k], local[k], FIRST[group], 2 if parity is None else parity, mean[k], index[k],
-                                thrift, worth, self.bits, self.tables.radius, symbols[k])
+                                lambda_scale, importance, self.bits, self.tables.radius, symbols[k])
         self.put(symbols, index)
         return symbols
 
 
 class Encoder:
-    """Codes the batches of one clip; `frames` holds the decoded pictures that may still be referred to, `worth` what
-    errors of pictures are worth, by number (see `nvc.worth`; as is usual, and all alike, where nothing is said).
+    """Codes the batches of one clip; `frames` holds the decoded pictures that may still be referred to, `importance`
+    what errors of pictures are worth, by number (see propagation.py; as is usual, and all alike, where nothing is
+    said).
 
     observe(unit, padded picture, its two predictions): called for each coded picture where set; trials and training
     learn from it."""
@@ -189,10 +190,10 @@ class Encoder:
         self.search = self.effort.searches[-1]
         i, p, b = self.effort.passes
         self.passes = {"I": b if settings.structure == "intra" else i, "P": p, "B": b}
-        self.smooth = smooth_of(model) if any(self.passes.values()) else None
+        self.differentiable = smooth_of(model) if any(self.passes.values()) else None
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
-        self.worth: dict[int, Worth] = {}
+        self.importance: dict[int, Importance] = {}
         self.observe: Callable[[Unit, Picture, tuple[Picture, Picture] | None], None] | None = None
 
     def fork(self, search: int) -> Encoder:
@@ -201,7 +202,7 @@ class Encoder:
 
         search: how far it searches motion."""
         other = copy.copy(self)
-        other.search, other.smooth, other.worth = search, None, {}
+        other.search, other.differentiable, other.importance = search, None, {}
         other.frames, other.tally = dict(self.frames), Tally(dict(self.tally.bits), self.tally.clock)
         return other
 
@@ -220,25 +221,26 @@ class Encoder:
 
     def offset(self, unit: Unit) -> float:
         """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
-        worth = self.worth.get(unit.number)
+        importance = self.importance.get(unit.number)
         by_level = unit.step_offset * (1.0 + WIDER * self.fine)
         if not self.network.alike:
             by_level = SPREAD_UNALIKE * by_level - FINER_UNALIKE
-        return by_level + (worth.offset if worth else 0.0)
+        return by_level + (importance.offset if importance else 0.0)
 
-    def thrift(self, unit: Unit) -> NDArray[np.float32]:
-        """`thrift_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then
+    def lambda_scale(self, unit: Unit) -> NDArray[np.float32]:
+        """`lambda_scale_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then
         follow t without the jumps that an I picture's next step would make. The exponent makes up for one in PSNR."""
-        return thrift_of(unit.type, self.fine) * np.float32(2.0 ** (5 * (self.wanted(unit) - self.q(unit)) / 16.0))
+        missing = self.wanted(unit) - self.q(unit)
+        return lambda_scale_of(unit.type, self.fine) * np.float32(2.0 ** (5 * missing / 16.0))
 
     def weights(self, unit: Unit, picture: Picture) -> tuple[Weight, ...]:
         """Weights of the references of a P or B picture, if it is to have any."""
-        current = coarse.pyramid(picture.y)
-        reaches = [coarse.reach_of(unit.number - n) for n in unit.references]
+        current = pyramid_search.pyramid(picture.y)
+        reaches = [pyramid_search.reach_of(unit.number - n) for n in unit.references]
         return weigh(current, [self.frames[n].reference.pyramid for n in unit.references], reaches, self.step(unit))
 
     def motion(self, unit: Unit, picture: Picture, references: Sequence[Reference],
-               coder: rangecoder.Encoder) -> MotionField:
+               coder: range_coder.Encoder) -> MotionField:
         """Search and code the motion of a P or B picture."""
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * self.offset(unit) / 16.0)
@@ -254,7 +256,7 @@ class Encoder:
         # oneDNN's bfloat16 kernels return garbage for 5×5 kernels on grids one or two wide.
         with torch.autocast(device.type, torch.bfloat16, enabled=self.fast and min(y.shape[2:]) >= WIDE):
             wanted = self.analysis.hyper(y, there)
-        z = hyper.choose(wanted, self.network.z_index(there).to(wanted))
+        z = hyper_latent.choose(wanted, self.network.z_index(there).to(wanted))
         grids = [v.permute(0, 2, 3, 1).contiguous().cpu() for v in (first_joined(y), z)]
         return grids[0].float().numpy(), grids[1].to(torch.int32).numpy()
 
@@ -275,9 +277,9 @@ class Encoder:
                     self.observe(unit, picture, found.pair)
                 yield packet
 
-    def _predict(self, item: tuple[Unit, Picture]) -> Moved[rangecoder.Encoder]:
+    def _predict(self, item: tuple[Unit, Picture]) -> Moved[range_coder.Encoder]:
         unit, picture = item
-        coder = rangecoder.Encoder()
+        coder = range_coder.Encoder()
         if not unit.references:
             return Moved(coder)
         weights = self.weights(unit, picture)
@@ -286,27 +288,27 @@ class Encoder:
         return Moved(coder, field, predict(field, references), weights)
 
     @torch.inference_mode()
-    def _code(self, work: Sequence[tuple[Unit, Picture, Moved[rangecoder.Encoder]]]
+    def _code(self, work: Sequence[tuple[Unit, Picture, Moved[range_coder.Encoder]]]
               ) -> tuple[list[Packet], list[Frame], Tally]:
         units, pictures, moved = zip(*work, strict=True)
         height, width = pictures[0].y.shape
         tally = Tally()
         p, d = predictions([found.pair for found in moved], height, width)
         side = side_of([u.type for u in units], [self.q(u) for u in units])
-        x, thrift = np.stack([pack(picture) for picture in pictures]), [self.thrift(u) for u in units]
+        x, lambda_scale = np.stack([pack(picture) for picture in pictures]), [self.lambda_scale(u) for u in units]
         y, z = self.analyse(x, p, side)
         alike = np.ones(y.shape[1:3], np.float32)
-        worth = [self.worth[u.number].grid if u.number in self.worth else alike for u in units]
+        importance = [self.importance[u.number].grid if u.number in self.importance else alike for u in units]
         for k, unit in enumerate(units):
-            if self.smooth and (passes := self.passes[unit.type]):
+            if self.differentiable and (passes := self.passes[unit.type]):
                 with tally.clock.part("refine"):
-                    y[k] = refine(self.smooth, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
-                                  thrift[k], worth[k], passes)
-                thrift[k] = np.zeros_like(thrift[k])                    # they are symbols now, and stay what they are
+                    y[k] = refine(self.differentiable, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
+                                  lambda_scale[k], importance[k], passes)
+                lambda_scale[k] = np.zeros_like(lambda_scale[k])    # they are symbols now, and stay what they are
         coders = [found.coder for found in moved]
         motion = [coder.size for coder in coders]
-        writer = SymbolWriter(coders, self.network.tables, self.slot_bits, thrift, worth, tally)
-        writer.hyper(z, hyper.index_of(self.network, side, height, width), side)
+        writer = SymbolWriter(coders, self.network.tables, self.slot_bits, lambda_scale, importance, tally)
+        writer.hyper(z, hyper_latent.index_of(self.network, side, height, width), side)
         first = [coder.size for coder in coders]
         planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
         packets = []

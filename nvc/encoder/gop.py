@@ -58,7 +58,7 @@ def code_gop(encoder: Encoder, header: Header, first: int, pictures: Iterable[Pi
     """Code one GOP, batch by batch; its bytes depend on nothing before it but `first`, its place in the clip.
 
     pictures: in display order, padded; taken only as they are needed. header: of the stream."""
-    encoder.frames, encoder.worth, encoder.tally = {}, {}, Tally()
+    encoder.frames, encoder.importance, encoder.tally = {}, {}, Tally()
     writer, show, waiting = GopWriter(header), first, dict[int, Picture]()
     planner = Planner(header.structure, first, MINI_GOP)
     coded: Iterator[Coded]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from nvc.encoder.batches import Coded, code_segment
 from nvc.encoder.encode import Encoder
-from nvc.encoder.search import pyramid_search as coarse
+from nvc.encoder.search import pyramid_search as pyramid_search
 from nvc.encoder.search.weight_estimation import weigh, weighted
 from nvc.encoder.sources.mini_gop import segments, suited
-from nvc.encoder.sources.propagation import ROUNDING, Copied, worth
+from nvc.encoder.sources.propagation import ROUNDING, Copied, importance_of
 from nvc.encoder.sources.structure import Planner, Unit, schedule
 from nvc.machine.parallel import each
 from nvc.motion.prediction import MARGIN, MotionField
@@ -38,23 +38,23 @@ def code_ahead(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) 
         mini_gop, guessing.mini_gop = guessing.mini_gop, suited(anchor, segment)
         with encoder.tally.clock.part("motion"):
             following = look.copied(segment, guessing, encoder.step)
-        worths = worth(copied + following, goes_on)
-        yield from code_segment(encoder, planner, coded, waiting, segment, mini_gop, worths)
+        importances = importance_of(copied + following, goes_on)
+        yield from code_segment(encoder, planner, coded, waiting, segment, mini_gop, importances)
         coded, waiting, copied = waiting, segment, following
-    yield from code_segment(encoder, planner, coded, waiting, [], guessing.mini_gop, worth(copied, False))
+    yield from code_segment(encoder, planner, coded, waiting, [], guessing.mini_gop, importance_of(copied, False))
 
 
 class Lookahead:
     """Sources of one GOP, as small pictures for as long as others may refer to them."""
 
     def __init__(self) -> None:
-        self.small: dict[int, coarse.Pyramid] = {}
+        self.small: dict[int, pyramid_search.Pyramid] = {}
 
     def copied(self, segment: list[Picture], planner: Planner, step_of: Callable[[Unit], float]) -> list[Copied]:
         """What the next segment's padded pictures will copy, in coding order; planner: at its begin, moved on; step_of:
         the size of a unit's steps."""
         for number, picture in enumerate(segment, planner.number):
-            self.small[number] = coarse.pyramid(picture.y)
+            self.small[number] = pyramid_search.pyramid(picture.y)
         units = [unit for batch in schedule(segment, planner) for unit, _ in batch]
         made = each(partial(self._guess, step_of), units)
         last = planner.number - 1
@@ -67,10 +67,10 @@ class Lookahead:
         if not unit.references:
             rows, columns = ((n - MARGIN) // 4 for n in current[0].shape)
             return Copied(unit, None, np.zeros((rows, columns), np.float32))
-        reaches = [coarse.reach_of(unit.number - number) for number in unit.references]
+        reaches = [pyramid_search.reach_of(unit.number - number) for number in unit.references]
         references = [self.small[number] for number in unit.references]
         weights = weigh(current, references, reaches, step)
-        found = coarse.match(current, weighted(references, weights), reaches, step)
+        found = pyramid_search.match(current, weighted(references, weights), reaches, step)
         kept = (np.minimum(found.error, CODED * step**2) + ROUNDING) / (found.error + ROUNDING)
         field = MotionField(_twice(found.mode), _twice(found.vectors), (0, 0))
         return Copied(unit, field, _twice(kept.astype(np.float32)))

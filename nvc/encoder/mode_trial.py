@@ -11,7 +11,7 @@ import numpy as np
 from nvc.encoder.batches import Coded, code_batch, code_segment
 from nvc.encoder.encode import Encoder
 from nvc.encoder.sources.mini_gop import MINI_GOP, segments, suited
-from nvc.encoder.sources.propagation import Copied, Worth, worth
+from nvc.encoder.sources.propagation import Copied, Importance, importance_of
 from nvc.encoder.sources.structure import Planner, Unit, schedule
 from nvc.network.planes import crop
 from nvc.stream.syntax import Header
@@ -76,13 +76,13 @@ def code_by_trial(encoder: Encoder, planner: Planner, pictures: Iterable[Picture
     for anchor, segment, goes_on in segments(pictures):
         best = yield from _best(scout, ahead, anchor, segment, goes_on, header, intra_bits)
         if chosen:
-            worths = worth(chosen.copied + best.copied, goes_on)
-            yield from _as_chosen(encoder, planner, coded, chosen, segment, worths)
+            importances = importance_of(chosen.copied + best.copied, goes_on)
+            yield from _as_chosen(encoder, planner, coded, chosen, segment, importances)
             coded = chosen.segment
         scout, ahead, chosen = best.encoder, best.planner, best
         intra_bits = intra_bits or best.bits
     if chosen:
-        yield from _as_chosen(encoder, planner, coded, chosen, [], worth(chosen.copied, False))
+        yield from _as_chosen(encoder, planner, coded, chosen, [], importance_of(chosen.copied, False))
 
 
 def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: list[Picture], goes_on: bool,
@@ -108,7 +108,7 @@ def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: l
 
 
 def _as_chosen(encoder: Encoder, planner: Planner, before: list[Picture], chosen: Trial, after: list[Picture],
-               worths: dict[int, Worth]) -> Iterator[Coded]:
+               importances: dict[int, Importance]) -> Iterator[Coded]:
     """Code a segment in earnest, with all that the effort allows. before, after: the segments on both sides."""
     encoder.search = chosen.encoder.search
-    yield from code_segment(encoder, planner, before, chosen.segment, after, chosen.planner.mini_gop, worths)
+    yield from code_segment(encoder, planner, before, chosen.segment, after, chosen.planner.mini_gop, importances)

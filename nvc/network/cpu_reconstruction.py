@@ -24,7 +24,7 @@ Patterns = NDArray[np.int16]
 Visit = Callable[[int, Integers, Integers, Integers], Integers]
 _FEATURE = [0, *(2 * first + GROUPS[0] for first in FIRST[1:-1])]       # group 0 has a third feature
 _FEATURES = 2 * CHANNELS + GROUPS[0]
-_SEEN = 2 * (CHANNELS + 4 * GROUPS[0])
+_SPECTRAL = 2 * (CHANNELS + 4 * GROUPS[0])
 
 
 def _active(conv: nn.Module, grid: Patterns) -> Patterns:
@@ -53,13 +53,13 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     """The running context before any symbol, float32 [B, H, W, 96]."""
     b, _, h, w = p.shape
     height, width = h // 4, w // 4
-    inputs, inverse = np.empty((b, height, width, _SEEN + 3), np.int16), network.inverse_step(side).numpy()
+    inputs, inverse = np.empty((b, height, width, _SPECTRAL + 3), np.int16), network.inverse_step(side).numpy()
     for k, planes in enumerate((p.astype(np.int16) - 128, d)):
         spectra = as_grid(network.transform(torch.from_numpy(planes)))
-        layout.seen(spectra, inverse, network.log_patterns, k, inputs)
-    inputs[..., _SEEN:] = side_grid(side.planes)
-    hyper = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
-    context = as_grid(hyper.float())
+        layout.spectral_features(spectra, inverse, network.log_patterns, k, inputs)
+    inputs[..., _SPECTRAL:] = side_grid(side.planes)
+    hyper_latent = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
+    context = as_grid(hyper_latent.float())
     layout.add(as_grid(network.prior[1](as_tensor(_active(network.prior[0], inputs)))), context)
     return context
 
@@ -80,8 +80,8 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
     """The traversal of a picture's latents; see `Network.walk`."""
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)
-    seen = np.empty((b, height, width, _FEATURES + 3), np.int16)
-    seen[..., _FEATURES:] = side_grid(side.planes)
+    spectral_features = np.empty((b, height, width, _FEATURES + 3), np.int16)
+    spectral_features[..., _FEATURES:] = side_grid(side.planes)
     log = network.log_patterns
     for step, (group, parity) in enumerate(STEPS):
         n, colour = GROUPS[group], 2 if parity is None else parity
@@ -93,18 +93,18 @@ def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
         layout.parameters(as_grid(outputs(as_tensor(_active(hidden, gathered)))), mean, index)
         layout.place(visit(step, mean, index), mean, colour, FIRST[group], v8)
         if group > 0:
-            layout.features(v8, colour, FIRST[group], n, _FEATURE[group], log, seen)
+            layout.features(v8, colour, FIRST[group], n, _FEATURE[group], log, spectral_features)
         if step == len(STEPS) - 1:
             break                               # nothing is read from the context any more
         fresh = np.empty((b, height, width, (6 if group == 0 else 2) * n), np.int16)
         if step == 0:
             layout.bands(v8, log, BITS, fresh)
         elif step == 1:
-            layout.joined(v8, log, BITS, seen, fresh)
+            layout.joined(v8, log, BITS, spectral_features, fresh)
         else:
-            layout.fresh(seen, colour, _FEATURE[group], fresh)
+            layout.fresh(spectral_features, colour, _FEATURE[group], fresh)
         layout.add(as_grid(network.updates[step](as_tensor(fresh))), context)
-    return v8, seen
+    return v8, spectral_features
 
 
 def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: Patterns, p: NDArray[np.uint8],
@@ -144,8 +144,8 @@ def in_tensors(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArr
         symbols = torch.from_numpy(visit(k, grid(mean), grid(index), steps)).to(device)
         return 8.0 * symbols.float().permute(0, 3, 1, 2) + mean
 
-    hyper = torch.from_numpy(z).to(device).float().permute(0, 3, 1, 2)
-    context = network.context(hyper, planes(p), planes(d), side)
+    hyper_latent = torch.from_numpy(z).to(device).float().permute(0, 3, 1, 2)
+    context = network.context(hyper_latent, planes(p), planes(d), side)
     local = network.local_step(context)
     steps = network.local_steps(grid(local)[..., 0])
     v8, features = network.walk(context, step)

@@ -22,7 +22,7 @@ from nvc.network.laplace import Laplace
 from nvc.network.network import HYPER_MAX, Side
 
 # λ of the choice of symbols, in squares of their steps.
-THRIFT = 0.05
+LAMBDA_SCALE = 0.05
 # Probability that a position is not empty, by type (I, P, B) and by how many of those left and above are not; and how
 # many bits it counts as having seen. Counted over 24 training clips at three qualities.
 START = np.array([[0.98, 0.98, 0.98], [0.59, 0.84, 0.94], [0.09, 0.39, 0.66]])
@@ -42,10 +42,10 @@ def choose(wanted: Tensor, index: Tensor) -> Tensor:
 
     index [B, HYPER, 1, 1]: tables; 0 codes nothing."""
     prior, coded = Laplace.of(index), index > 0
-    z = (prior.quantise(wanted, wanted.new_tensor(THRIFT)) * coded).clamp(-HYPER_MAX, HYPER_MAX)
+    z = (prior.quantise(wanted, wanted.new_tensor(LAMBDA_SCALE)) * coded).clamp(-HYPER_MAX, HYPER_MAX)
     saved = wanted.square() - (wanted - z).square()
-    worth = saved.sum(1, keepdim=True) > THRIFT * ((prior.bits(z.abs()) * coded).sum(1, keepdim=True) + FULL_BITS)
-    return z * worth
+    bits = (prior.bits(z.abs()) * coded).sum(1, keepdim=True) + FULL_BITS
+    return z * (saved.sum(1, keepdim=True) > LAMBDA_SCALE * bits)
 
 
 @njit(cache=True, nogil=True)

@@ -38,13 +38,13 @@ class Laplace:
         """The same of magnitudes that need not be whole, with a slope everywhere."""
         return torch.where(k < 1, self.zero + k * (self.base + self.slope - self.zero), self.base + k * self.slope)
 
-    def quantise(self, e: Tensor, thrift: Tensor) -> Tensor:
-        """Symbols nearest to e, one toward zero, or zero: whichever has the least (e - s)² + thrift · bits."""
+    def quantise(self, e: Tensor, lambda_scale: Tensor) -> Tensor:
+        """Symbols nearest to e, one toward zero, or zero: whichever has the least (e - s)² + lambda_scale · bits."""
         a = e.abs()
         k = torch.round(a)
         down = (k - 1).clamp_min(0)
-        cost_k = (a - k) ** 2 + thrift * self.bits(k)
-        cost_down = (a - down) ** 2 + thrift * self.bits(down)
+        cost_k = (a - k) ** 2 + lambda_scale * self.bits(k)
+        cost_down = (a - down) ** 2 + lambda_scale * self.bits(down)
         best = torch.where(cost_down < cost_k, down, k)
-        best = torch.where(a * a + thrift * self.zero < torch.minimum(cost_k, cost_down), 0.0, best)
+        best = torch.where(a * a + lambda_scale * self.zero < torch.minimum(cost_k, cost_down), 0.0, best)
         return best * torch.sign(e)

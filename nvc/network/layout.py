@@ -77,7 +77,7 @@ def row(k, rows, parity):
 
 
 @njit(cache=True, nogil=True)
-def seen(spectra, inverse, table, k, out):
+def spectral_features(spectra, inverse, table, k, out):
     """Input of the prediction context that the prediction (k = 0) or the difference (k = 1) makes, in out patterns
     [B, H, W, 227]: log magnitudes of its spectra, patterns [B, H, W, 96], and after those of both the log magnitudes of
     group 0's bands, each apart.
@@ -176,7 +176,7 @@ def place(symbols, mean, parity, first, v8):
 
 
 @njit(cache=True, nogil=True)
-def features(v8, parity, first, n, at, table, seen):
+def features(v8, parity, first, n, at, table, spectral_features):
     """Features of channels first … first + n of v8 int32 [B, H, W, 96] at one colour's positions, signed log and log:
     seen, patterns [B, H, W, 199], from channel `at` on."""
     top = table.shape[0] - 1
@@ -184,7 +184,7 @@ def features(v8, parity, first, n, at, table, seen):
         for i in range(v8.shape[1]):
             for j in range(v8.shape[2] if parity == 2 else v8.shape[2] // 2):
                 x = column(i, j, parity)
-                values, target = v8[b, i, x, first:first + n], seen[b, i, x, at:at + 2 * n]
+                values, target = v8[b, i, x, first:first + n], spectral_features[b, i, x, at:at + 2 * n]
                 for c in range(n):
                     size = table[min(abs(values[c]), top)]
                     target[c] = _signed(size, values[c])
@@ -192,7 +192,7 @@ def features(v8, parity, first, n, at, table, seen):
 
 
 @njit(cache=True, nogil=True)
-def fresh(seen, parity, at, out):
+def fresh(spectral_features, parity, at, out):
     """What a step has added to the features: out, patterns [B, H, W, 2n], from channel `at` on of seen at one colour's
     positions, zeros elsewhere."""
     n = out.shape[3]
@@ -200,7 +200,7 @@ def fresh(seen, parity, at, out):
         for i in range(out.shape[1]):
             for x in range(out.shape[2]):
                 if (i + x) & 1 == parity:
-                    out[b, i, x] = seen[b, i, x, at:at + n]
+                    out[b, i, x] = spectral_features[b, i, x, at:at + n]
                 else:
                     out[b, i, x] = 0
 
@@ -226,13 +226,13 @@ def bands(v8, table, bits, fresh):
 
 
 @njit(cache=True, nogil=True)
-def joined(v8, table, bits, seen, fresh):
+def joined(v8, table, bits, spectral_features, fresh):
     """Features of what group 0's bands stand for: seen, patterns [B, H, W, 199], first 12 channels; fresh, patterns
     [B, H, W, 24], the colours apart, zeros elsewhere."""
     for b in range(v8.shape[0]):
         for i in range(v8.shape[1]):
             for x in range(v8.shape[2]):
-                known, colour = seen[b, i, x], (i + x) & 1
+                known, colour = spectral_features[b, i, x], (i + x) & 1
                 for c in range(4):
                     _first_features(half(band(v8[b], i, x, c)), table, bits, known[c:])
                 fresh[b, i, x, 12 * colour:12 * colour + 12] = known[:12]
@@ -281,7 +281,7 @@ def warm() -> None:
     n = lambda *shape: np.zeros(shape, np.int32)        # noqa: E731
     u = lambda *shape: np.zeros(shape, np.uint8)        # noqa: E731
     table = s(2048)
-    seen(s(1, 2, 2, 96), f(1), table, 0, s(1, 2, 2, 227))
+    spectral_features(s(1, 2, 2, 96), f(1), table, 0, s(1, 2, 2, 227))
     gather(f(1, 2, 2, 96), 0, s(1, 2, 1, 96))
     activate(s(1, 2, 2, 96))
     add(s(1, 2, 2, 96), f(1, 2, 2, 96))

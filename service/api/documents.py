@@ -130,7 +130,7 @@ def summary(experiment: Experiment, progress: Callable[[str], dict[str, Any] | N
 
 def conservation(found: Conservation, why: Callable[[str], tuple[str, str, float | None]], now_s: float
                  ) -> dict[str, Any]:
-    """Where everything is that was accepted. `why` is Conductor.why; `now_s` in Unix seconds."""
+    """Where everything is that was accepted. `why` is Overview.why; `now_s` in Unix seconds."""
     total = sum(found.counts.values())
     return {
         "accepted": found.accepted, "sum": total, "holds": found.accepted == total,

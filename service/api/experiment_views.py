@@ -13,13 +13,13 @@ from service.http.exchange import Event, Request, Response, event_stream
 from service.http.parsing import Problem
 from service.jobs.states import TERMINAL, State, timestamp
 from service.results.curves import Analyses
-from service.scheduling.scheduler import Conductor
+from service.scheduling.scheduler import Scheduler
 from service.storage.store import Store, dump
 
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
-class Told(NamedTuple):
+class StatusDocument(NamedTuple):
     """The status document of an experiment as it is sent."""
 
     state: State
@@ -31,29 +31,29 @@ class Told(NamedTuple):
         return hashlib.sha256(self.body).hexdigest()[:32]
 
 
-class Following:
+class ExperimentViews:
     """The endpoints that only read."""
 
-    def __init__(self, store: Store, conductor: Conductor) -> None:
-        self.store, self.conductor = store, conductor
+    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+        self.store, self.scheduler = store, scheduler
         self.analyses = Analyses(store.folder / "analyses")
 
     def get_status(self, request: Request) -> Response:
         experiment_id = request.params["id"]
-        told = self.tell(experiment_id)
+        status = self.status_document(experiment_id)
         headers = {}
-        if request.wait_s and told.state not in TERMINAL:
-            known = request.headers.get("if-none-match", f'"{told.tag}"')
+        if request.wait_s and status.state not in TERMINAL:
+            known = request.headers.get("if-none-match", f'"{status.tag}"')
             headers["Preference-Applied"] = f"wait={request.wait_s:g}"
 
-            def changed() -> Told | None:
-                fresh = self.tell(experiment_id)
+            def changed() -> StatusDocument | None:
+                fresh = self.status_document(experiment_id)
                 return None if f'"{fresh.tag}"' in known else fresh
 
-            told = self.wait(request, experiment_id, changed) or told
-        if told.state not in TERMINAL:
+            status = self.wait(request, experiment_id, changed) or status
+        if status.state not in TERMINAL:
             headers["Retry-After"] = "1"
-        return Response(200, told.body, {**JSON_TYPE, **headers}, etag=told.tag)
+        return Response(200, status.body, {**JSON_TYPE, **headers}, etag=status.tag)
 
     def get_events(self, request: Request) -> Response:
         experiment_id = request.params["id"]
@@ -66,7 +66,7 @@ class Following:
         stream = event_stream(request, follower.wait)
 
         def pieces() -> Iterator[bytes]:
-            with self.conductor.hub.changes(whole_of(experiment_id)) as follower.changed:
+            with self.scheduler.notifier.changes(whole_of(experiment_id)) as follower.changed:
                 yield from stream.body
 
         return dataclasses.replace(stream, body=pieces())
@@ -80,29 +80,29 @@ class Following:
         found, following = self.store.page(state=None if state is None else State(state), tag=request.query.get("tag"),
                                            limit=limit, before=cursor_of(request))
         cursor = None if following is None else str(following)
-        return Response(200, {"experiments": [documents.summary(experiment, self.conductor.view.live_progress)
+        return Response(200, {"experiments": [documents.summary(experiment, self.scheduler.view.live_progress)
                                               for experiment in found], "next_cursor": cursor})
 
     def get_conservation(self, request: Request) -> Response:
         found = self.store.conservation(integer_of(request, "limit", 1000, 1, 1000))
-        return Response(200, documents.conservation(found, self.conductor.view.why, time.time()))
+        return Response(200, documents.conservation(found, self.scheduler.view.why, time.time()))
 
-    def tell(self, experiment_id: str) -> Told:
+    def status_document(self, experiment_id: str) -> StatusDocument:
         """The whole document of an experiment, or of a run of a grid. Raises UnknownExperiment."""
         found = self.store.experiment(experiment_id)
-        document = (documents.grid if found.grid else documents.status)(found, self.conductor.view.live_progress)
+        document = (documents.grid if found.grid else documents.status)(found, self.scheduler.view.live_progress)
         of = (found.origin or {}).get("rerun_of")
         if of is not None and found.id == experiment_id:
             document["rerun"] = documents.repetition(of, self.store.grid(found.id), self.store.grid(of))
         body = dump(document) or ""
         if found.grid:
             body = f"{body[:-1]},{self.analyses.of(found.id, found.document, found.grid)[1:]}"
-        return Told(document["status"], f"{body}\n".encode())
+        return StatusDocument(document["status"], f"{body}\n".encode())
 
     def wait(self, request: Request, experiment_id: str, look: Callable[[], Any]) -> Any:
         """What `look` gives once it gives something, or None when the client's patience, or the client, is gone."""
         until = time.monotonic() + (request.wait_s or 0.0)
-        with self.conductor.hub.changes(whole_of(experiment_id)) as changed:
+        with self.scheduler.notifier.changes(whole_of(experiment_id)) as changed:
             while True:
                 changed.clear()
                 found = look()
@@ -134,7 +134,7 @@ class Follower:
 
 
 def whole_of(experiment_id: str) -> str:
-    """The experiment that a run of a grid belongs to; changes are told by it."""
+    """The experiment that a run of a grid belongs to; its waiters are woken by changes of any of its runs."""
     return experiment_id.partition(".")[0]
 
 

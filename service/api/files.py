@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from service.clips import picture_png as still
+from service.clips import picture_png as picture_png
 from service.clips.catalogue import Catalogue
 from service.http.exchange import Request, Response, file_response
 from service.http.parsing import Problem
 from service.runtime.observe import Log
-from service.scheduling.scheduler import Conductor
+from service.scheduling.scheduler import Scheduler
 from service.storage.blobs import SHA256, Blobs
 from service.storage.store import Store
 
@@ -18,8 +18,8 @@ CONTENT_TYPES = {".json": "application/json", ".mkv": "video/x-matroska", ".png"
 class Files:
     """The endpoints of clips and artifacts."""
 
-    def __init__(self, store: Store, blobs: Blobs, catalogue: Catalogue, conductor: Conductor, log: Log) -> None:
-        self.store, self.blobs, self.catalogue, self.conductor = store, blobs, catalogue, conductor
+    def __init__(self, store: Store, blobs: Blobs, catalogue: Catalogue, scheduler: Scheduler, log: Log) -> None:
+        self.store, self.blobs, self.catalogue, self.scheduler = store, blobs, catalogue, scheduler
         self.log = log
 
     # --- clips
@@ -44,7 +44,7 @@ class Files:
 
     def put_artifact(self, request: Request) -> Response:
         sha256 = request.params["sha256"]
-        self.conductor.check_artifact(*attempt_of(request))
+        self.scheduler.check_artifact(*attempt_of(request))
         if not SHA256.fullmatch(sha256):
             raise Problem(422, "invalid-name", "sha256: expected 64 hexadecimal digits in lower case", field="sha256")
         with self.blobs.receiving("artifact") as part:
@@ -79,7 +79,7 @@ class Files:
         second = None
         if of == "error":
             second = self._source_of(run, index) if other is None else self._reconstruction_of(other, index)
-        return Response(200, still.make(first, second), {"Content-Type": "image/png"}, etag=True)
+        return Response(200, picture_png.make(first, second), {"Content-Type": "image/png"}, etag=True)
 
     def _reconstruction_of(self, run: str, index: int) -> tuple[Path, int]:
         about = self.store.artifact(run, "reconstruction.mkv")

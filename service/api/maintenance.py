@@ -1,4 +1,4 @@
-"""The orchestrator's house: who may come in, and what is thrown away. One thread does what nobody waits for."""
+"""Maintenance of the orchestrator in one thread: keys in force, renewed certificates, removal of unused bytes."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ KEYS_S = 1.0            # a key that was added or revoked is known to the servic
 SWEEP_S = 3600.0        # between two removals of bytes that nothing names
 
 
-class House:
+class Maintenance:
     """Keys in force, certificates to be read again, bytes that nothing names."""
 
     def __init__(self, registry: Registry, blobs: Blobs, keep_unnamed_s: float, log: Log,
@@ -32,7 +32,7 @@ class House:
         self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
 
     def start(self, server: Server) -> None:
-        """Look after `server` from now on."""
+        """Begin, for this server."""
         self._server = server
         self._thread.start()
 
@@ -64,7 +64,7 @@ class House:
         return bool(found)
 
     def _run(self) -> None:
-        """The thread that does what nobody waits for."""
+        """The thread."""
         swept = time.monotonic()
         while not self._stopping.wait(KEYS_S):
             try:

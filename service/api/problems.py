@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 
 from service.api import worker_messages as messages
-from service.clips import picture_png as still
+from service.clips import picture_png as picture_png
 from service.clips import probe
 from service.clips.catalogue import FormatError, NameReserved, NotFetched, UnknownClip
 from service.http.exchange import Request, Response
@@ -14,7 +14,7 @@ from service.results.formats import LayoutError
 from service.scheduling.scheduler import NameTaken, WrongSecret
 from service.storage import store as storage
 
-# What handlers may meet, and how it is told: (status, type). The first match counts.
+# Errors that handlers may raise, and the problem that clients get: (status, type). The first match counts.
 ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (UnknownField, 422, "unknown-field"),
     (FieldError, 422, "invalid-field"),
@@ -25,8 +25,8 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFetched, 422, "clip-not-fetched"),
     (NameReserved, 409, "name-reserved"),
     (probe.NotAClip, 422, "not-a-video"),
-    (still.NoPicture, 404, "unknown-picture"),
-    (still.Busy, 503, "busy"),
+    (picture_png.NoPicture, 404, "unknown-picture"),
+    (picture_png.Busy, 503, "busy"),
     (probe.Busy, 503, "busy"),
     (NameTaken, 409, "name-taken"),
     (WrongSecret, 403, "wrong-secret"),
@@ -39,7 +39,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 
 
-def told(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+def with_problem_responses(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
     """The handler, with every error of the layers below translated once, here at the border."""
 
     def answer(request: Request) -> Response:

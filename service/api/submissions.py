@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from service.api.experiment_views import JSON_TYPE, Following
+from service.api.experiment_views import JSON_TYPE, ExperimentViews
 from service.api.problems import refuse_fields
 from service.clips.catalogue import Catalogue, NotFetched, UnknownClip
 from service.http.exchange import Request, Response
@@ -17,7 +17,7 @@ from service.http.parsing import Problem
 from service.jobs.fields import changed, read_request, runs_of
 from service.jobs.states import TERMINAL, State
 from service.runtime.observe import Log, Metrics
-from service.scheduling.scheduler import Conductor
+from service.scheduling.scheduler import Scheduler
 from service.storage import store as storage
 from service.storage.store import Store
 
@@ -33,9 +33,9 @@ class Submission(NamedTuple):
 class Submissions:
     """The endpoints under POST /experiment."""
 
-    def __init__(self, store: Store, conductor: Conductor, catalogue: Catalogue, following: Following, *,
+    def __init__(self, store: Store, scheduler: Scheduler, catalogue: Catalogue, following: ExperimentViews, *,
                  draining: Callable[[], bool], log: Log, metrics: Metrics) -> None:
-        self.store, self.conductor, self.catalogue, self.following = store, conductor, catalogue, following
+        self.store, self.scheduler, self.catalogue, self.views = store, scheduler, catalogue, following
         self.draining = draining
         self.log = log
         self._submit_s = metrics.histogram("nvc_submit_seconds", "From reading a submission to its commit.")
@@ -83,7 +83,7 @@ class Submissions:
         owner = self.store.submitted_by(experiment_id)
         if request.principal.role == "client" and owner != request.principal.key:
             raise Problem(403, "not-yours", "a client's key cancels what it has submitted; an admin's cancels all")
-        self.conductor.cancel(experiment_id, "asked by the client")
+        self.scheduler.cancel(experiment_id, "asked by the client")
         return Response(202, {"experiment_id": experiment_id, "status": self.store.state(experiment_id)},
                         {"Location": f"/experiment/{experiment_id}/status"})
 
@@ -100,7 +100,7 @@ class Submissions:
         new = False
         if experiment_id is None:
             made = prepare()
-            experiment_id, new = self.conductor.submit(
+            experiment_id, new = self.scheduler.submit(
                 made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
                 trace=request.trace.traceparent, origin=made.origin)
         took_s = time.monotonic() - began
@@ -111,11 +111,11 @@ class Submissions:
             headers["Idempotency-Replayed"] = "true"
         if request.wait_s:
             headers["Preference-Applied"] = f"wait={request.wait_s:g}"
-            ended = self.following.wait(request, experiment_id,
+            ended = self.views.wait(request, experiment_id,
                                         lambda: self.store.state(experiment_id) in TERMINAL or None)
             if ended:
-                told = self.following.tell(experiment_id)
-                return Response(200, told.body, {**JSON_TYPE, **headers})
+                status = self.views.status_document(experiment_id)
+                return Response(200, status.body, {**JSON_TYPE, **headers})
         state = State.QUEUED if new and not request.wait_s else self.store.state(experiment_id)
         return Response(202, {"experiment_id": experiment_id, "status": state, "url": headers["Location"],
                               "events": f"/experiment/{experiment_id}/events"}, {**headers, "Retry-After": "1"})
@@ -135,7 +135,7 @@ class Submissions:
     def _check_codecs(self, document: dict[str, Any]) -> None:
         """Raises Problem for a codec that no worker has, where it is known which ones they have."""
         wanted = document["codec"] if isinstance(document["codec"], list) else [document["codec"]]
-        offered = self.conductor.view.codecs()
+        offered = self.scheduler.view.codecs()
         for codec in wanted:
             if offered is not None and codec not in offered:
                 raise Problem(422, "unknown-codec", f"codec: no worker has {codec}; there are "

@@ -10,26 +10,26 @@ from service.http.exchange import Request, Response
 from service.http.fetching import Network
 from service.http.parsing import Problem
 from service.jobs.states import State
-from service.scheduling.scheduler import Conductor
+from service.scheduling.scheduler import Scheduler
 from service.storage.blobs import Blobs
 
 
-class WorkerCalls:
+class WorkerApi:
     """The endpoints of workers."""
 
-    def __init__(self, conductor: Conductor, blobs: Blobs, networks: Sequence[Network] = ()) -> None:
+    def __init__(self, scheduler: Scheduler, blobs: Blobs, networks: Sequence[Network] = ()) -> None:
         """networks: that workers' URLs must be in; none: any."""
-        self.conductor, self.blobs = conductor, blobs
+        self.scheduler, self.blobs = scheduler, blobs
         self._networks = tuple(networks)
         self._checked: set[str] = set()     # URLs
 
     def get_workers(self, request: Request) -> Response:
-        return Response(200, {"workers": self.conductor.view.workers()})
+        return Response(200, {"workers": self.scheduler.view.workers()})
 
     def post_workers(self, request: Request) -> Response:
         beat = messages.read_heartbeat(request.document())
         self._check_network(beat.url)
-        return Response(200, self.conductor.heartbeat(
+        return Response(200, self.scheduler.heartbeat(
             beat.name, beat.url, beat.slots, beat.about, beat.running, boot_id=beat.boot_id, draining=beat.draining,
             dispatch_key=beat.dispatch_key, attempt_secrets=beat.attempt_secrets))
 
@@ -52,23 +52,23 @@ class WorkerCalls:
         if set(wanted) - {"drain"} or not isinstance(wanted.get("drain", True), bool):
             raise Problem(422, "invalid-field", 'drain: expected true or false, as in {"drain": true}', field="drain")
         name = request.params["name"]
-        if not self.conductor.drain_worker(name, wanted.get("drain", True)):
+        if not self.scheduler.drain_worker(name, wanted.get("drain", True)):
             raise Problem(404, "unknown-worker", f"no worker {name[:100]!r} is known")
         return Response(202, {"name": name, "drained": wanted.get("drain", True)})
 
     def post_progress(self, request: Request) -> Response:
         said = messages.read_progress(request.document())
-        self.conductor.check_secret(said.run, said.attempt, said.secret)
-        self.conductor.progress(said.run, said.attempt, said.data)
+        self.scheduler.check_secret(said.run, said.attempt, said.secret)
+        self.scheduler.progress(said.run, said.attempt, said.data)
         return Response(200, {"run": said.run, "attempt": said.attempt})
 
     def post_result(self, request: Request) -> Response:
         end = messages.read_end(request.document())
-        self.conductor.check_secret(end.run, end.attempt, end.secret)
+        self.scheduler.check_secret(end.run, end.attempt, end.secret)
         if end.state is State.COMPLETED:
             for name, about in end.artifacts.items():
                 if self.blobs.size(about["sha256"]) != about["bytes"]:
                     raise Problem(422, "missing-artifact", f"artifacts.{name}: {about['bytes']} bytes under "
                                   f"{about['sha256']} were expected to be stored before the result", field="artifacts")
-        run = self.conductor.finished(end.run, end.attempt, end.state, end.result, end.error, end.artifacts)
+        run = self.scheduler.finished(end.run, end.attempt, end.state, end.result, end.error, end.artifacts)
         return Response(200, {"run": run.id, "attempt": end.attempt, "status": run.state})

@@ -296,7 +296,7 @@ class Connection(BaseHTTPRequestHandler):
                 raise Problem(503, "overloaded", "too many clients are waiting; try again later",
                               headers={"Retry-After": "5"})
             request.wait_s = None  # a preference may be passed over (RFC 7240 section 2)
-        elif (route.body is not None and route.body.stream) or (route.apart is not None and route.apart(request)):
+        elif (route.body is not None and route.body.stream) or (route.is_transfer and route.is_transfer(request)):
             if not self._hold(self.context.transfers, "transfers"):
                 raise _too_many_transfers()
             yield

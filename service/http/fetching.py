@@ -77,7 +77,7 @@ def check_address(text: str, networks: tuple[Network, ...] = ()) -> None:
     raise FetchError("its host has an address that is not public")
 
 
-class _Hurry:
+class _Deadline:
     """An absolute deadline over several connections: a time-out of a socket would begin anew with each byte, so this
     one shuts the socket under whoever reads from it."""
 
@@ -113,10 +113,10 @@ class _Hurry:
 class _Connection(http.client.HTTPSConnection):
     """Connects to a checked address, and checks the address that it is connected to."""
 
-    def __init__(self, host: str, port: int, hurry: _Hurry, context: ssl.SSLContext, networks: tuple[Network, ...]
+    def __init__(self, host: str, port: int, deadline: _Deadline, context: ssl.SSLContext, networks: tuple[Network, ...]
                  ) -> None:
         super().__init__(host, port, context=context)
-        self._hurry, self._tls, self._networks = hurry, context, networks
+        self._hurry, self._tls, self._networks = deadline, context, networks
 
     def connect(self) -> None:
         """As the base's, but to an address that was checked here.  Raises FetchError, OSError."""
@@ -184,26 +184,26 @@ class Fetcher:
         self.check(url)  # before waiting for a place
         if not self._places.acquire(timeout=self._limit_s):
             raise FetchError("too many clips are being fetched; try again later")
-        hurry = _Hurry(self._limit_s)
+        deadline = _Deadline(self._limit_s)
         digest, size = hashlib.sha256(), 0
         try:
-            for piece in self._pieces(url, hurry):
+            for piece in self._pieces(url, deadline):
                 size += len(piece)
                 if size > self._limit_bytes:
                     raise FetchError(f"it has more than {self._limit_bytes} bytes")
                 digest.update(piece)
                 out.write(piece)
         finally:
-            hurry.stop()
+            deadline.stop()
             self._places.release()
         return size, digest.hexdigest()
 
-    def _pieces(self, url: str, hurry: _Hurry) -> Iterator[bytes]:
-        """The file, piece by piece; whatever goes wrong on the way is told as FetchError."""
+    def _pieces(self, url: str, deadline: _Deadline) -> Iterator[bytes]:
+        """The file, piece by piece; every error becomes a FetchError."""
         try:
             for _ in range(REDIRECTS + 1):
                 host, port = self.check(url)
-                with contextlib.closing(_Connection(host, port, hurry, self._context, self._networks)) as connection:
+                with contextlib.closing(_Connection(host, port, deadline, self._context, self._networks)) as connection:
                     answer = _ask(connection, url)
                     if answer.status not in (301, 302, 303, 307, 308):
                         yield from self._body(answer)
@@ -213,8 +213,8 @@ class Fetcher:
         except ssl.SSLCertVerificationError as error:
             raise FetchError(f"its certificate is not valid: {error.verify_message}") from error
         except (FetchError, OSError, http.client.HTTPException, ValueError) as error:
-            if hurry.over.is_set() or isinstance(error, TimeoutError):
-                raise hurry.problem from error
+            if deadline.over.is_set() or isinstance(error, TimeoutError):
+                raise deadline.problem from error
             if isinstance(error, FetchError):
                 raise
             raise FetchError(f"it cannot be fetched: {type(error).__name__}") from error

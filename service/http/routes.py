@@ -57,7 +57,7 @@ class Route:
     produces: str
     query: frozenset[str] | None
     always: bool
-    apart: Callable[[Request], bool] | None
+    is_transfer: Callable[[Request], bool] | None
 
 
 class Routes:
@@ -69,7 +69,7 @@ class Routes:
     def add(self, method: str, pattern: str, handler: Handler, *, body: Body | None = None,
             roles: Collection[str] | None = None, waits: bool | Literal["prefer"] = False,
             produces: str = "application/json", query: Collection[str] | None = None, always: bool = False,
-            apart: Callable[[Request], bool] | None = None) -> None:
+            is_transfer: Callable[[Request], bool] | None = None) -> None:
         """Add a route; ValueError for one that makes no sense.
 
         method    GET, POST, PUT, PATCH or DELETE; HEAD and OPTIONS come by themselves
@@ -91,7 +91,7 @@ class Routes:
             raise ValueError(f"route {method} {pattern}: added twice")
         self.table.append(Route(method, pattern, tuple(pattern[1:].split("/")), handler, body,
                                 None if roles is None else frozenset(roles) | {"admin"}, waits, produces,
-                                None if query is None else frozenset(query), always, apart))
+                                None if query is None else frozenset(query), always, is_transfer))
         self.table.sort(key=lambda r: [s.startswith("{") for s in r.segments])  # literals before variables
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:

@@ -15,8 +15,8 @@ JSON because what a codec reports is foreign: nothing that it says can run code 
 **No orphans.** Whoever kills a worker with SIGKILL leaves it no time to kill its codec processes, and a codec that
 spins in C code will not notice.  So the first thing a codec process does, before it loads anything, is to leave a guard
 in its process group: a process that does nothing but read from a pipe whose other end the worker alone holds.  When the
-worker is gone, for whatever reason, the kernel closes that end, the guard reads the end of the file, and kills all that
-bear the mark of this process in their environment, and the whole group, itself included.
+worker is gone, for whatever reason, the kernel closes that end, the guard reads the end of the file, and kills all
+processes that have this process's tag in their environment, and the whole group, itself included.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def leave_a_guard(lifeline: int) -> None:
 
     Forked twice, so that the guard is nobody's child: a codec that waits for its own children must not find it.
     """
-    from service.processes.process_tags import MARK, end_marked
+    from service.processes.process_tags import PROCESS_TAG, end_tagged
 
-    group, mark = os.getpgrp(), os.environ.get(MARK)
+    group, tag = os.getpgrp(), os.environ.get(PROCESS_TAG)
     first = os.fork()
     if first:
         os.waitpid(first, 0)
@@ -63,8 +63,8 @@ def leave_a_guard(lifeline: int) -> None:
     os.closerange(0, lifeline)
     os.closerange(lifeline + 1, 1 << 16)
     os.read(lifeline, 1)  # nobody ever writes: this returns when the worker's end is closed
-    if mark:  # those who left the group
-        end_marked(f"{MARK}={mark}".encode(), GUARD_S, besides=os.getpid())
+    if tag:  # those who left the group
+        end_tagged(f"{PROCESS_TAG}={tag}".encode(), GUARD_S, besides=os.getpid())
     os.killpg(group, signal.SIGKILL)
     os._exit(0)
 
@@ -133,7 +133,7 @@ class ProgressMessages:
 
 
 def warm(names: list[str]) -> dict[str, Any]:
-    """Make each named codec ready; what the worker tells about itself from then on."""
+    """Make each named codec ready; what the worker reports of them."""
     from coding import registry
     from service.processes.json_values import plain
     from service.processes.measuring import device

@@ -50,7 +50,7 @@ def check_picture(picture: Any, info: ClipInfo, index: int) -> Picture:
     return Picture(*(np.ascontiguousarray(plane) for plane in picture))
 
 
-def decode_apart(target: str, stream: Path) -> Decoded:
+def decode_in_process(target: str, stream: Path) -> Decoded:
     """Decode ``stream`` by the codec that ``target`` ("module:factory") makes, in a new process.
 
     ``details["decode_s"]`` holds the seconds afterwards.  Raises MeasureError, at once or while the pictures are read,

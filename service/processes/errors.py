@@ -1,4 +1,4 @@
-"""What can go wrong in a run, and how the worker is told of it."""
+"""Errors of a run, and how the codec process reports them to the worker."""
 
 from __future__ import annotations
 

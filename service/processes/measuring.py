@@ -31,7 +31,7 @@ import numpy as np
 import metrics
 from coding import registry
 from coding.interface import Codec, Decoded, Encoded, Progress, Report, Settings, no_report
-from service.processes.decoder_process import check_picture, decode_apart
+from service.processes.decoder_process import check_picture, decode_in_process
 from service.processes.errors import MeasureError
 from service.processes.json_values import plain
 from service.processes.memory import needed_bytes
@@ -115,7 +115,7 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
     if encoder.name in OURS:
         decoded = type(encoder)().decode(stream_path.read_bytes(), no_report)  # get() would give the encoder again
     else:
-        decoded = decode_apart(registry.target_of(experiment["codec"]), stream_path)
+        decoded = decode_in_process(registry.target_of(experiment["codec"]), stream_path)
     kept = out_dir / "reconstruction.mkv" if experiment["keep_reconstruction"] else None
     seen = measure(source, decoded, kept, encoded, progress)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from service.processes.messages import MessageBuffer, frame_message
-from service.processes.process_tags import MARK, end_marked
+from service.processes.process_tags import PROCESS_TAG, end_tagged
 
 CODEC_PROGRAM = Path(__file__).with_name("codec_process.py")
 TERM_GRACE_S = 1.5  # from SIGTERM to SIGKILL; with the rest of a cancel well under 5 s
@@ -66,8 +66,8 @@ class CodecProcess:
         threads = str(spec.threads)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **ALONE,
                        **{f"{name}_NUM_THREADS": threads for name in POOLS}}
-        mark = environment[MARK] = uuid.uuid4().hex
-        self._mark = f"{MARK}={mark}".encode()
+        tag = environment[PROCESS_TAG] = uuid.uuid4().hex
+        self._tag = f"{PROCESS_TAG}={tag}".encode()
         for private in PRIVATE:
             environment.pop(private, None)
         try:
@@ -155,7 +155,7 @@ class CodecProcess:
             status = self._child.wait(REAP_S)
         except subprocess.TimeoutExpired:
             status = -signal.SIGKILL  # in the kernel's hands, e.g. on a stuck file system
-        end_marked(self._mark, REAP_S)
+        end_tagged(self._tag, REAP_S)
         self._gone = True
         for _ in range(64):  # bounded: someone who left the group may still hold the pipe, and write
             if self._output not in {key.fd for key, _ in self._selector.select(0)}:

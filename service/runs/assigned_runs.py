@@ -1,4 +1,4 @@
-"""Which attempts a worker has: they are taken in, found a slot, ended, and remembered for a while."""
+"""The attempts of a worker: accepted, given a slot, ended, and remembered for a while."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 from service.http.parsing import Problem
 from service.runs.assignment import Dispatch
-from service.runs.attempts import Attempt, Kept, Place
+from service.runs.attempts import Attempt, AttemptContext, LocalResults
 from service.runs.outbox import Entry
 from service.runs.outcome import Outcome
 from service.runs.slots import Slot
 from service.runtime.observe import Log
 
 REMEMBERED = 1000  # ended attempts that GET /experiment/{run} still knows, when others keep their results
-RETRY_AFTER = {"Retry-After": "1"}  # a slot frees at a moment nobody knows; the next heartbeat will tell
+RETRY_AFTER = {"Retry-After": "1"}  # when a slot becomes free is not known
 
 
-class Roster:
+class AssignedRuns:
     """The newest attempt of each run. Safe from any thread. Set ``draining`` and nothing more is taken in."""
 
-    def __init__(self, slots: Sequence[Slot], place: Place, kept: Kept, about: Callable[[], dict[str, Any]],
-                 log: Log) -> None:
+    def __init__(self, slots: Sequence[Slot], context: AttemptContext, local_results: LocalResults,
+                 about: Callable[[], dict[str, Any]], log: Log) -> None:
         """``about``: what codec processes have said of themselves; {} until one has."""
         self.draining = False
-        self._slots, self._place, self._kept, self._about, self._log = slots, place, kept, about, log
+        self._slots, self._context, self._local_results = slots, context, local_results
+        self._about, self._log = about, log
         self._lock = threading.RLock()
         self._attempts: dict[str, Attempt] = {}
         self.idle = threading.Condition(self._lock)  # notified when an attempt has ended
@@ -35,7 +36,7 @@ class Roster:
         """Ends of an earlier life: whoever asks for them, or sends them again, finds them ended."""
         for entry in entries:
             dispatch = Dispatch(*entry.key, {}, {}, entry.message["callback"])
-            self._attempts[dispatch.run] = Attempt(dispatch, self._place, entry.message["state"],
+            self._attempts[dispatch.run] = Attempt(dispatch, self._context, entry.message["state"],
                                                    error=entry.message["error"], ended_at=time.time())
 
     def newest(self, run: str) -> Attempt | None:
@@ -61,7 +62,7 @@ class Roster:
             if known and known.dispatch.attempt > dispatch.attempt:
                 detail = f"attempt: {known.dispatch.attempt} of run {dispatch.run} is here, {dispatch.attempt} is stale"
                 raise Problem(409, "stale-attempt", detail, field="attempt")
-            if not dispatch.callback and self._kept.folder(dispatch.run):
+            if not dispatch.callback and self._local_results.folder(dispatch.run):
                 raise Problem(409, "already-ended", f"run: {dispatch.run} has ended here", field="run")
             if self.draining:
                 raise Problem(503, "draining", "this worker takes no more work", headers=RETRY_AFTER)
@@ -71,7 +72,7 @@ class Roster:
                 raise Problem(422, "unknown-codec", detail, field="codec")
             if known and known.ended_at is None:
                 self.end(known, Outcome("cancelled"))  # the orchestrator has given it up
-            attempt = Attempt(dispatch, self._place)
+            attempt = Attempt(dispatch, self._context)
             taker = self._give(attempt)
             self._attempts[dispatch.run] = attempt
             self._forget_old()

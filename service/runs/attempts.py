@@ -35,24 +35,24 @@ ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 DISPATCH = "dispatch.json"
 
 
-class Keeper(Protocol):
-    """Takes over an ended attempt's folder: the outbox, or `Kept`."""
+class ResultStore(Protocol):
+    """Takes over an ended attempt's folder: the outbox, or `LocalResults`."""
 
     def put(self, message: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Returns the message as it is kept: a failure in place of a result that the disk would not take."""
 
 
 @dataclass
-class Place:
-    """What attempts need of the worker that they run in."""
+class AttemptContext:
+    """What attempts use of the worker that they run in."""
 
     runs: Path
     clips: ClipCache
     threads: int
     download: Callable[[Dispatch, Any], tuple[int, str]]  # (dispatch, out): fetch the dispatch's clip
-    keeper: Callable[[Dispatch], Keeper]
-    told: Callable[[Attempt], None]  # progress has changed
-    over: Callable[[Attempt], None]
+    result_store: Callable[[Dispatch], ResultStore]
+    progress_changed: Callable[[Attempt], None]  # progress has changed
+    attempt_ended: Callable[[Attempt], None]
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Attempt:
     """A slot's task (slots.Task)."""
 
     dispatch: Dispatch
-    place: Place
+    context: AttemptContext
     state: str = "dispatched"  # then running, then completed, failed or cancelled
     progress: dict[str, Any] = field(default_factory=lambda: {"phase": "waiting", "fraction": 0.0, "frame": 0,
                                                               "frames": None, "fps": None})
@@ -76,7 +76,7 @@ class Attempt:
 
     @property
     def folder(self) -> Path:
-        return self.place.runs / self.dispatch.folder_name
+        return self.context.runs / self.dispatch.folder_name
 
     def record(self) -> None:
         """Put the attempt on disk. Raises OSError.
@@ -96,7 +96,7 @@ class Attempt:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop(self, outcome: Outcome) -> None:
-        """End whatever `prepare` is waiting for; called before the slot is told."""
+        """End whatever `prepare` is waiting for; called before the slot is."""
         self._stop = outcome
         self._wake.set()
 
@@ -117,13 +117,13 @@ class Attempt:
             "experiment": dispatch.experiment,
             "clip": {"name": clip.get("name") or f"sha256:{clip['sha256']}", "sha256": clip.get("sha256"),
                      "path": None if path is None else str(path.resolve())},
-            "threads": self.place.threads,
+            "threads": self.context.threads,
         }, self.folder.resolve()
 
     def _get_clip(self, path: Path) -> Outcome | None:
         """Link the clip to ``path``, fetching it if it is not here. What went wrong, or None."""
         sha256 = self.dispatch.clip["sha256"]
-        if self.place.clips.link(sha256, path):
+        if self.context.clips.link(sha256, path):
             return None
         if not self.dispatch.clip.get("url"):
             return failed("unknown-clip", f"clip: sha256:{sha256} is not at this worker", retry=False)
@@ -132,7 +132,7 @@ class Attempt:
 
         def fetch() -> None:
             try:
-                self.place.clips.fetch(sha256, lambda out: self.place.download(self.dispatch, out))
+                self.context.clips.fetch(sha256, lambda out: self.context.download(self.dispatch, out))
             except (ClientError, OSError) as error:
                 trouble.append(error)
             finally:
@@ -145,7 +145,7 @@ class Attempt:
             return self._stop
         if trouble:
             return failed("clip-unavailable", f"clip {self.dispatch.clip.get('name')}: {trouble[0]}", retry=True)
-        if not self.place.clips.link(sha256, path):
+        if not self.context.clips.link(sha256, path):
             return failed("clip-unavailable", "clip: it has left the cache already, which is too small", retry=True)
         return None
 
@@ -155,20 +155,20 @@ class Attempt:
 
     def progressed(self, progress: dict[str, Any]) -> None:
         self.progress = progress
-        self.place.told(self)
+        self.context.progress_changed(self)
 
     def ended(self, outcome: Outcome) -> None:
-        """Hand the end to the keeper, then say that it is over."""
+        """Store the end, then report that the attempt is over."""
         if outcome.state == "completed" and (wrong := self._wrong_artifacts(outcome)):
             outcome = failed("codec-error", wrong, retry=False)
         for path in [*self.folder.glob("clip-*"), self.folder / DISPATCH]:
             path.unlink(missing_ok=True)
         message = end_message(self.dispatch.run, self.dispatch.attempt, self.dispatch.callback,
                               self.dispatch.traceparent, self.dispatch.secret, outcome)
-        kept = self.place.keeper(self.dispatch).put(message, self.folder)
-        self.error, self.ended_at = kept["error"], time.time()
-        self.state = kept["state"]  # after it is stored: who reads "completed" finds the result
-        self.place.over(self)
+        local_results = self.context.result_store(self.dispatch).put(message, self.folder)
+        self.error, self.ended_at = local_results["error"], time.time()
+        self.state = local_results["state"]  # after it is stored: who reads "completed" finds the result
+        self.context.attempt_ended(self)
 
     def _wrong_artifacts(self, outcome: Outcome) -> str:
         """What a codec process says of its files is foreign: names must be names, and the files must be there."""
@@ -226,7 +226,7 @@ def clip_file_name(clip: dict[str, Any]) -> str:
     return "clip-" + re.sub(r"[^A-Za-z0-9._-]", "_", str(clip.get("name") or "clip"))[-100:]
 
 
-class Kept:
+class LocalResults:
     """Results of runs that nobody else keeps: the newest ``limit`` of them. Safe from any thread."""
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -236,7 +236,7 @@ class Kept:
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, message: dict[str, Any], folder: Path) -> dict[str, Any]:
-        """See Keeper.put. A failure for want of disk is itself not stored."""
+        """See ResultStore.put. A failure for want of disk is itself not stored."""
         try:
             with self._lock:
                 found = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)

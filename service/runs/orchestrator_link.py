@@ -1,4 +1,4 @@
-"""What a worker tells its orchestrator: that it lives and what it runs, how far that is, and how it ended.
+"""Messages from a worker to its orchestrator: heartbeats, progress, results.
 
 Three threads, so that none waits for another:
 
@@ -8,7 +8,7 @@ Three threads, so that none waits for another:
 - *progress* sends the newest progress of each run, a few a second at most; what is lost is not missed.
 - *outbox* (outbox.py) delivers ends: artifacts first, each under its SHA-256, then the message that names them.
 
-An attempt counts as running until its end has been acknowledged: a result on its way is worth its lease.
+An attempt counts as running until its end has been acknowledged: the lease of a result on its way is kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UPLOAD_RATE = 10 << 20  # bytes a second that an orchestrator flushes to its dis
 
 
 class Link:
-    """The way to the orchestrators: the configured one, or, without it, those that dispatches name."""
+    """Calls to the orchestrator: the configured one, or, without it, those that dispatches name."""
 
     def __init__(self, home: str, make_client: Callable[[str], Client], describe: Callable[[], dict[str, Any]],
                  fenced: Callable[[str, int], None], log: Callable[..., None], answer_s: float = 30.0) -> None:

@@ -7,8 +7,8 @@ then delivery is tried again, however long it takes, over restarts of either sid
 
 One thread delivers, oldest first.  When the orchestrator cannot be reached everything waits, with pauses that double
 up to `PAUSE_CAP_S`, each drawn at random from its upper half, so that workers which lost the same orchestrator do not
-all return in one instant; `hurry` ends the pause when there is reason to think that it is back.  When it refuses one
-entry, only that one waits.
+all return in one instant; `retry_now` ends the pause when there is reason to think that it is back.  When it refuses
+one entry, only that one waits.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def seal(folder: Path, message: dict[str, Any], target: Path) -> None:
 
 
 def could_not_store(message: dict[str, Any], error: OSError) -> dict[str, Any]:
-    """What becomes of an attempt's end that the disk would not take: a result is lost, anything else stays as it is."""
+    """An attempt's end that the disk would not take: a result becomes a failure, anything else stays as it is."""
     if message["state"] != "completed":
         return message
     lost = {"type": "disk-full", "detail": f"the worker could not store the result: {error}", "retry": True}
@@ -142,7 +142,7 @@ class Outbox:
             self._changed.notify_all()
         return entry.message
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """The other side has been heard of: try again now."""
         with self._changed:
             if self._silent_tries:

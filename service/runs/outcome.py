@@ -1,4 +1,4 @@
-"""How a run ended at a worker, in the words that its orchestrator and people are told."""
+"""How a run ended at a worker, as the orchestrator and people read it."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Slot:
                 try:
                     heard = process.wait(None)
                 except MessageError as error:
-                    self._log("codec-process-babbles", slot=self.index, reason=str(error))
+                    self._log("codec-process-garbled", slot=self.index, reason=str(error))
                     return
                 if heard.what == "died":
                     status = process.kill()
@@ -260,8 +260,8 @@ class Slot:
             self._finish(self._stop)
 
     def _finish(self, outcome: Outcome) -> None:
-        """Free the slot, then tell the task that was at hand how it ended: whoever hears of the end, and sends the next
-        run at once, must find the slot free."""
+        """Free the slot, then end its task: an orchestrator that reads of the end and sends the next run at once must
+        find the slot free."""
         with self._lock:
             task, self._task, self._stop = self._task, None, None
         if task is None:

@@ -1,4 +1,4 @@
-"""Seeing a running service: JSON log lines, Prometheus metrics, and what systemd is told.
+"""Observing a running service: JSON log lines, Prometheus metrics, messages to systemd.
 
     log = Log(service="orchestrator")              # JSON lines on standard error
     log.info("run-placed", run=run_id, worker=name, trace_id=trace.trace_id)
@@ -283,14 +283,14 @@ def _number(value: float) -> str:
 
 
 class Signals:
-    """SIGTERM and SIGINT set `stop` (the second one `hurry`), SIGHUP asks for a reload. Handlers only set flags: what
+    """SIGTERM and SIGINT set `stop` (the second one `at_once`), SIGHUP asks for a reload. Handlers only set flags: what
     they ask for is done by `wait`, in the main thread. To be made in the main thread."""
 
     def __init__(self) -> None:
-        self.stop, self.hurry = threading.Event(), threading.Event()
+        self.stop, self.at_once = threading.Event(), threading.Event()
         self._reload = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: (self.hurry if self.stop.is_set() else self.stop).set())
+            signal.signal(number, lambda *_: (self.at_once if self.stop.is_set() else self.stop).set())
         signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
 
     def wait(self, reload: Callable[[], None]) -> None:

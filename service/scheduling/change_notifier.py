@@ -1,11 +1,11 @@
-"""Who waits for which experiment to change: event streams and clients that prefer to wait."""
+"""Wakes event streams and waiting clients when an experiment changes."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Hub:
+class ChangeNotifier:
     """Wakes waiters; what has changed they read from the store. Safe for any number of threads."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Hub:
                 if not others:
                     del self._waiting[experiment_id]
 
-    def tell(self, experiment_id: str) -> None:
+    def notify(self, experiment_id: str) -> None:
         """The experiment has changed, and the store says so."""
         with self._lock:
             for changed in self._waiting.get(experiment_id, ()):

@@ -1,7 +1,8 @@
 """What the orchestrator sends to workers: attempts that were granted, and the order to stop.
 
-How one call is judged is in dispatch.py; here is whom to call, with what, and for how long. Each worker has a lane for
-offers and one for cancels, so a worker that hangs holds up only itself, and not even its own cancels.
+dispatch.py says what an answer means; this file says whom to call, with what, and for how long. Each worker has a
+thread for offers and one for cancellations, so a worker that hangs holds up only itself, and not even its own
+cancellations.
 """
 
 import threading
@@ -14,13 +15,13 @@ from service.http.exchange import new_trace
 from service.jobs.states import Blame
 from service.runtime.observe import Log
 from service.scheduling.attempt_secrets import AttemptSecrets
-from service.scheduling.dispatch import Answer, Lanes, Outcome, cancel, offer
+from service.scheduling.dispatch import OfferAnswer, OfferOutcome, SerialTasks, cancel, offer
 from service.scheduling.placement import Lease, Placement, Worker
-from service.scheduling.run_metrics import Counters
+from service.scheduling.run_metrics import RunMetrics
 from service.storage.records import Run
 
 RETRY_S = 0.5           # between two tries to tell a worker to stop
-CANCEL_TRIES_S = 20.0   # a worker that cannot be told by then is told by the answer to its next heartbeat
+CANCEL_TRIES_S = 20.0   # a worker that cannot be reached by then learns it from the answer to its next heartbeat
 
 
 class Delivery:
@@ -28,17 +29,17 @@ class Delivery:
     the orchestrator's own URL as the workers reach it; `clock` is monotonic; `stopping` ends every wait."""
 
     def __init__(self, placement: Placement, lock: threading.Lock, *, make_client: Callable[[str, str], Client],
-                 callback: Callable[[], str], secrets: AttemptSecrets, lease_s: float, counters: Counters, log: Log,
+                 callback: Callable[[], str], secrets: AttemptSecrets, lease_s: float, counters: RunMetrics, log: Log,
                  clock: Callable[[], float], stopping: threading.Event) -> None:
         self._placement, self._lock = placement, lock
         self._make_client, self._callback, self._lease_s = make_client, callback, lease_s
         self._secrets = secrets
-        self._counters, self._log, self._clock, self._stopping = counters, log, clock, stopping
+        self._run_metrics, self._log, self._clock, self._stopping = counters, log, clock, stopping
         self._clients: dict[tuple[str, str], Client] = {}
-        self.lanes = Lanes(lambda lane, error: log.error("lane-failed", lane=lane, error=error))
+        self.tasks = SerialTasks(lambda name, error: log.error("worker-thread-failed", thread=name, error=error))
 
-    def offer(self, lease: Lease, *, ask_first: bool) -> Outcome | None:
-        """In the worker's lane: send the attempt; what became of it, None where the worker is no longer known (the
+    def offer(self, lease: Lease, *, ask_first: bool) -> OfferOutcome | None:
+        """In the worker's thread: send the attempt. The answer, or None where the worker is no longer known (the
         lease will run out). `ask_first` when an earlier life may have sent it."""
         run, name = lease.run, lease.worker
         with self._lock:
@@ -49,31 +50,31 @@ class Delivery:
         began = self._clock()
         outcome = offer(self._client(worker), self._payload(run, worker.attempt_secrets), trace=trace,
                         ask_first=ask_first, still_wanted=lambda: self._is_current(lease), pause=self._stopping.wait)
-        self._counters.dispatches.inc(answer=outcome.answer.value)
+        self._run_metrics.dispatches.inc(answer=outcome.answer.value)
         self._log.info("run-offered", run=run.id, attempt=run.attempt, worker=name, answer=outcome.answer.value,
                        detail=outcome.detail, trace_id=trace.trace_id)
-        if outcome.answer is Answer.HELD:
-            self._counters.offered.observe(self._clock() - began)
+        if outcome.answer is OfferAnswer.HELD:
+            self._run_metrics.offered.observe(self._clock() - began)
         else:
             self._remember(name, outcome)
         return outcome
 
     def cancel(self, name: str, run: Run) -> None:
         """Tell the worker to stop the run's attempt, soon."""
-        self.lanes.do(f"{name} cancels", partial(self._cancel, name, run))
+        self.tasks.do(f"{name} cancels", partial(self._cancel, name, run))
 
-    def _remember(self, name: str, outcome: Outcome) -> None:
+    def _remember(self, name: str, outcome: OfferOutcome) -> None:
         """Leave a worker alone that did not take what it was offered."""
         with self._lock:
-            if outcome.answer is Answer.BUSY:
+            if outcome.answer is OfferAnswer.BUSY:
                 self._placement.busy(name, outcome.detail, outcome.retry_after_s)
-            elif outcome.answer is not Answer.UNCLEAR:
+            elif outcome.answer is not OfferAnswer.UNCLEAR:
                 self._placement.trouble(name, outcome.detail, outcome.retry_after_s)
             elif outcome.blame is Blame.WORKER:
                 self._placement.trouble(name, f"it does not answer: {outcome.detail}")
 
     def _cancel(self, name: str, run: Run) -> None:
-        """In the worker's second lane. It may hear of it by a heartbeat too; whichever comes first."""
+        """In the worker's second thread. The answer to a heartbeat says the same; whichever comes first."""
         until = self._clock() + CANCEL_TRIES_S
         while not self._stopping.is_set() and self._clock() < until:
             with self._lock:

@@ -7,8 +7,8 @@ same attempt is offered again, which a worker that did get it after all answers 
 can neither be reached nor asked, nothing is decided: the lease runs out by itself, and whatever the worker may then be
 doing is fenced off.
 
-Each worker has two lanes, threads that live while there is something to do: one hands over, one cancels. A worker
-that hangs therefore holds up nobody but itself, and not even its own cancels.
+Each worker has two threads, which live while there is something to do: one sends attempts, one cancels them. A worker
+that hangs therefore holds up only itself, and not even its own cancellations.
 """
 
 import threading
@@ -25,12 +25,12 @@ from service.jobs.states import Blame
 
 READ_S = 5.0            # an answer to a dispatch takes milliseconds; a worker that takes longer is asked again
 ASK_PAUSE_S = 0.5       # between questions to a worker that does not answer
-LANE_IDLE_S = 30.0      # a lane without work for so long gives its thread back
+THREAD_IDLE_S = 30.0      # a thread without work for so long ends
 NOT_NOW = (503, 507, 429, 408)
 
 
-class Answer(Enum):
-    """What became of an offer."""
+class OfferAnswer(Enum):
+    """The result of an offer."""
 
     HELD = "held"                   # the worker has the attempt
     BUSY = "busy"                   # it takes nothing now; the attempt never began
@@ -40,17 +40,17 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class OfferOutcome:
     """`retry_after_s`: what a busy worker asked for; `blame`: whose fault it is that it was refused, or unclear."""
 
-    answer: Answer
+    answer: OfferAnswer
     detail: str = ""
     retry_after_s: float = 0.0
     blame: Blame = Blame.NOBODY
 
 
 def offer(client: Client, payload: dict[str, Any], *, trace: Trace | None, still_wanted: Callable[[], bool],
-          pause: Callable[[float], object], ask_first: bool = False) -> Outcome:
+          pause: Callable[[float], object], ask_first: bool = False) -> OfferOutcome:
     """Hand `payload` (POST /experiment of the worker) over; `ask_first` when an earlier life may have sent it.
 
     `still_wanted` says whether the attempt's lease is in force, `pause` sleeps (and may wake early)."""
@@ -59,21 +59,21 @@ def offer(client: Client, payload: dict[str, Any], *, trace: Trace | None, still
     while True:
         try:
             if unsure and _holds(client, run, attempt, trace):
-                return Outcome(Answer.HELD)
+                return OfferOutcome(OfferAnswer.HELD)
             client.post("/experiment", payload, trace=trace, read_s=READ_S)
-            return Outcome(Answer.HELD)
+            return OfferOutcome(OfferAnswer.HELD)
         except Refused as refused:
             return _judge(refused)
         except Unreachable as error:
             if not unsure:
-                return Outcome(Answer.UNREACHABLE, str(error))
+                return OfferOutcome(OfferAnswer.UNREACHABLE, str(error))
             trouble = str(error)
         except Ambiguous as error:
             unsure, trouble = True, str(error)
         if still_wanted():
             pause(ASK_PAUSE_S)
         if not still_wanted():
-            return Outcome(Answer.UNCLEAR, trouble, blame=Blame.WORKER)
+            return OfferOutcome(OfferAnswer.UNCLEAR, trouble, blame=Blame.WORKER)
 
 
 def cancel(client: Client, run: str, attempt: int, trace: Trace | None) -> None:
@@ -99,42 +99,42 @@ def _holds(client: Client, run: str, attempt: int, trace: Trace | None) -> bool:
     return isinstance(known, dict) and known.get("attempt") == attempt
 
 
-def _judge(refused: Refused) -> Outcome:
+def _judge(refused: Refused) -> OfferOutcome:
     """What a 4xx or 5xx to an offer means."""
     detail = str(refused.problem.get("detail") or refused)
     if refused.status in NOT_NOW or refused.status in (401, 403):
         # A key that does not fit is no fault of the run either; the worker is left alone for longer and longer.
-        return Outcome(Answer.BUSY if refused.status in NOT_NOW else Answer.UNREACHABLE, detail,
+        return OfferOutcome(OfferAnswer.BUSY if refused.status in NOT_NOW else OfferAnswer.UNREACHABLE, detail,
                        refused.retry_after_s or 0.0)
     if refused.status == 409:
-        return Outcome(Answer.UNCLEAR, detail)  # it has ended there, or a later attempt has begun: it will be told
+        return OfferOutcome(OfferAnswer.UNCLEAR, detail)  # it has ended there, or a later attempt has begun
     wrong_request = refused.status == 422 and refused.slug != "unknown-codec"
-    return Outcome(Answer.REFUSED, detail, blame=Blame.RUN if wrong_request else Blame.WORKER)
+    return OfferOutcome(OfferAnswer.REFUSED, detail, blame=Blame.RUN if wrong_request else Blame.WORKER)
 
 
-class Lanes:
+class SerialTasks:
     """Threads by name, each doing one thing after another."""
 
     def __init__(self, report: Callable[[str, BaseException], None]) -> None:
-        """`report(lane, error)` hears of what a task raised."""
+        """`report(name, error)` is called with what a task raised."""
         self._report = report
         self._lock = threading.Condition()
         self._queues: dict[str, deque[Callable[[], object]]] = {}
         self._busy: set[str] = set()
         self._closing = False
 
-    def do(self, lane: str, task: Callable[[], object]) -> None:
-        """Do `task` after what is already in the lane."""
+    def do(self, name: str, task: Callable[[], object]) -> None:
+        """Do `task` in the thread of that name, after those before it."""
         with self._lock:
-            if lane in self._queues:
-                self._queues[lane].append(task)
+            if name in self._queues:
+                self._queues[name].append(task)
                 self._lock.notify_all()
                 return
-            self._queues[lane] = deque([task])
-        threading.Thread(target=self._live, args=(lane,), name=f"lane-{lane}", daemon=True).start()
+            self._queues[name] = deque([task])
+        threading.Thread(target=self._live, args=(name,), name=f"worker-{name}", daemon=True).start()
 
     def close(self, timeout_s: float) -> bool:
-        """Wait until every lane is empty; whether that was so in time."""
+        """Wait until nothing is left to do; whether that was so in time."""
         with self._lock:
             self._closing = True
             self._lock.notify_all()
@@ -143,18 +143,18 @@ class Lanes:
     def _stirs(self, queue: deque[Callable[[], object]]) -> bool:
         return bool(queue) or self._closing
 
-    def _live(self, lane: str) -> None:
+    def _live(self, name: str) -> None:
         while True:
             with self._lock:
-                queue = self._queues[lane]
+                queue = self._queues[name]
                 if not queue:
-                    self._lock.wait_for(partial(self._stirs, queue), LANE_IDLE_S)
+                    self._lock.wait_for(partial(self._stirs, queue), THREAD_IDLE_S)
                 if not queue:
-                    del self._queues[lane]
+                    del self._queues[name]
                     self._lock.notify_all()
                     return
                 task = queue.popleft()
             try:
                 task()
-            except Exception as error:  # a lane outlives whatever one task runs into
-                self._report(lane, error)
+            except Exception as error:  # one task that fails must not end the thread
+                self._report(name, error)

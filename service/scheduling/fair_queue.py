@@ -1,16 +1,17 @@
-"""The queue: runs that wait for a worker, in lanes, and the turns that experiments take.
+"""The queue of runs that wait for a worker: round robin over experiments.
 
-Runs that want the same thing (codec, device, workers to avoid) wait in one lane; a lane is looked at as a whole, so
-thousands of runs that nobody can take cost nothing. A run in its back-off waits outside the lanes until it is due.
+Runs with the same requirements (codec, device, workers to avoid) wait in one lane. Placement looks at a lane as a
+whole, so thousands of runs that no worker can take cost nothing. A run in its back-off is outside of the lanes until
+it is due.
 
-Turns
-=====
-An experiment's runs go oldest first, and experiments take turns: whoever was given a worker comes back at the end of
-the round. So a sweep of a thousand runs does not hold up an experiment that comes after it, nor do many small
-experiments hold up the sweep. `_turn` is the round that is now being served. An experiment that joins, or was given a
-worker, has its next turn in the round after it; the lowest turn goes first, and of equal ones the oldest run. (Round
-robin with the virtual time of start-time fair queueing: one that could not be served for long comes at once, but has
-saved nothing up.) Turns are not remembered across a restart.
+Round robin
+===========
+An experiment's runs go oldest first. An experiment that was given a worker goes to the end of the round, so a sweep of
+a thousand runs does not hold up an experiment that is submitted after it, nor do many small experiments hold up the
+sweep. `_turn` is the round that is now being served. An experiment that joins, or was given a worker, is next served
+in the following round; the lowest round goes first, and of equal ones the oldest run. This is start-time fair
+queueing: an experiment that could not be served for a while is served at once, and has no credit beyond that. Rounds
+are not remembered across a restart.
 """
 
 import heapq
@@ -34,14 +35,14 @@ class Waiting:
 
 @dataclass
 class _Lane:
-    """`runs`: of each experiment, its runs by age. `order`: the experiments by turn and oldest run; an entry may be out
-    of date, but never late, since turns only rise and an older run that joins brings an entry of its own."""
+    """`runs`: the runs of each experiment by age. `order`: a heap of experiments by round and oldest run. An entry may
+    be out of date but never too high, since rounds only rise and an older run that joins adds an entry of its own."""
 
     runs: dict[int, list[tuple[int, str, int]]] = field(default_factory=dict)
     order: list[tuple[int, int, int]] = field(default_factory=list)
 
 
-class Turns:
+class FairQueue:
     """See above. Not safe for threads by itself."""
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class Turns:
         return waiting
 
     def take(self, run_id: str) -> Waiting:
-        """The run is given a worker: its experiment's turn is over."""
+        """The run is given a worker: its experiment goes to the next round."""
         waiting = self.waiting[run_id]
         experiment = waiting.run.experiment
         self._turn = max(self._turn, self._turns[experiment])

@@ -1,4 +1,4 @@
-"""What is at this moment, for people: workers, how far runs are, and why others wait."""
+"""The present state for people: workers, progress of runs, and why other runs wait."""
 
 import threading
 from collections.abc import Callable

@@ -1,26 +1,25 @@
-"""Which run goes to which worker, and which leases are over: the orchestrator's memory of the present moment.
+"""Which run goes to which worker, and which leases have expired: the scheduler's state in memory.
 
-Nothing here does I/O or starts a thread, and nothing is remembered across a restart: what must be is in the store, and
-the rest is told anew by the workers' heartbeats. Its user holds one lock around every call. Time is the monotonic
-clock that is passed in, so a step of the wall clock changes nothing.
+Nothing here does I/O or starts a thread. Nothing is remembered across a restart: what must survive is in the store, and
+the workers' heartbeats say the rest again. The caller holds one lock around every call. Time is the monotonic clock
+that is passed in, so a step of the wall clock changes nothing.
 
 Queue
 =====
-Which run goes next is in turns.py: an experiment's oldest first, and experiments take turns. Whoever changes something
-that may let a run go (submit, registration, freed slot, result) calls `choose` at once; the clock is only for back-offs
-and leases.
+fair_queue.py says which run goes next. Every change that may let a run go (submission, registration, freed slot,
+result) calls `choose` at once; the clock is only for back-offs and leases.
 
 Slots
 =====
-A worker's slot is taken from the grant of an attempt until the worker says that the attempt has ended there: by its
-result, by refusing it, or by a heartbeat that does not name it. A cancelled run therefore holds its slot until the
-worker has really let go of it.
+A worker's slot is taken from the grant of an attempt until the worker reports that the attempt has ended: by its
+result, by refusing it, or by a heartbeat that does not list it. A cancelled run therefore holds its slot until the
+worker has stopped it.
 
 Leases
 ======
-A lease lasts `lease_s` from the grant and is renewed by each heartbeat of its worker that names it. A restarted
-orchestrator gives every unfinished attempt a fresh one, and so does one that finds that it was itself stopped for a
-while: that its workers were silent means nothing then.
+A lease lasts `lease_s` from the grant, and each heartbeat of its worker that lists the attempt renews it. An
+orchestrator that was restarted, or that finds that its own process was stopped for a while, renews every lease: the
+silence of the workers means nothing then.
 """
 
 import random
@@ -29,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.jobs.states import backoff_s
-from service.scheduling.fair_queue import LaneKey, Turns, Waiting
+from service.scheduling.fair_queue import FairQueue, LaneKey, Waiting
 from service.storage.records import Run
 
 DEADLINE_GRACE_S = 15.0     # the worker kills a run at its deadline; the orchestrator only if the worker does not
@@ -53,7 +52,7 @@ class Lease:
     started: bool = False
     progress: dict[str, Any] = field(default_factory=dict)
     stored: float = 0.0     # when progress was last written down, and what
-    told: dict[str, Any] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -104,7 +103,7 @@ class Placement:
         self._lease_s = lease_s
         self._clock = clock
         self._uniform = uniform
-        self._queue = Turns()
+        self._queue = FairQueue()
         self._looked = clock()
 
     # --- workers ---------------------------------------------------------------------------------------------------

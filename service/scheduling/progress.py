@@ -1,6 +1,6 @@
-"""How far attempts are: when each began, and some of its progress, are written down for those who follow it.
+"""Progress of attempts, stored for clients that watch: the start of each, and a few progress events a second.
 
-Nobody waits for these writes: what they lose, the next heartbeat says again.
+These writes are not waited for; what is lost, the next heartbeat reports again.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from service.runtime.observe import Log
-from service.scheduling.change_notifier import Hub
+from service.scheduling.change_notifier import ChangeNotifier
 from service.scheduling.placement import Lease
-from service.scheduling.run_metrics import Counters
+from service.scheduling.run_metrics import RunMetrics
 from service.storage.records import Stale
 from service.storage.store import Store
 
@@ -21,21 +21,23 @@ KEPT_S = 0.2        # between two progress events of a run that are kept for rep
 class Progress:
     """See above; `clock` is monotonic."""
 
-    def __init__(self, store: Store, hub: Hub, counters: Counters, log: Log, clock: Callable[[], float]) -> None:
-        self._store, self._hub, self._counters, self._log, self._clock = store, hub, counters, log, clock
+    def __init__(self, store: Store, notifier: ChangeNotifier, metrics: RunMetrics, log: Log,
+                 clock: Callable[[], float]) -> None:
+        self._store, self._notifier, self._run_metrics = store, notifier, metrics
+        self._log, self._clock = log, clock
 
     def begun(self, lease: Lease) -> None:
-        """The worker is known to hold the attempt since just now."""
+        """The worker is now known to hold the attempt."""
         took_s = self._clock() - lease.granted + lease.waited
-        self._counters.started.observe(took_s)
+        self._run_metrics.started.observe(took_s)
         self._log.emf({"StartLatency": (1000 * took_s, "Milliseconds")})
         self._store.start(lease.run.id, lease.attempt).add_done_callback(partial(self._written, lease, "start"))
 
-    def tell(self, lease: Lease) -> None:
+    def record(self, lease: Lease) -> None:
         """Wake those who wait; keep some of it for replay. Called with the lock of leases held."""
         now = self._clock()
-        if now - lease.stored >= KEPT_S and lease.progress != lease.told and lease.run.attempt == lease.attempt:
-            lease.stored, lease.told = now, lease.progress
+        if now - lease.stored >= KEPT_S and lease.progress != lease.recorded and lease.run.attempt == lease.attempt:
+            lease.stored, lease.recorded = now, lease.progress
             data = {"run": lease.run.id, "attempt": lease.attempt, **with_eta(lease, now)}
             future = self._store.progress(lease.run.id, lease.attempt, data)
             future.add_done_callback(partial(self._written, lease, "progress"))
@@ -44,7 +46,7 @@ class Progress:
         """In the store's thread: it is on disk, or is not."""
         error = done.exception()
         if error is None:
-            self._hub.tell(lease.run.experiment_id)
+            self._notifier.notify(lease.run.experiment_id)
         elif not isinstance(error, Stale):
             self._log.error("not-stored", what=what, run=lease.run.id, error=error)
             if what == "start":

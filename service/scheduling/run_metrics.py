@@ -1,4 +1,4 @@
-"""What the orchestrator counts and times of its runs, under the names that operators know it by."""
+"""Metrics of runs: how many were accepted, dispatched and ended, and how long they waited."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,16 @@ from service.runtime.observe import Metrics
 from service.storage.store import Store
 
 
-class Counters:
-    """One attribute for each that is told something; the others are looked up when they are asked for."""
+class RunMetrics:
+    """One attribute for each metric that is counted here; gauges are read from the store at each scrape."""
 
     def __init__(self, metrics: Metrics, store: Store, worker_states: Callable[[], list[str]]) -> None:
         """`worker_states`: each worker's state, in a word."""
         self.accepted = metrics.counter("nvc_runs_accepted_total", "Runs accepted.")
         self.ended = metrics.counter("nvc_runs_ended_total", "Runs ended, by state.", ("state",))
-        self.dispatches = metrics.counter("nvc_dispatches_total", "Offers to workers, by what became of them.",
+        self.dispatches = metrics.counter("nvc_dispatches_total", "Offers to workers, by their answer.",
                                            ("answer",))
-        self.refused = metrics.counter("nvc_stale_results_total", "Results of earlier attempts, turned away.")
+        self.refused = metrics.counter("nvc_stale_results_total", "Results of earlier attempts, refused.")
         self.lease_ends = metrics.counter("nvc_leases_ended_total", "Attempts taken back from workers.", ("why",))
         self.waited = metrics.histogram("nvc_queue_wait_seconds", "From joining the queue to a worker's slot.")
         self.offered = metrics.histogram("nvc_offer_seconds", "From sending an attempt to the worker's 202.")

@@ -1,18 +1,18 @@
-"""Carries experiments from submission to their end: what the orchestrator does, without the HTTP around it.
+"""The scheduler: takes experiments from submission to their end, without the HTTP around it.
 
 Threads
 =======
-Handlers (in the server's threads) write to the store first and then tell memory (`Placement`, under one lock); the
-store blocks until the disk has it, so it is never called with the lock held. One thread, *placing*, sleeps until it is
-woken by a submit, a registration, a freed slot or a result, or until the next back-off or lease is due; it chooses,
-and leaves the sending to the worker's lane (delivery.py). So no timer stands on the way of an experiment, and a worker
-that hangs holds up only itself.
+Handlers (in the server's threads) write to the store first and then update memory (`Placement`, under one lock); the
+store blocks until the change is on the disk, so it is never called with the lock held. One thread, *placing*, sleeps
+until a submission, a registration, a freed slot or a result wakes it, or until the next back-off or lease is due. It
+chooses runs and workers; sending is left to a thread for each worker (delivery.py). So no timer delays an experiment,
+and a worker that hangs holds up only itself.
 
-Where store and memory might part
-=================================
-The store decides: a move it refuses (`Stale`) means that something else came first, and memory follows it. Whatever
-path was forgotten is found by `audit`, which compares the two now and then and takes up every unfinished run that
-memory does not know.
+Store and memory
+================
+The store decides. A move that it refuses (`Stale`) means that something else came first, and memory follows it. Any
+case that was forgotten is found by `audit`, which compares the two every few seconds and adds every unfinished run that
+memory lacks.
 """
 
 import threading
@@ -26,13 +26,13 @@ from service.jobs.fields import runs_of
 from service.jobs.states import TERMINAL, Blame, State, backoff_s, blame_for_error
 from service.runtime.observe import Log, Metrics
 from service.scheduling.attempt_secrets import AttemptSecrets
-from service.scheduling.change_notifier import Hub
+from service.scheduling.change_notifier import ChangeNotifier
 from service.scheduling.delivery import Delivery
-from service.scheduling.dispatch import Answer
+from service.scheduling.dispatch import OfferAnswer
 from service.scheduling.overview import View
 from service.scheduling.placement import Lease, Placement
 from service.scheduling.progress import Progress
-from service.scheduling.run_metrics import Counters
+from service.scheduling.run_metrics import RunMetrics
 from service.storage.records import Run, Stale, StoreError
 from service.storage.registry import Registry
 from service.storage.store import Store
@@ -50,7 +50,7 @@ class NameTaken(Exception):
     """Another living worker has this name."""
 
 
-class Conductor:
+class Scheduler:
     """See above. `make_client` gives the client for a worker's URL and key; `callback` is the orchestrator's own URL
     as the workers reach it; `clock` is monotonic."""
 
@@ -58,7 +58,7 @@ class Conductor:
                  make_client: Callable[[str, str], Client], log: Log, metrics: Metrics, secrets: AttemptSecrets,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
-        self.hub = Hub()
+        self.notifier = ChangeNotifier()
         self.registry = Registry(store)
         self._lease_s, self._heartbeat_s = lease_s, heartbeat_s
         self._secrets = secrets
@@ -75,14 +75,14 @@ class Conductor:
         self._thread = threading.Thread(target=self._place_forever, name="placing", daemon=True)
         self._audited = clock()
         self._suspects: set[str] = set()
-        self._counters = Counters(metrics, store, self.view.worker_states)
-        self._progress = Progress(store, self.hub, self._counters, log, clock)
+        self._run_metrics = RunMetrics(metrics, store, self.view.worker_states)
+        self._progress = Progress(store, self.notifier, self._run_metrics, log, clock)
         self._delivery = Delivery(
             self._placement, self._lock, make_client=make_client, callback=callback, secrets=secrets,
-            lease_s=lease_s, log=log, counters=self._counters, stopping=self._stopping, clock=clock)
+            lease_s=lease_s, log=log, counters=self._run_metrics, stopping=self._stopping, clock=clock)
 
     def start(self) -> None:
-        """Take up what an earlier life left, then place."""
+        """Continue what was unfinished at the last stop, then place."""
         for name, about in self.registry.workers().items():
             self._placement.remember(name, about["url"], about)
         for run in self.store.unfinished():
@@ -100,7 +100,7 @@ class Conductor:
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout_s)
-        return self._delivery.lanes.close(max(until - time.monotonic(), 0.0))
+        return self._delivery.tasks.close(max(until - time.monotonic(), 0.0))
 
     def alive(self) -> None:
         """For the watchdog: raises RuntimeError when placing has died or is stuck."""
@@ -122,7 +122,7 @@ class Conductor:
                 self._placement.enqueue(run)
         self._wake.set()
         if runs:
-            self._counters.accepted.inc(len(runs))
+            self._run_metrics.accepted.inc(len(runs))
             self._log.info("experiment-accepted", experiment=experiment_id, runs=len(runs), traceparent=trace)
         return experiment_id, bool(runs)
 
@@ -133,9 +133,9 @@ class Conductor:
                 self._placement.withdraw(run.id)
             if run.worker:
                 self._delivery.cancel(run.worker, run)
-            self._counters.ended.inc(state=State.CANCELLED)
+            self._run_metrics.ended.inc(state=State.CANCELLED)
         self._log.info("experiment-cancelled", experiment=experiment_id, reason=reason)
-        self.hub.tell(experiment_id)
+        self.notifier.notify(experiment_id)
 
     # --- from workers ----------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Conductor:
             for lease in begun:
                 self._placement.start(lease)
             for lease in renewed:
-                self._progress.tell(lease)
+                self._progress.record(lease)
             worker = self._placement.workers[name]
             worker.dispatch_key, worker.attempt_secrets = dispatch_key, attempt_secrets
             drained = worker.drained
@@ -209,7 +209,7 @@ class Conductor:
                 if begun:
                     self._placement.start(lease)
                 lease.progress = data
-                self._progress.tell(lease)
+                self._progress.record(lease)
         if lease is None:
             run = self.store.run(run_id)
             raise Stale(f"attempt {attempt} of {run_id} is over; the run is {run.state}, attempt {run.attempt}")
@@ -229,7 +229,7 @@ class Conductor:
                           "detail": str((error or {}).get("detail") or "the worker gave no reason")}
                 return self._end(run_id, attempt, reason["type"], reason, blame_for_error(error or {}))
         except Stale as stale:
-            self._counters.refused.inc()
+            self._run_metrics.refused.inc()
             self._log.warning("result-refused", run=run_id, attempt=attempt, state=state, reason=str(stale))
             self.store.refuse(run_id, attempt, f"result: {state}", str(stale))
             self._free(run_id, attempt)
@@ -238,10 +238,10 @@ class Conductor:
             lease = self._placement.current(run_id, attempt)
             if lease is not None:
                 self._placement.withdraw(run_id)
-                self._counters.ended.inc(state=run.state)
+                self._run_metrics.ended.inc(state=run.state)
                 self._log.info("run-ended", run=run_id, attempt=attempt, state=run.state, traceparent=run.trace)
         self._free(run_id, attempt)
-        self.hub.tell(run.experiment_id)
+        self.notifier.notify(run.experiment_id)
         return run
 
     def drain_worker(self, name: str, drained: bool) -> bool:
@@ -273,7 +273,7 @@ class Conductor:
                 self._stopping.wait(RETRY_S)
 
     def _look(self) -> None:
-        """Take back what is over, grant what can go."""
+        """End attempts whose lease or deadline has passed, and grant new ones."""
         with self._lock:
             self._placement.looking(LOOK_S)
             over = [(lease, "lost", f"worker {lease.worker} was not heard of for {self._lease_s:g} s", Blame.WORKER)
@@ -286,9 +286,9 @@ class Conductor:
             lost = {worker.name for worker in self._placement.workers.values() if not self._placement.alive(worker)}
             forgotten = self._placement.forget_lost()
         for lease, outcome, detail, blame in over:
-            self._delivery.lanes.do("leases", partial(self._take_back, lease, outcome, detail, blame))
+            self._delivery.tasks.do("leases", partial(self._take_back, lease, outcome, detail, blame))
         for lease in granted:
-            self._delivery.lanes.do(lease.worker, partial(self._hand_over, lease))
+            self._delivery.tasks.do(lease.worker, partial(self._hand_over, lease))
         for name in sorted(lost - self._lost):
             self._log.warning("worker-lost", worker=name)
         self._lost = lost
@@ -299,7 +299,7 @@ class Conductor:
             self._audit()
 
     def _hand_over(self, lease: Lease) -> None:
-        """In the worker's lane: write the grant down, then send it."""
+        """In the worker's thread: store the grant, then send it."""
         with self._lock:
             if not self._placement.renew(lease):
                 return
@@ -317,19 +317,19 @@ class Conductor:
         with self._lock:
             lease.run = placed
             still = self._placement.renew(lease)
-        self.hub.tell(placed.experiment_id)
-        self._counters.waited.observe(lease.waited)
+        self.notifier.notify(placed.experiment_id)
+        self._run_metrics.waited.observe(lease.waited)
         if not still:       # taken back between the two: the attempt is closed before anything was sent
             self._end_quietly(placed, "busy", "the grant was taken back before it was sent", Blame.NOBODY)
             return
         self._offer(lease, ask_first=False)
 
     def _offer(self, lease: Lease, *, ask_first: bool) -> None:
-        """In the worker's lane: send the attempt and act on what became of it."""
+        """In the worker's thread: send the attempt and act on the answer."""
         outcome = self._delivery.offer(lease, ask_first=ask_first)
-        if outcome is None or outcome.answer is Answer.UNCLEAR:
+        if outcome is None or outcome.answer is OfferAnswer.UNCLEAR:
             return      # the lease decides
-        if outcome.answer is Answer.HELD:
+        if outcome.answer is OfferAnswer.HELD:
             self._held(lease)
         else:
             self._end_quietly(lease.run, outcome.answer.value, f"worker {lease.worker}: {outcome.detail}",
@@ -354,7 +354,7 @@ class Conductor:
             return worker is None or lease.key not in worker.busy
 
     def _take_back(self, lease: Lease, outcome: str, detail: str, blame: Blame) -> None:
-        """In the lane of leases: the attempt is over whatever its worker says later."""
+        """In the thread for leases: the attempt is over, whatever its worker reports later."""
         if lease.run.attempt != lease.attempt:  # granted, never written down: nothing to close
             with self._lock:
                 self._placement.let_go(lease.key)
@@ -362,7 +362,7 @@ class Conductor:
             self._wake.set()
             return
         self._log.warning("lease-ended", run=lease.run.id, attempt=lease.attempt, worker=lease.worker, why=outcome)
-        self._counters.lease_ends.inc(why=outcome)
+        self._run_metrics.lease_ends.inc(why=outcome)
         self._end_quietly(lease.run, outcome, detail, blame)
         self._delivery.cancel(lease.worker, lease.run)
 
@@ -393,9 +393,9 @@ class Conductor:
             if again:
                 self._placement.enqueue(run, avoid, delay_s)
         if ended_now and run.state is State.FAILED:
-            self._counters.ended.inc(state=State.FAILED)
+            self._run_metrics.ended.inc(state=State.FAILED)
         self._free(run_id, attempt)
-        self.hub.tell(run.experiment_id)
+        self.notifier.notify(run.experiment_id)
         return run
 
     def _drop(self, lease: Lease) -> None:
@@ -415,7 +415,7 @@ class Conductor:
         with self._lock:
             lease = self._placement.restore(run, started=run.state is State.RUNNING)
         if run.state is State.DISPATCHED:
-            self._delivery.lanes.do(lease.worker, partial(self._offer, lease, ask_first=True))
+            self._delivery.tasks.do(lease.worker, partial(self._offer, lease, ask_first=True))
 
     def _audit(self) -> None:
         """Take up every unfinished run that memory has not known for two audits."""

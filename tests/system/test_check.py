@@ -11,7 +11,7 @@ import pytest
 from deployment import PATIENCE_S, ROOT
 from wired import Wired, document_of
 
-from deployment_check.verdict import judge
+from deployment_check.verdict import verdict_of
 
 
 def check(url: str, script: str, *flags: str) -> tuple[int, dict[str, int], str]:
@@ -43,10 +43,10 @@ def test_chaos_with_a_killed_worker_passes(tmp_path: Path) -> None:
         assert wired.workers[0].process.wait(PATIENCE_S) == -9
         wired.workers[0].start()
         wired.verdict()
-        assert judge(wired.history).orphans == 0
+        assert verdict_of(wired.history).orphans == 0
 
 
-@pytest.mark.parametrize(("script", "flags", "count"), [
+@pytest.tag.parametrize(("script", "flags", "count"), [
     ("liar", (), "wrong"),                          # hashes that are not those of the bytes
     ("deaf", ("--patience-s", "0.5"), "lost"),      # runs that do not end
 ])

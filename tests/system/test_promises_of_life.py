@@ -22,7 +22,7 @@ from service.jobs.fields import read_request
 from service.jobs.states import State
 from service.processes import supervision
 from service.scheduling import placement
-from service.scheduling import scheduler as conductor
+from service.scheduling import scheduler as scheduler
 from service.storage.records import Run
 
 
@@ -61,10 +61,10 @@ def test_promise_6_a_dead_worker_is_found_within_15_s_of_its_last_word() -> None
     [lease] = placed.choose()
     placed.heartbeat("w1", "http://w1", 1, {}, {lease.key: {}})     # the last one
     while not placed.expired():
-        placed.looking(conductor.LOOK_S)
-        now[0] += conductor.LOOK_S      # the placing thread looks at least this often
+        placed.looking(scheduler.LOOK_S)
+        now[0] += scheduler.LOOK_S      # the placing thread looks at least this often
     assert now[0] == 10.0
-    assert now[0] + conductor.LOOK_S <= 15.0
+    assert now[0] + scheduler.LOOK_S <= 15.0
 
 
 def test_promise_6_a_worker_that_is_started_again_says_at_once_what_its_death_cut_short(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_promise_14_a_full_disk_refuses_whole_and_recovers_by_itself(tmp_path: P
         assert wired.verdict().complaints == []
 
 
-@pytest.mark.parametrize("step_s", [86_400.0, -86_400.0])
+@pytest.tag.parametrize("step_s", [86_400.0, -86_400.0])
 def test_promise_15_a_clock_that_jumps_by_a_day_changes_nothing(tmp_path: Path, step_s: float) -> None:
     clock = tmp_path / "clock"
     clock.write_text("0")

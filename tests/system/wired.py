@@ -19,10 +19,10 @@ from proxy import FaultProxy
 
 from deployment_check.history import History
 from deployment_check.traffic import Exercise
-from deployment_check.verdict import ENDED, Verdict, judge
-from service.processes.process_tags import marked
+from deployment_check.verdict import ENDED, Verdict, verdict_of
+from service.processes.process_tags import tagged
 
-MARK = "NVC_TEST_MARK"
+PROCESS_TAG = "NVC_TEST_MARK"
 # What proxies know requests by.
 DISPATCH, RESULT, UPLOAD = b"POST /experiment HTTP", b"POST /experiment_result HTTP", b"PUT /artifacts/"
 
@@ -36,8 +36,8 @@ class Wired:
         """`script`: a program of this folder in place of the orchestrator's."""
         self.folder, self.gate, self.lease_s = folder, folder / "gate", lease_s
         self.history = History(folder / "history.jsonl")
-        self.mark = uuid.uuid4().hex
-        marks = {MARK: self.mark, "NVC_TEST_STARTS": str(folder / "starts"), "NVC_TEST_GATE": str(self.gate)}
+        self.tag = uuid.uuid4().hex
+        marks = {PROCESS_TAG: self.tag, "NVC_TEST_STARTS": str(folder / "starts"), "NVC_TEST_GATE": str(self.gate)}
         self.orchestrator = Program(
             "orchestrator", folder / "orchestrator", "--lease-s", str(lease_s), "--heartbeat-s", str(heartbeat_s),
             environment={**marks, **(environment or {})}, script=ROOT / "tests" / "system" / script if script else None)
@@ -118,13 +118,13 @@ class Wired:
         for run, attempt in self.starts():
             self.history.note("started", run=run, attempt=attempt)
         self.history.note("orphans", pids=self.left_over(5.0))
-        return judge(self.history)
+        return verdict_of(self.history)
 
     def left_over(self, patience_s: float, besides: Program | None = None) -> list[int]:
         """Processes of these services that are still there after so long, but for one service that may be."""
-        mark, own = f"{MARK}={self.mark}".encode(), besides.process.pid if besides else 0
-        until_true(lambda: set(marked(mark)) <= {own}, patience_s)
-        return [pid for pid in marked(mark) if pid != own]
+        tag, own = f"{PROCESS_TAG}={self.mark}".encode(), besides.process.pid if besides else 0
+        until_true(lambda: set(tagged(tag)) <= {own}, patience_s)
+        return [pid for pid in tagged(tag) if pid != own]
 
 
 def document_of(script: str, **more: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nvc.network.layers import clip_, round_
 from nvc.network.network import Network, Side, first_joined
 
 
-class Smooth(FixedNetwork):
+class DifferentiableNetwork(FixedNetwork):
     """A `FixedNetwork` that gives the same numbers with gradients: formulas where that one has tables."""
 
     def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:

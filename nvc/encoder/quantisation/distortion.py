@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nvc.encoder.quantisation.differentiable import Smooth
+from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.similarity import Similarity
 from nvc.network.network import Side
 
@@ -36,20 +36,20 @@ class Distortion(Protocol):
 class Squared:
     """Squared error, all over or where it is worth more.
 
-    x: planes of the source [1, 6, h, w]; local [1, 1, H, W]: see `Network.local_step`; thrift [96]: λ of the greedy
-    choice, in Δ² of each channel; worth [H, W]: of positions' errors."""
+    x: planes of the source [1, 6, h, w]; local [1, 1, H, W]: see `Network.local_step`; lambda_scale [96]: λ of the
+    greedy choice, in Δ² of each channel; importance [H, W]: of positions' errors."""
 
-    def __init__(self, network: Smooth, side: Side, x: Tensor, local: Tensor, thrift: NDArray,
-                 worth: NDArray) -> None:
+    def __init__(self, network: DifferentiableNetwork, side: Side, x: Tensor, local: Tensor, lambda_scale: NDArray,
+                 importance: NDArray) -> None:
         self.x = x
         # Squared error that one step of the picture makes, [1, 96, 1, 1].
         power = (8.0 * network.gains(side)) ** 2 * network.basis.square().sum((1, 2, 3))[None, :, None, None]
-        price = torch.from_numpy(thrift).to(power)[None, :, None, None]
+        price = torch.from_numpy(lambda_scale).to(power)[None, :, None, None]
         luma = ~network.of_chroma
-        # Chroma's errors weigh as much more as its thrift is less.
+        # Chroma's errors weigh as much more as its lambda_scale is less.
         weight = (price[:, luma].log().mean() - price[:, network.of_chroma].log().mean()).exp().item()
         planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
-        count = torch.from_numpy(worth).to(power)[None, None]
+        count = torch.from_numpy(importance).to(power)[None, None]
         self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that it is worth
         # Where a position has a finer step than the picture, its errors weigh more: what the step was chosen for.
         self.weights = planes * F.interpolate(count * torch.exp2(local / -4.0), scale_factor=4)
@@ -65,16 +65,16 @@ class Structural:
 
     Squared error alone leaves out what the measure is; MS-SSIM alone makes pictures that are worse to predict from."""
 
-    def __init__(self, network: Smooth, side: Side, x: Tensor, local: Tensor, thrift: NDArray,
-                 worth: NDArray) -> None:
-        self.squared = Squared(network, side, x, local, thrift, worth)
+    def __init__(self, network: DifferentiableNetwork, side: Side, x: Tensor, local: Tensor, lambda_scale: NDArray,
+                 importance: NDArray) -> None:
+        self.squared = Squared(network, side, x, local, lambda_scale, importance)
         self.squared.weights[:, :4] *= 1.0 - STRUCTURE
         luma = ~network.of_chroma
-        count = torch.from_numpy(worth).to(x)[None, None]
+        count = torch.from_numpy(importance).to(x)[None, None]
         self.similarity = Similarity(_luma(x), F.interpolate(count, scale_factor=8))
         steep = self._steepness(network, side, local)[:, luma]
-        # In all as steep as the greedy choice takes it: a step costs the same wherever it is, worth aside.
-        price = torch.from_numpy(thrift).to(x)[None, luma, None, None]
+        # In all as steep as the greedy choice takes it: a step costs the same wherever it is, importance aside.
+        price = torch.from_numpy(lambda_scale).to(x)[None, luma, None, None]
         self.scale = STRUCTURE * (2.0 * count / price).sum() / steep.sum()
         self.curvature = self.squared.curvature.clone()
         self.curvature[:, luma] = (1.0 - STRUCTURE) * self.curvature[:, luma] + self.scale * steep
@@ -82,7 +82,7 @@ class Structural:
     def bits(self, out: Tensor) -> Tensor:
         return self.scale * self.similarity.lost(_luma(out)) + self.squared.bits(out)
 
-    def _steepness(self, network: Smooth, side: Side, local: Tensor) -> Tensor:
+    def _steepness(self, network: DifferentiableNetwork, side: Side, local: Tensor) -> Tensor:
         """Second derivative of what is lost by each latent, [1, 96, H, W]: what random signs give (Hutchinson 1989),
         smoothed, as a product of positions' and channels'."""
         height, width = local.shape[2:]

@@ -10,15 +10,15 @@ from nvc.network.linear import LOCAL_BITS
 
 
 @njit(cache=True, nogil=True)
-def choose(y, local, first, parity, mean, index, thrift, worth, bits, radius, symbols):
+def choose(y, local, first, parity, mean, index, lambda_scale, importance, bits, radius, symbols):
     """Symbols of one step of one picture; -> estimated bits.
 
     Each is the nearest integer to e = y / local - mean/8, one toward zero, or zero, with the least
-    worth · (e - s)² + thrift · bits.
+    importance · (e - s)² + lambda_scale · bits.
     y float32 [H, W, 96], latents in steps of the picture; local int32 [H, W], a position's own step in 2^-10 of that;
     first: the step's first channel; parity: checkerboard colour, 2 for all; mean, index int32 [R, C, n] (index 0:
-    nothing is coded, the symbol is 0); thrift float32 [96], λ/Δ² by channel; worth float32 [H, W], of a position's
-    errors; bits float32 [T, L], cost of each slot; radius int32 [T]; symbols int32 [R, C, n], written.
+    nothing is coded, the symbol is 0); lambda_scale float32 [96], λ/Δ² by channel; importance float32 [H, W], of a
+    position's errors; bits float32 [T, L], cost of each slot; radius int32 [T]; symbols int32 [R, C, n], written.
     """
     total = 0.0
     rows, columns, n = symbols.shape
@@ -27,7 +27,7 @@ def choose(y, local, first, parity, mean, index, thrift, worth, bits, radius, sy
         for j in range(columns):
             x = column(i, j, parity)
             own = np.float32(1 << LOCAL_BITS) / np.float32(local[i, x])
-            rate = np.float32(1) / worth[i, x]
+            rate = np.float32(1) / importance[i, x]
             for c in range(n):
                 t = index[k, j, c]
                 symbols[k, j, c] = 0
@@ -37,7 +37,7 @@ def choose(y, local, first, parity, mean, index, thrift, worth, bits, radius, sy
                 a = abs(e)
                 costs = bits[t]
                 reach = radius[t]
-                price = thrift[first + c] * rate
+                price = lambda_scale[first + c] * rate
                 zero_bits = costs[reach]
                 if a < 0.5:
                     total += zero_bits

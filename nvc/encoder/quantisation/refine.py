@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nvc.encoder.quantisation.differentiable import Smooth
+from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.distortion import Distortion, Squared, Structural
 from nvc.network.laplace import Laplace
 from nvc.network.linear import LOCAL_BITS
@@ -43,17 +43,17 @@ class Refinement:
     """One picture: `run` gives latents that stand for symbols.
 
     x, p: planes of the picture and its prediction, d: difference of the predictions, [1, 6, h, w]; z [1, 48, ..] as
-    coded; thrift float32 [96]: λ of the greedy choice, in Δ² of each channel; worth: see `refine`."""
+    coded; lambda_scale float32 [96]: λ of the greedy choice, in Δ² of each channel; importance: see `refine`."""
 
-    def __init__(self, network: Smooth, side: Side, x: Tensor, p: Tensor, d: Tensor, z: Tensor,
-                 thrift: NDArray[np.float32], worth: NDArray[np.float32]) -> None:
+    def __init__(self, network: DifferentiableNetwork, side: Side, x: Tensor, p: Tensor, d: Tensor, z: Tensor,
+                 lambda_scale: NDArray[np.float32], importance: NDArray[np.float32]) -> None:
         self.network, self.side, self.x, self.p, self.d = network, side, x, p, d
         with torch.no_grad():
             self.context = network.context(z, p, d, side)
             self.local = network.local_step(self.context)
             # Weights whose positions have steps of their own (docs/decisions, 6) are for MS-SSIM.
             measure = Squared if network.alike else Structural
-            self.distortion: Distortion = measure(network, side, x, self.local, thrift, worth)
+            self.distortion: Distortion = measure(network, side, x, self.local, lambda_scale, importance)
             # Each position's own step in those of the picture, exactly as the decoder has it.
             index = self.local.to(torch.int32).cpu().numpy()
             self.steps = torch.from_numpy(network.local_steps(index)).to(self.local) / (1 << LOCAL_BITS)
@@ -107,18 +107,20 @@ class Refinement:
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def refine(network: Smooth, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
-           y: NDArray[np.float32], z: NDArray[np.int32], thrift: NDArray[np.float32], worth: NDArray[np.float32],
+def refine(network: DifferentiableNetwork, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[np.uint8],
+           d: NDArray[np.int16], y: NDArray[np.float32], z: NDArray[np.int32], lambda_scale: NDArray[np.float32],
+           importance: NDArray[np.float32],
            passes: int) -> NDArray[np.float32]:
-    """Latents [H, W, 96] of one picture, in steps, that are symbols already: to be coded without thrift.
+    """Latents [H, W, 96] of one picture, in steps, that are symbols already: to be coded without lambda_scale.
 
     x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`;
-    passes: through the networks and back, after the first; worth [H, W]: what errors of positions count."""
+    passes: through the networks and back, after the first; importance [H, W]: what errors of positions count."""
     def tensor(a: NDArray) -> Tensor:
         return torch.from_numpy(a).to(network.device).float()[None]
 
     source, prediction, difference = (tensor(v).contiguous(memory_format=torch.channels_last) for v in (x, p, d))
-    wanted, hyper = (tensor(v).permute(0, 3, 1, 2) for v in (y, z))
+    wanted, hyper_latent = (tensor(v).permute(0, 3, 1, 2) for v in (y, z))
     side = Side.of(torch.tensor([kind]), torch.tensor([float(t)])).to(network.device)
-    latents = Refinement(network, side, source, prediction, difference, hyper, thrift, worth).run(wanted, passes)
+    refinement = Refinement(network, side, source, prediction, difference, hyper_latent, lambda_scale, importance)
+    latents = refinement.run(wanted, passes)
     return latents[0].permute(1, 2, 0).contiguous().cpu().numpy()

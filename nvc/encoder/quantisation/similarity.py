@@ -21,16 +21,16 @@ def _windows(x: Tensor) -> Tensor:
 
 
 class Similarity:
-    """To one source [1, 1, h, w], 0 … 255, at least 6 a side; worth, of that shape: of its samples' errors.
+    """To one source [1, 1, h, w], 0 … 255, at least 6 a side; importance, of that shape: of its samples' errors.
 
     Scales of which no window fits are left out."""
 
-    def __init__(self, source: Tensor, worth: Tensor) -> None:
+    def __init__(self, source: Tensor, importance: Tensor) -> None:
         self.scales: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []       # source, means, variances, shares
         while len(self.scales) < len(SCALE_WEIGHTS) and min(source.shape[2:]) >= WINDOW:
-            mean, share = _windows(source), _windows(worth)
+            mean, share = _windows(source), _windows(importance)
             self.scales.append((source, mean, _windows(source * source) - mean * mean, share / share.sum()))
-            source, worth = F.avg_pool2d(source, 2), F.avg_pool2d(worth, 2)
+            source, importance = F.avg_pool2d(source, 2), F.avg_pool2d(importance, 2)
 
     def lost(self, made: Tensor) -> Tensor:
         """-log of MS-SSIM, weighed, of a picture [1, 1, h, w]: 0 for the source itself."""

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from nvc.encoder.search import pyramid_search as coarse
+from nvc.encoder.search import pyramid_search as pyramid_search
 from nvc.encoder.search.block_search import BIG, STARTS, Scene, Shape, best_leaf, difference_costs
 from nvc.entropy.bits import MEASURE, cost0, cost1
 from nvc.motion import neighbours, vectors
@@ -102,11 +102,11 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
             raise ValueError(f"reference of {reference.width}x{reference.height} for a picture of {width}x{height}")
     distances = vectors.checked(spans, references)
     x = np.require(luma, np.uint8, ["C", "W"])
-    current = coarse.pyramid(x)
+    current = pyramid_search.pyramid(x)
     hints = np.zeros((2, height // 16, width // 16, 2), np.int64)
     for k, reference in enumerate(references):
-        reach = coarse.REACH_MOST if effort else coarse.reach_of(spans[k])
-        hints[k] = coarse.guess(current, reference.pyramid, reach, step)
+        reach = pyramid_search.REACH_MOST if effort else pyramid_search.reach_of(spans[k])
+        hints[k] = pyramid_search.guess(current, reference.pyramid, reach, step)
     temporal = neighbours.temporal_motion(references, distances)
     pitch = width + 2 * REACH
     shape = Shape(width, height, (height + 2 * REACH) * pitch, pitch)
@@ -126,7 +126,7 @@ def search(luma: Plane, references: Sequence[Reference], spans: tuple[int, int],
 
 def warm() -> None:
     """Compile every kernel into numba's cache."""
-    coarse.warm()
+    pyramid_search.warm()
     planes = [np.zeros((n, n), np.uint8) for n in (32, 16, 16)]
     reference = Reference(Picture(*planes))
     search(planes[0], [reference], (1, 0), 8.0)

@@ -61,7 +61,7 @@ def error_of(a: NDArray, b: NDArray) -> Grid:
 
 
 @dataclass(frozen=True)
-class Worth:
+class Importance:
     """Of a picture. offset: what to add to its step index; grid: what its positions' errors count beside each other;
     copied: the share of it that others' copies of them make up, 0 … 1."""
 
@@ -70,7 +70,7 @@ class Worth:
     copied: Grid
 
 
-def worth(pictures: list[Copied], goes_on: bool) -> dict[int, Worth]:
+def importance_of(pictures: list[Copied], goes_on: bool) -> dict[int, Importance]:
     """By picture number; nothing for a GOP of one picture, a still. pictures: in coding order; goes_on: whether more
     follow. What those copy of the last anchor is not known: it is taken for what these copy of the anchor before."""
     if not any(copied.unit.references for copied in pictures):
@@ -79,13 +79,13 @@ def worth(pictures: list[Copied], goes_on: bool) -> dict[int, Worth]:
     anchors = [copied.unit.number for copied in pictures if copied.unit.level <= 1]
     if goes_on and len(anchors) > 1:
         owns = counted(pictures, {anchors[-1]: float(np.exp(np.log(owns[anchors[-2]]).mean()))})
-    result: dict[int, Worth] = {}
+    result: dict[int, Importance] = {}
     for copied in pictures:
         own = owns[copied.unit.number]
         octaves = np.log2(own / USUAL[copied.unit.level])
         mean = float(octaves.mean())
         grid = np.clip(np.exp2(POWER * (octaves - mean)), 1 / MOST, MOST)
-        result[copied.unit.number] = Worth(CENTRE + min(max(-STEP * mean, -OFFSET_MOST), OFFSET_MOST), grid,
+        result[copied.unit.number] = Importance(CENTRE + min(max(-STEP * mean, -OFFSET_MOST), OFFSET_MOST), grid,
                                            (1 - 1 / own).astype(np.float32))
     return result
 
@@ -98,7 +98,7 @@ def counted(pictures: list[Copied], first: dict[int, float]) -> dict[int, Grid]:
             for k, number in enumerate(copied.unit.references):
                 if number in owns:      # else it is coded already
                     amount = owns[copied.unit.number] * copied.kept * uses(copied.field.mode, k)
-                    hand_on(owns[number], amount, copied.field.vectors[:, :, k])
+                    propagate(owns[number], amount, copied.field.vectors[:, :, k])
     return owns
 
 
@@ -109,7 +109,7 @@ def uses(mode: NDArray[np.uint8], k: int) -> Grid:
 
 
 @njit(cache=True, nogil=True)
-def hand_on(there, amount, vectors):
+def propagate(there, amount, vectors):
     """Add amount [H/8, W/8] to the positions of there, float32 alike, that vectors [H/8, W/8, (y, x)] (quarter samples)
     lead to, spread over the four that they lie between; what lies outside counts for the border."""
     rows, columns = there.shape
@@ -130,4 +130,4 @@ def hand_on(there, amount, vectors):
 def warm() -> None:
     """Compile the kernel into numba's cache."""
     grid = np.zeros((1, 1), np.float32)
-    hand_on(grid, grid.copy(), np.zeros((1, 1, 2), np.int16))
+    propagate(grid, grid.copy(), np.zeros((1, 1, 2), np.int16))

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nvc.encoder.search import pyramid_search as coarse
+from nvc.encoder.search import pyramid_search as pyramid_search
 from nvc.encoder.search.motion_field import search
 from nvc.encoder.search.weight_estimation import weigh
 from nvc.encoder.sources.propagation import Grid
@@ -39,25 +39,25 @@ Planes = list[NDArray[np.float32]]
 def filtered(unit: Unit, sources: Mapping[int, Picture], copied: Grid, step: float) -> Picture:
     """The padded picture to code for a unit.
 
-    sources: by number, the unit's own and those around it that are at hand; copied [H/8, W/8]: see `nvc.worth.Worth`;
+    sources: by number, the unit's own and those around it that are at hand; copied [H/8, W/8]: see `Importance`;
     step: Δ of the unit."""
     reach = REACH[unit.level] if unit.level < len(REACH) else 0
     near = [unit.number + d for k in range(1, reach + 1) for d in (-k, k) if unit.number + d in sources]
     own = sources[unit.number]
     if not near:
         return own
-    parts = each(partial(_part, own, coarse.pyramid(own.y), unit.number, sources, copied**POWER, step), near)
+    parts = each(partial(_part, own, pyramid_search.pyramid(own.y), unit.number, sources, copied**POWER, step), near)
     weights = [1.0 + sum(part[0][k] for part in parts) for k in range(3)]
     moves = [sum(part[1][k] for part in parts) / weights[k] for k in range(3)]
     planes = [np.rint(plane + move).astype(np.uint8) for plane, move in zip(own, moves, strict=True)]
     return Picture(*planes)
 
 
-def _part(own: Picture, seen: coarse.Pyramid, number: int, sources: Mapping[int, Picture], share: Grid, step: float,
-          other: int) -> tuple[Planes, Planes]:
+def _part(own: Picture, pyramid: pyramid_search.Pyramid, number: int, sources: Mapping[int, Picture], share: Grid,
+          step: float, other: int) -> tuple[Planes, Planes]:
     """What source `other` counts in each sample of the planes, and that times the difference it makes."""
     reference = Reference(sources[other])
-    for weight in weigh(seen, [reference.pyramid], [coarse.reach_of(number - other)], step):
+    for weight in weigh(pyramid, [reference.pyramid], [pyramid_search.reach_of(number - other)], step):
         reference = reference.weighted(weight)
     field = search(own.y, [reference], (number - other, 0), step, enough=ENOUGH)
     moved, _ = predict(field, [reference])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.clips import picture_png as still
+from service.clips import picture_png as picture_png
 from tests.orchestrator_rig import FakeWorker, Orchestrator
 from video import library
 
@@ -33,30 +33,30 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orchestrator
 
 
 def test_a_picture_has_the_clips_size_and_colours() -> None:
-    assert pixels(still.make((library.find("carphone"), 5))).shape == (144, 176, 3)
+    assert pixels(picture_png.make((library.find("carphone"), 5))).shape == (144, 176, 3)
 
 
 def test_the_error_of_a_picture_with_itself_is_black() -> None:
     same = (library.find("carphone"), 5)
-    assert np.unique(pixels(still.make(same, same))).tolist() == [0]
+    assert np.unique(pixels(picture_png.make(same, same))).tolist() == [0]
 
 
 def test_the_error_of_two_pictures_is_eight_times_their_luma_difference() -> None:
     clip = library.find("carphone")
-    map_ = pixels(still.make((clip, 0), (clip, 30)))
+    map_ = pixels(picture_png.make((clip, 0), (clip, 30)))
     assert map_.shape == (144, 176)
     assert map_.max() == 255
 
 
 def test_a_picture_beyond_the_end_is_refused() -> None:
-    with pytest.raises(still.NoPicture, match="there is no picture 99999"):
-        still.make((library.find("carphone"), 99999))
+    with pytest.raises(picture_png.NoPicture, match="there is no picture 99999"):
+        picture_png.make((library.find("carphone"), 99999))
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mkv").write_bytes(b"no video at all")
-    with pytest.raises(still.NoPicture):
-        still.make((tmp_path / "a.mkv", 0))
+    with pytest.raises(picture_png.NoPicture):
+        picture_png.make((tmp_path / "a.mkv", 0))
 
 
 def test_source_and_reconstruction_are_served_as_png(run: tuple[Orchestrator, str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployment_check.history import History
-from deployment_check.verdict import judge
+from deployment_check.verdict import verdict_of
 
 END = {"status": "completed", "attempts": [{"attempt": 1, "outcome": "completed"}], "artifacts": {}}
 NONE = {"queued": 0, "dispatched": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
@@ -43,7 +43,7 @@ def innocent() -> History:
 
 
 def test_an_innocent_history_is_acquitted_and_counted() -> None:
-    verdict = judge(innocent())
+    verdict = verdict_of(innocent())
     assert verdict.complaints == []
     assert verdict.holds
     assert verdict.lines() == [
@@ -115,7 +115,7 @@ def test_guilt_is_found(guilt: str) -> None:
     history = innocent()
     add, complaint = GUILT[guilt]
     add(history)
-    verdict = judge(history)
+    verdict = verdict_of(history)
     assert complaint in [tuple(found) for found in verdict.complaints]
     assert not verdict.holds
     assert verdict.lines()[-1] == "FAILED"
@@ -127,14 +127,15 @@ def test_unfinished_and_not_told_of_is_invisible() -> None:
     history.note("acknowledged", key="k2", id="e2")
     history.note("conservation", document=sums(3, completed=2, failed=1))
     history.note("status", id="e2", document={"status": "queued", "attempts": []})
-    assert ("invisible", "e2", "was unfinished, and not among what is told as unfinished") in judge(history).complaints
+    complaint = ("invisible", "e2", "was unfinished, and not among what is told as unfinished")
+    assert complaint in verdict_of(history).complaints
 
 
 def test_what_was_not_yet_acknowledged_need_not_be_seen() -> None:
     history = innocent()
     began_s = next(iter(history)).began_s
     history.note("listed", began_s, ids=[])
-    assert judge(history).holds
+    assert verdict_of(history).holds
 
 
 def test_a_document_read_before_the_end_and_answered_after_it_is_no_change() -> None:
@@ -142,25 +143,25 @@ def test_a_document_read_before_the_end_and_answered_after_it_is_no_change() -> 
     began_s = next(iter(history)).began_s
     history.note("status", began_s, id="e0", document={"status": "running", "attempts": []})
     history.note("status", id="e0", document=END)
-    assert judge(history).holds
+    assert verdict_of(history).holds
 
 
 def test_a_submission_that_nobody_answered_may_have_been_accepted_or_not() -> None:
     history = innocent()
     history.note("submitted", key="k2")
-    assert judge(history).holds
+    assert verdict_of(history).holds
     history.note("conservation", document=sums(3, completed=2, failed=1))
-    assert judge(history).holds
+    assert verdict_of(history).holds
 
 
 def test_others_work_is_no_fault_where_the_deployment_is_shared() -> None:
     history = innocent()
     history.note("conservation", document=sums(90, completed=90))
-    assert judge(history, alone=False).holds
+    assert verdict_of(history, alone=False).holds
 
 
 def test_a_process_that_is_left_over_is_a_fault_by_itself() -> None:
     history = innocent()
     history.note("orphans", pids=[17, 18])
-    verdict = judge(history)
+    verdict = verdict_of(history)
     assert (verdict.orphans, verdict.complaints, verdict.holds) == (2, [], False)
