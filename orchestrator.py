@@ -46,8 +46,10 @@ from service.http.server import Server
 from service.http.tokens import ALGORITHMS, Tokens
 from service.results.plots import Plots
 from service.runtime.cloudwatch import Reporter
-from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Signals, Watchdog, listen_sockets
+from service.runtime.logs import Log
+from service.runtime.prometheus import METRICS_TYPE, Metrics
 from service.runtime.settings import SettingsError, load, row
+from service.runtime.systemd import Notifier, Signals, Watchdog, listen_sockets
 from service.runtime.version import VERSION
 from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.scheduler import Scheduler
@@ -263,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load(OrchestratorSettings, arguments, prog="orchestrator.py",
                           description="Accepts experiments and hands them to workers.")
     log = Log(service="orchestrator", level=config.log_level, emf=config.emf_namespace or None)
+    log.adopt_libraries()
     signals = Signals()
     try:
         orchestrator = Orchestrator(config, log)

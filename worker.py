@@ -50,8 +50,10 @@ from service.runs.outbox import Outbox
 from service.runs.outcome import Outcome
 from service.runs.slots import Slot
 from service.runtime.cloudwatch import Reporter
-from service.runtime.observe import Log, Metrics, Notifier, Signals, Watchdog, listen_sockets
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 from service.runtime.settings import SettingsError, load, row
+from service.runtime.systemd import Notifier, Signals, Watchdog, listen_sockets
 from service.runtime.version import VERSION
 
 
@@ -406,6 +408,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load(WorkerSettings, join_repeated(sys.argv[1:] if argv is None else argv), prog="worker.py",
                           description="Runs codecs for an orchestrator, or alone.")
     log = Log(service="worker", level=config.log_level, emf=config.emf_namespace or None)
+    log.adopt_libraries()
     signals = Signals()
     try:
         worker = Worker(config, log)

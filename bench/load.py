@@ -58,7 +58,7 @@ from service.http.exchange import Request, Response
 from service.http.listening import ServerSettings
 from service.http.routes import JSON, Routes
 from service.http.server import Server
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from service.runtime.version import VERSION
 from video.picture import ClipInfo, Picture
 

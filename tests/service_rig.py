@@ -16,7 +16,8 @@ from service.http.exchange import Request, Response
 from service.http.listening import ServerSettings
 from service.http.routes import Routes, json_body
 from service.http.server import Server
-from service.runtime.observe import Log, Metrics
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 
 PATIENCE_S = 10.0  # a test that would hang fails instead
 

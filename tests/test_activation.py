@@ -18,7 +18,7 @@ import requests
 
 import worker
 from service.http.authentication import check_exposure
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from service.runtime.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,8 @@ import yaml
 import orchestrator
 import worker
 from service.runtime.cloudwatch import Reporter
-from service.runtime.observe import Log, Metrics
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = yaml.safe_load((ROOT / "deploy/prometheus-alerts.yml").read_text())

@@ -11,7 +11,7 @@ import pytest
 
 from service.api import maintenance
 from service.api.maintenance import Maintenance
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from service.storage.blobs import Blobs
 
 

@@ -19,7 +19,11 @@ from service_rig import get, running
 
 from service.http.exchange import Response
 from service.http.routes import Routes
-from service.runtime.observe import METRICS_TYPE, Log, Metrics, Notifier, Watchdog, listen_sockets
+from service.runtime.logs import Log
+from service.runtime.prometheus import METRICS_TYPE, Metrics
+from service.runtime.systemd import Notifier, Watchdog, listen_sockets
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def parsed(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -178,6 +182,32 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     Log(closed).info("a")
 
 
+def test_a_reader_that_has_stopped_reading_stops_nothing() -> None:
+    code = ("from service.runtime.logs import Log\nlog = Log()\n"
+            "for _ in range(20_000):\n    log.info('x', text='y' * 100)\nprint('done', flush=True)\n")
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as child:  # whose standard error nobody reads
+        assert child.stdout is not None
+        assert child.stdout.read() == "done\n"
+        assert child.wait(20) == 0
+
+
+def test_the_last_lines_are_written_at_the_end_of_the_process() -> None:
+    code = "from service.runtime.logs import Log\nlog = Log()\nfor n in range(500):\n    log.info('x', n=n)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          timeout=20, check=True)
+    assert [json.loads(line)["n"] for line in done.stderr.splitlines()] == list(range(500))
+
+
+def test_lines_of_libraries_have_the_same_form() -> None:
+    code = ("import logging\nfrom service.runtime.logs import Log\nLog(service='worker').adopt_libraries()\n"
+            "logging.getLogger('urllib3').warning('connection %s', 'lost')\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          timeout=20, check=True)
+    line = json.loads(done.stderr)
+    assert (line["level"], line["event"], line["service"]) == ("warning", "connection lost", "worker")
+
+
 def test_cloudwatch_lines_only_when_asked() -> None:
     stream = io.StringIO()
     Log(stream).emf({"Latency": (12.5, "Milliseconds")}, Route="/")
@@ -252,7 +282,7 @@ def test_the_ping_is_sent_only_when_every_check_passed(systemd: tuple[socket.soc
 ACTIVATED = """
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
-from service.runtime.observe import listen_sockets
+from service.runtime.systemd import listen_sockets
 found = listen_sockets()
 print([(sock.getsockname()[0], sock.get_inheritable()) for sock in found])
 """

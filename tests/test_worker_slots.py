@@ -150,7 +150,7 @@ def test_a_second_task_is_not_taken_while_one_runs(watched: Watched, folder: Pat
     job.wait()
 
 
-@pytest.tag.parametrize(
+@pytest.mark.parametrize(
     ("script", "slug", "retry", "words"),
     [
         ("segfault", "codec-crashed", True, "SIGSEGV"),
@@ -184,7 +184,7 @@ def test_after_every_kind_of_failure_the_slot_works_again(watched: Watched, fold
     assert watched.run(Job(folder)).state == "completed"
 
 
-@pytest.tag.parametrize("script", ["deaf", "chatter", "children"])
+@pytest.mark.parametrize("script", ["deaf", "chatter", "children"])
 def test_cancel_leaves_no_process_of_the_group(watched: Watched, folder: Path, script: str) -> None:
     job = Job(folder, script)
     watched.wait_ready()
@@ -214,7 +214,7 @@ def test_a_codec_that_holds_the_interpreter_is_cancelled_too(watched: Watched, f
     assert group_members(group) == set()
 
 
-@pytest.tag.parametrize("script", ["deaf", "chatter", "decoder-hang"])
+@pytest.mark.parametrize("script", ["deaf", "chatter", "decoder-hang"])
 def test_a_run_past_its_deadline_is_killed_and_fails(watched: Watched, folder: Path, script: str) -> None:
     outcome = watched.run(Job(folder, script, timeout_s=0.3))
     assert outcome.error == {"type": "timeout", "detail": "timeout_s: the run was killed after 0.3 s", "retry": False}

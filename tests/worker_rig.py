@@ -19,7 +19,7 @@ from service.http.listening import ServerSettings
 from service.http.parsing import Problem
 from service.http.routes import JSON, Routes, upload
 from service.http.server import Server
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from video.containers import VideoWriter
 from video.picture import ClipInfo, Picture
 from worker import Worker, WorkerSettings

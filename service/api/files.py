@@ -6,7 +6,7 @@ from service.clips import picture_png as picture_png
 from service.clips.catalogue import Catalogue
 from service.http.exchange import Request, Response, file_response
 from service.http.parsing import Problem
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from service.scheduling.scheduler import Scheduler
 from service.storage.blobs import SHA256, Blobs
 from service.storage.store import Store

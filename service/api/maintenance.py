@@ -6,7 +6,7 @@ import time
 from service.http.authentication import Authenticator, Key
 from service.http.server import Server
 from service.http.tokens import Tokens
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from service.runtime.settings import SettingsError
 from service.storage.blobs import Blobs
 from service.storage.registry import Registry

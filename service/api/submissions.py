@@ -16,7 +16,8 @@ from service.http.exchange import Request, Response
 from service.http.parsing import Problem
 from service.jobs.fields import changed, read_request, runs_of
 from service.jobs.states import TERMINAL, State
-from service.runtime.observe import Log, Metrics
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 from service.scheduling.scheduler import Scheduler
 from service.storage import store as storage
 from service.storage.store import Store

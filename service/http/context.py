@@ -14,7 +14,8 @@ from service.http.limits import Budget, HandlerGate
 from service.http.listening import ServerSettings
 from service.http.parsing import METHODS, HeadLimits
 from service.http.routes import Routes
-from service.runtime.observe import Log, Metrics
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 
 
 @dataclass(frozen=True)

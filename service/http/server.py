@@ -28,7 +28,8 @@ from service.http.connection import Connection
 from service.http.context import ServerContext
 from service.http.listening import ServerSettings, listen, raise_file_limit, tls_context
 from service.http.routes import Routes
-from service.runtime.observe import Log, Metrics
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 
 _STACK_BYTES = 1 << 20  # of a connection's thread; matplotlib draws in some
 _POLL_S = 0.05  # how soon the accepting thread sees that it shall end

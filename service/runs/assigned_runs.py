@@ -13,7 +13,7 @@ from service.runs.attempts import Attempt, AttemptContext, LocalResults
 from service.runs.outbox import Entry
 from service.runs.outcome import Outcome
 from service.runs.slots import Slot
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 
 REMEMBERED = 1000  # ended attempts that GET /experiment/{run} still knows, when others keep their results
 RETRY_AFTER = {"Retry-After": "1"}  # when a slot becomes free is not known

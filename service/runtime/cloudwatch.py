@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 
-from service.runtime.observe import Log, Metrics
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 
 EVERY_S = 60.0  # CloudWatch keeps minutes
 

@@ -13,7 +13,7 @@ from typing import Any
 from service.http.client import Client, ClientError
 from service.http.exchange import new_trace
 from service.jobs.states import Blame
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.dispatch import OfferAnswer, OfferOutcome, SerialTasks, cancel, offer
 from service.scheduling.placement import Lease, Placement, Worker

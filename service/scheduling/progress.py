@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from service.runtime.observe import Log
+from service.runtime.logs import Log
 from service.scheduling.change_notifier import ChangeNotifier
 from service.scheduling.placement import Lease
 from service.scheduling.run_metrics import RunMetrics

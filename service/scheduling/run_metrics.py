@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from service.runtime.observe import Metrics
+from service.runtime.prometheus import Metrics
 from service.storage.store import Store
 
 

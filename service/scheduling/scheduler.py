@@ -24,7 +24,8 @@ from typing import Any
 from service.http.client import Client
 from service.jobs.fields import runs_of
 from service.jobs.states import TERMINAL, Blame, State, backoff_s, blame_for_error
-from service.runtime.observe import Log, Metrics
+from service.runtime.logs import Log
+from service.runtime.prometheus import Metrics
 from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.change_notifier import ChangeNotifier
 from service.scheduling.delivery import Delivery

@@ -46,7 +46,7 @@ def test_chaos_with_a_killed_worker_passes(tmp_path: Path) -> None:
         assert verdict_of(wired.history).orphans == 0
 
 
-@pytest.tag.parametrize(("script", "flags", "count"), [
+@pytest.mark.parametrize(("script", "flags", "count"), [
     ("liar", (), "wrong"),                          # hashes that are not those of the bytes
     ("deaf", ("--patience-s", "0.5"), "lost"),      # runs that do not end
 ])

@@ -48,7 +48,7 @@ def test_the_same_key_is_the_same_experiment(service: Deployment) -> None:
     assert service.wait_end(first.json()["experiment_id"])["status"] == "completed"
 
 
-@pytest.tag.parametrize(
+@pytest.mark.parametrize(
     ("body", "status", "words"),
     [
         (b'{"clip": "no-such-clip"}', 422, "no-such-clip"),
@@ -105,7 +105,7 @@ def test_a_queued_experiment_is_cancelled_without_ever_starting(service: Deploym
         assert service.wait_end(experiment)["status"] == "completed"
 
 
-@pytest.tag.parametrize("script", ["deaf", "children"])
+@pytest.mark.parametrize("script", ["deaf", "children"])
 def test_a_running_experiment_is_cancelled_and_leaves_no_process(service: Deployment, script: str) -> None:
     experiment = service.submit(script)
     owner = service.worker_named(service.wait_phase(experiment, script)["attempts"][0]["worker"])
@@ -182,7 +182,7 @@ def test_with_keys_both_services_ask_and_show(folder: Path) -> None:
         orchestrator.end()
 
 
-@pytest.tag.parametrize("name", ["orchestrator", "worker"])
+@pytest.mark.parametrize("name", ["orchestrator", "worker"])
 def test_a_service_tells_systemd_that_it_is_ready_alive_and_stopping(folder: Path, name: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(folder / "notify"))

@@ -225,7 +225,7 @@ def test_promise_14_a_full_disk_refuses_whole_and_recovers_by_itself(tmp_path: P
                 answer = requests.post(f"{program.url}/experiment", json=document_of("plain"),
                                        timeout=PATIENCE_S)
                 assert answer.status_code in (503, 507)
-                assert requests.put(f"{program.url}/artifacts/{'0' * 64}", data=b"bytes",
+                assert requests.put(f"{program.url}/clips/full", data=b"bytes",
                                     timeout=PATIENCE_S).status_code == 507
                 assert requests.get(f"{program.url}/livez", timeout=PATIENCE_S).status_code == 200
                 assert wired.client.conservation()["accepted"] == before
@@ -238,7 +238,7 @@ def test_promise_14_a_full_disk_refuses_whole_and_recovers_by_itself(tmp_path: P
         assert wired.verdict().complaints == []
 
 
-@pytest.tag.parametrize("step_s", [86_400.0, -86_400.0])
+@pytest.mark.parametrize("step_s", [86_400.0, -86_400.0])
 def test_promise_15_a_clock_that_jumps_by_a_day_changes_nothing(tmp_path: Path, step_s: float) -> None:
     clock = tmp_path / "clock"
     clock.write_text("0")

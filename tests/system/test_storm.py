@@ -6,7 +6,7 @@ import pytest
 from storm import weather
 
 
-@pytest.tag.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_nothing_is_lost_doubled_or_hidden_in_a_storm(seed: int) -> None:
     verdict = weather(seed)
     print(*verdict.lines(), sep="\n")
