@@ -126,23 +126,21 @@ def test_two_hosts_with_tls_and_keys_pass_the_smoke_test(tmp_path: Path) -> None
         certify(tmp_path)
         orchestrator = Host("orchestrator", tmp_path, names["orchestrator"])
         keys = {}
-        for name, role in (("key", "worker"), ("accept_key", "admin")):
+        for name, role in (("key", "worker"), ("admin", "admin")):
             made = call(*orchestrator.command("keys", "add", "--role", role))
             assert made.returncode == 0, made.stderr
             keys[name] = made.stdout.strip()
-        (tmp_path / "accept.key").write_text(keys["accept_key"])
+        (tmp_path / "admin.key").write_text(keys["admin"])
         worker = Host("worker", tmp_path, names["worker"])
         addresses = {"orchestrator": f"https://{HOSTS['orchestrator']}:8081", "worker": f"https://{HOSTS['worker']}:8080"}
         orchestrator.settings |= {"NVC_WORKER_CA": f"{tmp_path}/ca.pem", "NVC_URL": addresses["orchestrator"]}
         worker.settings |= {"NVC_CA": f"{tmp_path}/ca.pem", "NVC_URL": addresses["worker"], "NVC_WARM": "raw",
                             "NVC_ORCHESTRATOR": addresses["orchestrator"], "NVC_CODEC": "raw=tests.standin:Raw"}
-        orchestrator.give("worker_key", keys["accept_key"])
-        for name, secret in keys.items():
-            worker.give(name, secret)
+        worker.give("key", keys["key"])
         with orchestrator.running(), worker.running():
-            # The key of an administrator is known on both sides; whoever tries shows a certificate as well.
+            # Whoever tries shows a certificate as well as a key.
             seen = call("ip", "netns", "exec", names["worker"], "env", f"NVC_CA={tmp_path}/ca.pem",
-                        f"NVC_KEY_FILE={tmp_path}/accept.key", f"NVC_CLIENT_CERT={tmp_path}/worker.pem",
+                        f"NVC_KEY_FILE={tmp_path}/admin.key", f"NVC_CLIENT_CERT={tmp_path}/worker.pem",
                         f"NVC_CLIENT_KEY={tmp_path}/worker.key", 'SMOKE_EXPERIMENT={"codec": "raw", "frames": 2}',
                         "SMOKE_TIMEOUT_S=90", str(worker.root / "opt/nvc/systemd/smoke_test.sh"), *addresses.values())
             assert seen.returncode == 0, seen.stdout + seen.stderr
