@@ -61,7 +61,7 @@ def _progress_bar(quiet: bool) -> Iterator[Callable[[Progress], None]]:
     with tqdm(unit="frame", leave=False) as bar:
         def show(p: Progress) -> None:
             bar.total, bar.n = p.frames, p.frame
-            bar.set_description(p.phase, refresh=False)
+            bar.set_description(f"{p.phase}, pass {p.pass_number}" if p.pass_number else p.phase, refresh=False)
             bar.update(0)
         yield show
 

@@ -92,6 +92,7 @@ class Progress:
     phase: str  # "encode", "decode", …
     frame: int
     frames: int | None = None
+    pass_number: int = 0  # of an encoder that aims at a rate or PSNR, from 1 on; frame then counts all passes as one
 
 
 Report = Callable[[Progress], None]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nvc.encoder.rate_control
-from coding.interface import Settings, no_report
+from coding.interface import Progress, Settings, no_report
 from nvc.encoder.rate_control import choose_quality
 from video.picture import ClipInfo, Picture
 
@@ -52,3 +52,40 @@ def test_what_no_step_reaches_is_answered_by_the_nearest(probed: list[tuple[floa
     encoded = choose_quality([GREY], INFO, Settings(bitrate_mbps=1000.0), no_report, lambda a, b: 0.0)
     assert not encoded.details["rate_control"]["met"]
     assert len(encoded.data) == max(round(mbps_of(*p) * 1e6 / 8 / FPS) for p in probed)
+
+
+def test_more_rate_is_never_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a clip whose PSNR falls again where its rate rises beyond a bit a sample, the peak is given, and said."""
+    quality: dict[str, float] = {}
+
+    def coded(*_: Any, t: float, slack: float, **__: Any) -> SimpleNamespace:
+        size = round(2.0 ** (12 - 0.05 * t))
+        quality["now"] = 40 - abs(t + 13) / 4
+        return SimpleNamespace(data=bytes(size), details={"psnr": quality["now"]})
+
+    def coded_and_watched(*arguments: Any, watch: Any, **named: Any) -> SimpleNamespace:
+        made = coded(*arguments, **named)
+        watch(0, GREY)
+        return made
+
+    monkeypatch.setattr(nvc.encoder.rate_control, "encode_clip", coded_and_watched)
+    for settings in (Settings(bitrate_mbps=100.0), Settings(psnr_db=80.0)):
+        encoded = choose_quality([GREY], INFO, settings, no_report,
+                                 lambda a, b: quality["now"])
+        assert not encoded.details["rate_control"]["met"]
+        assert encoded.details["psnr"] > 39.0
+
+
+def test_progress_names_the_pass_and_never_runs_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def coded(pictures: Any, info: Any, settings: Any, progress: Any, *, t: float, slack: float, watch: Any
+              ) -> SimpleNamespace:
+        for frame in (0, 50, 100):
+            progress(Progress("encode", frame, 100))
+        return SimpleNamespace(data=bytes(round(mbps_of(t, slack) * 1e6 / 8 / FPS)), details={})
+
+    monkeypatch.setattr(nvc.encoder.rate_control, "encode_clip", coded)
+    heard: list[Progress] = []
+    choose_quality([GREY], INFO, Settings(bitrate_mbps=0.64), heard.append, lambda a, b: 0.0)
+    assert [report.frame for report in heard] == sorted(report.frame for report in heard)
+    assert {report.pass_number for report in heard} == set(range(1, heard[-1].pass_number + 1))
+    assert heard[-1].frame < 100

@@ -15,7 +15,7 @@ from PIL import Image
 from service.results import plots
 from service.results.plots import NoPlots, Plots
 from tests.orchestrator_rig import PATIENCE_S, RESULT, FakeWorker, Orchestrator
-from tests.test_layouts import compressai_file, curve
+from tests.test_result_formats import compressai_file, curve
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -107,15 +107,16 @@ class ProgressMessages:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._phase = ""
+        self._phase: tuple[str, int] = ("", 0)
         self._phase_began = 0.0
         self._fraction = 0.0
         self._sent = 0.0
 
     def __call__(self, progress: Any) -> None:
         now = time.monotonic()
-        if progress.phase != self._phase:
-            self._phase, self._phase_began = progress.phase, now
+        phase = progress.phase, progress.pass_number
+        if phase != self._phase:
+            self._phase, self._phase_began = phase, now
         elif now - self._sent < PROGRESS_INTERVAL_S and progress.frame != progress.frames:
             return
         if progress.phase in HALVES and progress.frames:
@@ -124,7 +125,7 @@ class ProgressMessages:
         seconds = now - self._phase_began
         self._sent = now
         self._channel.send({"progress": {
-            "phase": str(progress.phase),
+            "phase": f"{progress.phase}, pass {progress.pass_number}" if progress.pass_number else str(progress.phase),
             "fraction": round(self._fraction, 4),
             "frame": int(progress.frame),
             "frames": None if progress.frames is None else int(progress.frames),

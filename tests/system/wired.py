@@ -122,7 +122,7 @@ class Wired:
 
     def left_over(self, patience_s: float, besides: Program | None = None) -> list[int]:
         """Processes of these services that are still there after so long, but for one service that may be."""
-        tag, own = f"{PROCESS_TAG}={self.mark}".encode(), besides.process.pid if besides else 0
+        tag, own = f"{PROCESS_TAG}={self.tag}".encode(), besides.process.pid if besides else 0
         until_true(lambda: set(tagged(tag)) <= {own}, patience_s)
         return [pid for pid in tagged(tag) if pid != own]
 
