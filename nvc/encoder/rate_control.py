@@ -132,8 +132,9 @@ def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, 
         trace.append({"step_index": round(t, 3), "slack": round(slack, 3), name: round(mbps if rate else quality, 6)})
         if abs(probe.value - target) <= tolerance or len(probes) == PROBES:
             break
-        if any(probe.beaten_by(other) for other in probes):  # a finer step brings nothing any more
-            finest = max(finest, min(other.t for other in probes if probe.beaten_by(other)))
+        if any(probe.beaten_by(other) for other in probes):  # too fine: the peak lies between it and the best
+            best = max(probes, key=lambda other: other.psnr)
+            finest = max(finest, (probe.t + best.t) / 2)
             steps.found = [(place, value) for place, value in steps.found if place >= finest]
         if slacks is None:
             place = min(max(steps.next_place(), finest), T_COARSEST + SPREAD)
