@@ -2,6 +2,7 @@
 
     python orchestrator.py [--host H] [--port 8081] [--state DIR] [--config FILE] [--show-config]
     python orchestrator.py keys add --role worker [--expires 90d] [--label WORDS] | list | revoke ID
+    python orchestrator.py backup FOLDER | restore FOLDER | doctor [--state DIR]
 
 This file has the settings, the endpoints and `main`. The work is done in service/: api/ answers requests, scheduling/
 places runs, storage/ is the database, clips/ and results/ are what their names say. docs/architecture.md follows one
@@ -32,6 +33,8 @@ from service.api.page import Page
 from service.api.problems import with_problem_responses
 from service.api.results import BODY as BD_RATE_BODY
 from service.api.results import Results
+from service.api.state_command import COMMANDS as STATE_COMMANDS
+from service.api.state_command import state_command
 from service.api.submissions import Submissions
 from service.api.workers import WorkerApi
 from service.clips.catalogue import Catalogue
@@ -262,6 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["keys"]:
         return keys_command(arguments[1:], OrchestratorSettings)
+    if arguments[:1] and arguments[0] in STATE_COMMANDS:
+        return state_command(arguments, OrchestratorSettings)
     config = load(OrchestratorSettings, arguments, prog="orchestrator.py",
                           description="Accepts experiments and hands them to workers.")
     log = Log(service="orchestrator", level=config.log_level, emf=config.emf_namespace or None)

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from service.storage.records import StateInUse, StoreError, StoreFull, TooNew
 T = TypeVar("T")
 Connection = sqlite3.Connection
 
+DATABASE = "orchestrator.sqlite3"
 MAX_GROUP = 512             # functions in one commit; beyond it the first ones would wait too long for their answer
 MAX_READERS = 32            # idle read connections kept
 
@@ -38,7 +39,7 @@ class Database:
     def __init__(self, folder: Path, migrations: Sequence[Sequence[str]], *, exclusive: bool = True) -> None:
         """Raises StoreError, StateInUse, TooNew."""
         self.folder = folder
-        self._path = folder / "orchestrator.sqlite3"
+        self._path = folder / DATABASE
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _take_lock(folder / "lock", must=exclusive)
@@ -204,3 +205,25 @@ def _migrate(db: Connection, path: Path, migrations: Sequence[Sequence[str]], *,
         except sqlite3.Error:
             db.execute("ROLLBACK")
             raise
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """A copy of one moment, also of a database that is being written to (SQLite's online backup). Raises StoreError."""
+    if not source.is_file():
+        raise StoreError(f"{source}: there is no database")
+    try:
+        with closing(sqlite3.connect(source, timeout=5.0)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new, pages=256, sleep=0.005)     # in steps: submissions are committed in between
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot copy {source}: {error}") from error
+
+
+def integrity_of(path: Path) -> list[str]:
+    """What SQLite finds wrong with a database; [] where it is sound. Raises StoreError where there is none."""
+    if not path.is_file():
+        raise StoreError(f"{path}: there is no database")
+    try:
+        with closing(sqlite3.connect(path, timeout=5.0)) as db:
+            return [row[0] for row in db.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    except sqlite3.Error as error:
+        return [str(error)]

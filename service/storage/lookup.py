@@ -161,6 +161,11 @@ class Lookup(Database):
                 [{"at": timestamp(at_s), "run": run, "attempt": attempt, "what": what, "reason": reason}
                  for at_s, run, attempt, what, reason in refused])
 
+    def named_bytes(self) -> set[str]:
+        """The SHA-256 of everything that a clip or an artifact names."""
+        with self.reading() as db:
+            return {row[0] for row in db.execute("SELECT sha256 FROM artifacts UNION SELECT sha256 FROM clips")}
+
     def submitted_by(self, experiment_id: str) -> str:
         """The id of the key that an experiment, or the experiment of a run, was submitted with; "" without one.
         Raises UnknownExperiment."""

@@ -69,7 +69,7 @@ class Store(Lookup):
         self._accepted = AcceptedMarker(folder)
         if exclusive:
             try:
-                self._accepted.check(self._count_accepted())
+                self._accepted.check(self.count_accepted())
             except StoreError:
                 self.close()
                 raise
@@ -105,10 +105,11 @@ class Store(Lookup):
 
         accepted = self.write(operation)
         if accepted[1]:
-            self._accepted.raise_to(self._count_accepted())
+            self._accepted.raise_to(self.count_accepted())
         return accepted
 
-    def _count_accepted(self) -> int:
+    def count_accepted(self) -> int:
+        """How many runs were ever accepted, as the database has it."""
         with self.reading() as db:
             return int(db.execute("SELECT value FROM counters WHERE name = 'accepted'").fetchone()[0])
 
