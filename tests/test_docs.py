@@ -107,3 +107,11 @@ def test_the_walk_through_the_program_names_functions_that_exist_and_fit_a_scree
         found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name]
         assert len(found) == 1, f"{path}:{name}"
         assert (found[0].end_lineno or 0) - found[0].lineno < 70, f"{path}:{name} is longer than a screen"
+
+
+def test_the_picture_of_the_readme_says_what_was_measured() -> None:
+    found = json.loads((ROOT / "bench/results/pictures.json").read_text())
+    words = re.search(r"at ([\d.]+) Mbit/s: ([\d.]+) and ([\d.]+) dB", README)
+    assert words is not None
+    assert [float(word) for word in words.groups()] == [
+        round(found["nvc"]["bitrate_mbps"], 2), round(found["x264"]["psnr_db"], 1), round(found["nvc"]["psnr_db"], 1)]
