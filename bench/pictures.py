@@ -1,4 +1,4 @@
-"""The picture that the README shows: one picture of a clip, its source beside x264 and nvc at the bit rate that x264 took.
+"""The picture of the README: one of a clip, its source beside x264 and nvc at the bit rate that x264 took.
 
     python -m bench.pictures [docs/pictures/side-by-side.png] [--clip bikes --first 150 --picture 20 --mbps 0.15]
 

@@ -10,6 +10,7 @@ that has stopped reading must not stop the service.  What it does not take is dr
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -55,38 +56,40 @@ class _Writer(logging.StreamHandler[TextIO]):
 
 
 class _Unblocked(logging.Handler):
-    """Standard error, written by a thread that is started with the first line; nobody waits for it."""
+    """Standard error, written by a thread that is started with the first line; nobody waits for it.
 
-    def __init__(self, formatter: logging.Formatter) -> None:
+    The thread writes to the descriptor itself: files and handlers have locks, which Python takes at its end to flush
+    them, and so it would wait for a reader that does not come.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
-        self._formatter = formatter
-        self._lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED)
+        self._lines: queue.Queue[bytes] = queue.Queue(QUEUED)
         self._thread: threading.Thread | None = None
         self.dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the line, or drop it."""
         if self._thread is None:  # emit() is called under the handler's lock
-            # A descriptor of its own: Python flushes sys.stderr at its end, which would wait for the reader.
-            self._writer = _Writer(os.fdopen(os.dup(2), "w"))
-            self._writer.setFormatter(self._formatter)
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
             self._thread.start()
             atexit.register(self._flush_at_exit)
         try:
-            self._lines.put_nowait(record)
+            self._lines.put_nowait(self.format(record).encode() + b"\n")
         except queue.Full:
             self.dropped += 1
 
     def _run(self) -> None:
         while True:
-            record = self._lines.get()
-            self._writer.handle(record)
-            self._lines.task_done()
+            line = self._lines.get()
             if self.dropped and self._lines.empty():
                 dropped, self.dropped = self.dropped, 0
-                self._writer.handle(logging.makeLogRecord({
-                    "msg": "log-lines-dropped", "levelname": "WARNING", "fields": {"lines": dropped}}))
+                line += self.format(logging.makeLogRecord({
+                    "msg": "log-lines-dropped", "levelname": "WARNING", "fields": {"lines": dropped}})).encode() + b"\n"
+            with contextlib.suppress(OSError):  # the reader is gone, or the disk is full: the service goes on
+                while line:
+                    line = line[os.write(2, line):]
+            self._lines.task_done()
 
     def _flush_at_exit(self) -> None:
         until = time.monotonic() + FLUSH_S
@@ -103,9 +106,8 @@ class Log:
         always: fields on every line, as service="orchestrator".  Without a stream the lines go to standard error."""
         self._logger = logging.Logger("nvc", _LEVELS[level])
         self._namespace = emf
-        formatter = JsonFormatter(always)
-        self._handler: logging.Handler = _Unblocked(formatter) if stream is None else _Writer(stream)
-        self._handler.setFormatter(formatter)
+        self._handler: logging.Handler = _Unblocked() if stream is None else _Writer(stream)
+        self._handler.setFormatter(JsonFormatter(always))
         self._logger.addHandler(self._handler)
 
     def adopt_libraries(self) -> None:
