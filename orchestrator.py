@@ -83,6 +83,8 @@ class OrchestratorSettings(ServerSettings):
     result_mb: int = row(64, "MiB", "largest result document; one with 100,000 frames is a fifth of it", low=1)
     keep_unnamed_s: float = row(86_400.0, "s", "until stored bytes that no clip or result names are removed; a "
                                 "worker's result may come late", low=60)
+    keep_days: float = row(0.0, "d", "until an experiment that has ended is deleted with its artifacts, unless it has "
+                           "the tag keep; 0: never", low=0)
     drain_s: float = row(10.0, "s", "to finish calls in progress at SIGTERM; runs go on at the workers meanwhile",
                          low=0)
     log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
@@ -117,7 +119,8 @@ class Orchestrator:
             tokens = None if config.jwt_keys is None else Tokens(
                 keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
                 issuer=config.jwt_issuer)
-            self.maintenance = Maintenance(registry, blobs, config.keep_unnamed_s, log, tokens)
+            self.maintenance = Maintenance(self.store, registry, blobs, log, keep_days=config.keep_days,
+                                           keep_unnamed_s=config.keep_unnamed_s, tokens=tokens)
             self.certificate = client_certificate(config)
             sockets = listen_sockets()
             check_exposure(config.host, has_keys=self.maintenance.has_keys, insecure_bind=config.insecure_bind,
@@ -188,6 +191,7 @@ class Orchestrator:
         add("POST", "/experiment", submissions.post_experiment, body=JSON, roles=write, waits="prefer",
             is_transfer=submissions.fetches)
         add("GET", "/experiment/{id}/status", reading.get_status, roles=read, waits="prefer")
+        add("DELETE", "/experiment/{id}", submissions.delete_experiment, roles=write)
         add("GET", "/experiment/{id}/events", reading.get_events, roles=read, waits=True, produces="text/event-stream")
         add("POST", "/experiment/{id}/cancel", submissions.post_cancel, body=JSON, roles=write)
         add("POST", "/experiment/{id}/rerun", submissions.post_rerun, body=JSON, roles=write, waits="prefer")
@@ -205,6 +209,7 @@ class Orchestrator:
         add("GET", "/clips/{name}", files.get_clip, roles=read)
         add("PUT", "/clips/{name}", files.put_clip, body=upload(config.clip_mb << 20), roles=write,
             query=RAW_FIELDS)
+        add("DELETE", "/clips/{name}", files.delete_clip, roles=write)
         add("GET", "/clips/{name}/data", files.get_clip_data, roles=read, produces="*/*")
         add("GET", "/workers", workers.get_workers, roles=read)
         add("POST", "/workers", workers.post_workers, body=JSON, roles=work)

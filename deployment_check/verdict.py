@@ -140,7 +140,7 @@ def nothing_is_invisible(history: History) -> Iterator[Complaint]:
                 yield Complaint("invisible", name, "was accepted before the list was asked for, and is not in it")
     for entry in history.of("conservation"):
         document = entry.about["document"]
-        there = sum(document[state] for state in State)
+        there = sum(document[state] for state in State) + document.get("deleted", 0)
         if document["accepted"] != there or not document["holds"]:
             yield Complaint("invisible", "", f"{document['accepted']} runs were accepted, and {there} are told of")
         told = {row["run"].partition(".")[0] for row in document["unfinished"]}

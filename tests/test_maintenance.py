@@ -38,7 +38,8 @@ class Server:
 def test_a_round_that_fails_is_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "KEYS_S", 0.01)
     registry, log = Registry(), io.StringIO()
-    upkeep = Maintenance(registry, Blobs(tmp_path), 60.0, Log(log))  # type: ignore[arg-type]
+    upkeep = Maintenance(None, registry, Blobs(tmp_path), Log(log),  # type: ignore[arg-type]
+                         keep_days=0.0, keep_unnamed_s=60.0)
     with pytest.raises(RuntimeError, match="has ended"):
         upkeep.alive()
     upkeep.start(Server())  # type: ignore[arg-type]

@@ -131,10 +131,11 @@ def summary(experiment: Experiment, progress: Callable[[str], dict[str, Any] | N
 def conservation(found: Conservation, why: Callable[[str], tuple[str, str, float | None]], now_s: float
                  ) -> dict[str, Any]:
     """Where everything is that was accepted. `why` is Overview.why; `now_s` in Unix seconds."""
-    total = sum(found.counts.values())
+    total = found.deleted + sum(found.counts.values())
     return {
         "accepted": found.accepted, "sum": total, "holds": found.accepted == total,
         **{str(state): count for state, count in found.counts.items()},
+        "deleted": found.deleted,
         "unfinished": [_waits(run, why(run.id), now_s) | {
             "since": timestamp(None if attempt is None else attempt.started_s or attempt.dispatched_s)}
             for run, attempt in found.unfinished],

@@ -36,6 +36,12 @@ class Files:
         self.log.info("clip-stored", clip=name, sha256=clip["sha256"], bytes=clip["bytes"])
         return Response(201 if new else 200, clip, {"Location": f"/clips/{name}"})
 
+    def delete_clip(self, request: Request) -> Response:
+        name = request.params["name"]
+        self.catalogue.delete(name)
+        self.log.info("clip-deleted", clip=name)
+        return Response(204)
+
     def get_clip_data(self, request: Request) -> Response:
         path, sha256 = self.catalogue.file(request.params["name"])
         return file_response(path, sha256)

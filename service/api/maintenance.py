@@ -1,4 +1,4 @@
-"""Maintenance of the orchestrator in one thread: keys in force, renewed certificates, removal of unused bytes."""
+"""Maintenance of the orchestrator in one thread: keys in force, renewed certificates, removal of what is not kept."""
 
 import threading
 import time
@@ -10,18 +10,20 @@ from service.runtime.logs import Log
 from service.runtime.settings import SettingsError
 from service.storage.blobs import Blobs
 from service.storage.registry import Registry
+from service.storage.store import Store
 
 KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
 SWEEP_S = 3600.0        # between two removals of bytes that nothing names
 
 
 class Maintenance:
-    """Keys in force, certificates to be read again, bytes that nothing names."""
+    """Keys in force, certificates to be read again, old experiments, bytes that nothing names."""
 
-    def __init__(self, registry: Registry, blobs: Blobs, keep_unnamed_s: float, log: Log,
-                 tokens: Tokens | None = None) -> None:
-        """Raises StoreError."""
-        self.registry, self.blobs, self.keep_unnamed_s = registry, blobs, keep_unnamed_s
+    def __init__(self, store: Store, registry: Registry, blobs: Blobs, log: Log, *, keep_days: float,
+                 keep_unnamed_s: float, tokens: Tokens | None = None) -> None:
+        """keep_days, keep_unnamed_s: see the settings of these names. Raises StoreError."""
+        self.store, self.registry, self.blobs = store, registry, blobs
+        self.keep_days, self.keep_unnamed_s = keep_days, keep_unnamed_s
         self.log = log
         self.keys: dict[str, Key] = {}
         self.tokens = tokens
@@ -55,6 +57,16 @@ class Maintenance:
         except (SettingsError, OSError) as error:
             self.log.error("reload-failed", error=error)
 
+    def sweep(self) -> None:
+        """Delete experiments older than `keep_days`, then bytes that nothing names. Raises StoreError, OSError."""
+        before_s = self.store.clock() - 86_400 * self.keep_days
+        while self.keep_days and not self._stopping.is_set() and (old := self.store.ended_before(before_s)):
+            for experiment_id in old:
+                runs = self.store.delete(experiment_id)
+                self.log.info("experiment-deleted", experiment=experiment_id, runs=runs, why="keep_days")
+        removed = self.blobs.sweep(self.registry.referenced, self.keep_unnamed_s)
+        self.log.info("swept", removed=removed)
+
     def _read_keys(self) -> bool:
         """Take the keys in force into memory. Whether there has ever been one: the last key that is revoked must not
         open the service to everyone."""
@@ -73,7 +85,6 @@ class Maintenance:
                     self.log.info("keys-required")
                 if time.monotonic() - swept > SWEEP_S:
                     swept = time.monotonic()
-                    removed = self.blobs.sweep(self.registry.referenced, self.keep_unnamed_s)
-                    self.log.info("swept", removed=removed)
+                    self.sweep()
             except Exception as error:  # whatever one round runs into, the next one is due: keys are revoked by it
                 self.log.error("maintenance-failed", error=error)

@@ -94,8 +94,9 @@ SCHEMAS: dict[str, Schema] = {
     | {"if": {"properties": {"state": {"const": "completed"}}},
        "then": {"properties": {"result": {"type": "object"}}, "required": ["result"]}},
     "Conservation": _object(
-        ("accepted", "sum", "holds", *[str(state) for state in State], "unfinished"), accepted=COUNT, sum=COUNT,
-        holds={"const": True}, **{str(state): COUNT for state in State}, unfinished_total=COUNT,
+        ("accepted", "sum", "holds", *[str(state) for state in State], "deleted", "unfinished"), accepted=COUNT,
+        sum=COUNT, holds={"const": True}, deleted=COUNT, **{str(state): COUNT for state in State},
+        unfinished_total=COUNT,
         unfinished=_list(_object(("run", "status", "why", "next_action"), run=TEXT, status=STATE, attempt=COUNT,
                                  owner=TEXT, why=TEXT, lease_s_left=MAYBE_NUMBER, next_action=TEXT,
                                  next_action_at=TIME)), refused=_list(ANY)),
@@ -118,6 +119,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/experiment/{id}/status"): Operation(
         "Everything about one experiment; with Prefer: wait=n, as soon as it changes", {200: _named("Status")}, (404,),
         None, ("Prefer", "If-None-Match")),
+    ("DELETE", "/experiment/{id}"): Operation(
+        "Delete an experiment that has ended, with its results and artifacts", {204: None}, (403, 404, 409)),
     ("GET", "/experiment/{id}/events"): Operation(
         "Its history and what happens from now on, as server-sent events: state, progress, result",
         {200: None, 204: None}, (404,), None, ("Last-Event-ID",)),
@@ -157,6 +160,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/clips/{name}"): Operation("One clip, by name or sha256:…", {200: _named("Clip")}, (404,)),
     ("PUT", "/clips/{name}"): Operation("Upload a clip: a video, a picture, a ZIP or TAR of them, headerless video",
                                         {200: _named("Clip"), 201: _named("Clip")}, (409, 422, 507)),
+    ("DELETE", "/clips/{name}"): Operation(
+        "Delete an uploaded clip that no experiment is of", {204: None}, (404, 409)),
     ("GET", "/clips/{name}/data"): Operation("A clip's bytes", {200: None, 206: None}, (404, 416), None, ("Range",)),
     ("GET", "/workers"): Operation("Workers and what runs where",
                                    {200: _object(("workers",), workers=_list(_named("Worker")))}),

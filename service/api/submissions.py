@@ -81,12 +81,23 @@ class Submissions:
     def post_cancel(self, request: Request) -> Response:
         experiment_id = request.params["id"]
         refuse_fields(request, "a cancellation has no fields")
-        owner = self.store.submitted_by(experiment_id)
-        if request.principal.role == "client" and owner != request.principal.key:
-            raise Problem(403, "not-yours", "a client's key cancels what it has submitted; an admin's cancels all")
+        self._check_owner(request, experiment_id)
         self.scheduler.cancel(experiment_id, "asked by the client")
         return Response(202, {"experiment_id": experiment_id, "status": self.store.state(experiment_id)},
                         {"Location": f"/experiment/{experiment_id}/status"})
+
+    def delete_experiment(self, request: Request) -> Response:
+        experiment_id = request.params["id"]
+        self._check_owner(request, experiment_id)
+        runs = self.store.delete(experiment_id)
+        self.log.info("experiment-deleted", experiment=experiment_id, runs=runs, why="asked by the client")
+        return Response(204)
+
+    def _check_owner(self, request: Request, experiment_id: str) -> None:
+        """Raises Problem 403 where a client's key is not the one of the submission, UnknownExperiment."""
+        owner = self.store.submitted_by(experiment_id)
+        if request.principal.role == "client" and owner != request.principal.key:
+            raise Problem(403, "not-yours", "a client's key changes only what it has submitted; an admin's changes all")
 
     def _accept(self, request: Request, given: dict[str, Any], prepare: Callable[[], Submission]) -> Response:
         """Answer a submission; `given` is what makes two requests under one Idempotency-Key the same."""

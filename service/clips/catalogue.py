@@ -138,6 +138,13 @@ class Catalogue:
         return [self._describe_library(name) for name in clips.names()] + [
             self._document(clip) for clip in self._registry.clips()]
 
+    def delete(self, name: str) -> None:
+        """Forget an upload. Raises UnknownClip, NameReserved for one of the library, ClipInUse."""
+        if name in clips.names():
+            raise NameReserved(f"name: {name} is a clip of the library, which cannot be deleted")
+        if not self._registry.delete_clip(name):
+            raise UnknownClip(f"no clip was uploaded as {name}")
+
     def file(self, name: str) -> tuple[Path, str]:
         """A clip's bytes, and their digest. Raises UnknownClip."""
         clip = self.get(name)

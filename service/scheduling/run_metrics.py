@@ -24,7 +24,7 @@ class RunMetrics:
             lambda: [({"state": str(state)}, float(count)) for state, count in store.counts().items()])
         metrics.gauge("nvc_workers", "Workers by state.", ("state",)).track(
             lambda: _numbers(worker_states()))
-        metrics.gauge("nvc_conservation_difference", "Runs accepted minus the sum of all states; always 0.").track(
+        metrics.gauge("nvc_conservation_difference", "Runs accepted minus deleted and the sum of all states; 0.").track(
             lambda: _difference(store))
 
 
@@ -34,4 +34,4 @@ def _numbers(states: list[str]) -> list[tuple[dict[str, str], float]]:
 
 def _difference(store: Store) -> float:
     found = store.conservation(limit=0)
-    return float(found.accepted - sum(found.counts.values()))
+    return float(found.accepted - found.deleted - sum(found.counts.values()))

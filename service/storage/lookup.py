@@ -152,10 +152,10 @@ class Lookup(Database):
     def conservation(self, limit: int = 1000) -> Conservation:
         """What was accepted and where it is now, all of one moment; at most `limit` unfinished runs."""
         with self.reading() as db:
-            accepted = db.execute("SELECT value FROM counters WHERE name = 'accepted'").fetchone()[0]
+            counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
             refused = db.execute("SELECT at_s, run, attempt, what, reason FROM refused ORDER BY number DESC LIMIT 100")
             return Conservation(
-                accepted, counts_of(db),
+                counters["accepted"], counters["deleted"], counts_of(db),
                 [(run, next(reversed(attempts_of(db, run.number)), None)) for run in
                  [run_of(row) for row in db.execute(UNFINISHED, (*states.UNFINISHED, limit)).fetchall()]],
                 [{"at": timestamp(at_s), "run": run, "attempt": attempt, "what": what, "reason": reason}
@@ -175,6 +175,14 @@ class Lookup(Database):
                 run = find_run(db, experiment_id)
                 row = db.execute("SELECT principal FROM experiments WHERE number = ?", (run.experiment,)).fetchone()
             return str(row[0])
+
+    def ended_before(self, moment_s: float, limit: int = 100) -> list[str]:
+        """Experiments that ended before `moment_s` and have no tag `keep`, oldest first."""
+        with self.reading() as db:
+            rows = db.execute("SELECT id FROM experiments WHERE finished_s < ? AND number NOT IN "
+                              "(SELECT experiment FROM tags WHERE name = 'keep') ORDER BY number LIMIT ?",
+                              (moment_s, limit)).fetchall()
+        return [row[0] for row in rows]
 
     def earlier(self, principal: str, key: str, body_sha256: str) -> str | None:
         """The experiment that the same key and body were answered with before. Raises KeyReused."""

@@ -38,6 +38,21 @@ class Finished(StoreError):
         self.state = state
 
 
+class Unfinished(StoreError):
+    """What was asked is for experiments that have ended."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(f"the experiment is {state}; cancel it first, or wait for its end")
+
+
+class ClipInUse(StoreError):
+    """The clip has experiments."""
+
+
+class ClipGone(StoreError):
+    """The clip was deleted while the experiment was being accepted."""
+
+
 class Stale(StoreError):
     """The message names an attempt that is not the one now dispatched or running."""
 
@@ -157,11 +172,12 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Conservation:
-    """Everything accepted, of one moment. `accepted` was counted at submission and equals the sum of `counts`, at
-    every read; `unfinished` holds runs with their last attempt, oldest first; `refused` the last stale messages that
-    were turned away, newest first."""
+    """Everything accepted, of one moment. `accepted` was counted at submission and equals `deleted` and the sum of
+    `counts`, at every read; `unfinished` holds runs with their last attempt, oldest first; `refused` the last stale
+    messages that were turned away, newest first."""
 
     accepted: int
+    deleted: int
     counts: dict[State, int]
     unfinished: list[tuple[Run, Attempt | None]]
     refused: list[dict[str, Any]]

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.jobs.states import timestamp
-from service.storage.records import StoreError
+from service.storage.database import Connection
+from service.storage.records import ClipInUse, StoreError
 from service.storage.store import Store, dump
 
 
@@ -32,6 +33,22 @@ class Registry:
         found = self._clips("name = ? ORDER BY number DESC LIMIT 1", name) if name else \
             self._clips("sha256 = ? ORDER BY number DESC LIMIT 1", sha256)
         return found[0] if found else None
+
+    def delete_clip(self, name: str) -> int:
+        """Forget all clips that were uploaded under this name; how many. Raises ClipInUse while an experiment is of one
+        of them, for its sources are shown and its runs repeated."""
+
+        def operation(db: Connection) -> int:
+            users = [row[0] for row in db.execute(
+                "SELECT DISTINCT experiments.id FROM runs JOIN experiments ON experiments.number = runs.experiment "
+                "WHERE json_extract(runs.clip, '$.sha256') IN (SELECT sha256 FROM clips WHERE name = ?1 AND "
+                "sha256 NOT IN (SELECT sha256 FROM clips WHERE name <> ?1)) LIMIT 4", (name,))]
+            if users:
+                raise ClipInUse(f"{name} is the clip of {', '.join(users[:3])}{', …' * (len(users) > 3)}; delete what "
+                                "is of it first")
+            return db.execute("DELETE FROM clips WHERE name = ?", (name,)).rowcount
+
+        return self._store.write(operation)
 
     def _clips(self, condition: str, *values: str) -> list[dict[str, Any]]:
         with self._store.reading() as db:

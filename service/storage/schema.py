@@ -100,4 +100,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             FROM results WHERE result IS NOT NULL""",
         "ALTER TABLE experiments ADD COLUMN origin TEXT",   # {"rerun_of"} or {"clone_of"}: the id it was made from
     ),
+    (
+        # What was deleted is counted, so that the sum still holds; by its runs' ids late messages are known for late.
+        "INSERT INTO counters VALUES ('deleted', 0)",
+        "CREATE TABLE deleted (run TEXT PRIMARY KEY) WITHOUT ROWID",
+    ),
 )

@@ -38,6 +38,8 @@ from service.storage.accepted_marker import AcceptedMarker
 from service.storage.database import Connection
 from service.storage.lookup import Lookup
 from service.storage.records import (
+    ClipGone,
+    ClipInUse,
     Finished,
     KeyReused,
     Run,
@@ -46,14 +48,15 @@ from service.storage.records import (
     StoreError,
     StoreFull,
     TooNew,
+    Unfinished,
     UnknownExperiment,
     figures_of,
 )
 from service.storage.rows import IDEMPOTENCY_S, RUN, dump, find_earlier, find_experiment, find_run, run_of
 from service.storage.schema import MIGRATIONS
 
-__all__ = ["IDEMPOTENCY_S", "MAX_REFUSED", "Finished", "KeyReused", "Stale", "StateInUse", "Store", "StoreError",
-           "StoreFull", "TooNew", "UnknownExperiment", "dump"]
+__all__ = ["IDEMPOTENCY_S", "MAX_REFUSED", "ClipGone", "ClipInUse", "Finished", "KeyReused", "Stale", "StateInUse",
+           "Store", "StoreError", "StoreFull", "TooNew", "Unfinished", "UnknownExperiment", "dump"]
 
 OUT_OF_MEMORY = "out-of-memory"     # an outcome that a third worker would not change
 MAX_REFUSED = 1000          # stale messages remembered
@@ -92,6 +95,10 @@ class Store(Lookup):
                 earlier = find_earlier(db, principal, key, body_sha256, now)
                 if earlier is not None:
                     return earlier, []
+            for clip in clips:
+                if clip["sha256"] and not db.execute("SELECT EXISTS (SELECT 1 FROM clips WHERE sha256 = ?)",
+                                                     (clip["sha256"],)).fetchone()[0]:
+                    raise ClipGone(f"clip: {clip['name']} was deleted meanwhile")
             number, experiment_id = _insert_experiment(db, document, now, principal, trace, origin)
             named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
             made = [_insert_run(db, number, experiment_id, states.run_id(experiment_id, index, len(runs)), settings,
@@ -213,6 +220,29 @@ class Store(Lookup):
 
         return self.write(operation)
 
+    def delete(self, experiment_id: str) -> int:
+        """Delete an experiment that has ended and all that is stored of it; how many runs it had. The bytes of its
+        artifacts go with the next sweep, and an Idempotency-Key of its submission is free again.
+        Raises UnknownExperiment (also for a run of a grid), or Unfinished."""
+
+        def operation(db: Connection) -> int:
+            number, state = find_experiment(db, experiment_id)
+            if state not in TERMINAL:
+                raise Unfinished(state)
+            db.execute("INSERT INTO deleted SELECT id FROM runs WHERE experiment = ?", (number,))
+            db.execute("DELETE FROM events WHERE experiment = ?", (number,))
+            for table in ("artifacts", "figures", "results", "attempts"):
+                db.execute(f"DELETE FROM {table} WHERE run IN (SELECT number FROM runs WHERE experiment = ?)",
+                           (number,))
+            runs = db.execute("DELETE FROM runs WHERE experiment = ?", (number,)).rowcount
+            db.execute("DELETE FROM tags WHERE experiment = ?", (number,))
+            db.execute("DELETE FROM idempotency WHERE experiment = ?", (experiment_id,))
+            db.execute("DELETE FROM experiments WHERE number = ?", (number,))
+            db.execute("UPDATE counters SET value = value + ? WHERE name = 'deleted'", (runs,))
+            return runs
+
+        return self.write(operation)
+
     def refuse(self, run_id: str, attempt: int, what: str, reason: str) -> None:
         """Remember a stale message that was turned away (the last `MAX_REFUSED` of them)."""
 
@@ -316,6 +346,8 @@ def _current(db: Connection, run_id: str, attempt: int,
              states: tuple[State, ...] = (State.DISPATCHED, State.RUNNING), repeat_of: State | None = None) -> Run:
     """The run, if `attempt` is its last one and it is in one of `states` (or in `repeat_of`, when the message says
     again what is recorded). This is the fence. Raises UnknownExperiment, Stale."""
+    if db.execute("SELECT EXISTS (SELECT 1 FROM deleted WHERE run = ?)", (run_id,)).fetchone()[0]:
+        raise Stale(f"attempt {attempt} of {run_id} is over; the run was deleted")
     run = find_run(db, run_id)
     if run.attempt != attempt:
         raise Stale(f"attempt {attempt} of {run_id} is over; the last one granted is {run.attempt}")
