@@ -1,4 +1,4 @@
-"""What each part of the codec is worth: trained from the start without it, the same steps and batches.
+"""What each part of the codec gains: trained from the start without it, the same steps and batches.
 
     python -m train.ablate VARIANT --samples DIR --photos DIR --out FILE.jsonl [--steps 1500] [--threads 1]
     python -m train.ablate --table FILE.jsonl

@@ -172,8 +172,8 @@ class SymbolWriter:
 
 class Encoder:
     """Codes the batches of one clip; `frames` holds the decoded pictures that may still be referred to, `importance`
-    what errors of pictures are worth, by number (see propagation.py; as is usual, and all alike, where nothing is
-    said).
+    the weight of errors in each picture, by number (see propagation.py; without one, that of a usual picture at its
+    level, the same everywhere).
 
     observe(unit, padded picture, its two predictions): called for each coded picture where set; trials and training
     learn from it."""

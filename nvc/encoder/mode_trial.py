@@ -18,9 +18,9 @@ from nvc.stream.syntax import Header
 from video.picture import Picture
 
 OTHERS = {16: (8, 4), 8: (16, 4), 4: (8, 16)}   # what is tried besides the mini-GOP that suits, the first ones first
-# A decibel of PSNR-YUV is worth this share of the rate: the slope of usual clips. D + λR with squared errors, at its
+# A decibel of PSNR-YUV equals this share of the rate: the slope of usual clips. D + λR with squared errors, at its
 # best λ, agrees less with BD-rate, which counts decibels and shares too.
-WORTH_OF_A_DB = 0.21
+RATE_OF_A_DB = 0.21
 # What later segments copy of the anchor at the end, where there are any: it counts as much again as this share of a
 # segment. Short mini-GOPs leave it 0.2 dB worse on average.
 ANCHOR = 0.5
@@ -93,8 +93,8 @@ def _best(encoder: Encoder, planner: Planner, before: Picture | None, segment: l
     first = suited(before, segment)
     best = Trial(encoder.fork(fastest), planner.copy(first), segment, goes_on)
     yield from best.run(header)
-    # Bits that a decibel of one picture is worth; an I picture's are spread over those that it serves.
-    a_db = WORTH_OF_A_DB * (intra_bits / header.intra_period + best.bits / len(segment))
+    # Bits that a decibel of one picture equals; an I picture's are spread over those that it serves.
+    a_db = RATE_OF_A_DB * (intra_bits / header.intra_period + best.bits / len(segment))
     # Where both mini-GOPs leave the segment whole, there is nothing to try.
     others = [n for n in OTHERS[first][:encoder.effort.mini_gops] if min(first, n) < len(segment)]
     ways = [(first, search) for search in searches if before] + [(mini_gop, None) for mini_gop in others]

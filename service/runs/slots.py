@@ -53,7 +53,7 @@ class Slot:
     """One place for one run at a time, with its thread and its codec process."""
 
     def __init__(self, index: int, spec: ProcessSpec, changed: Callable[[], None], log: Callable[..., None]) -> None:
-        """``changed`` is called when `state` has changed, ``log(event, **fields)`` when something is worth a line."""
+        """``changed`` is called when `state` has changed, ``log(event, **fields)`` for what should be in the log."""
         self.index = index
         self.spec = spec
         self.about: dict[str, Any] = {}  # what the process said of itself when it was ready

@@ -34,7 +34,7 @@ class Distortion(Protocol):
 
 
 class Squared:
-    """Squared error, all over or where it is worth more.
+    """Squared error, uniform or weighted by importance.
 
     x: planes of the source [1, 6, h, w]; local [1, 1, H, W]: see `Network.local_step`; lambda_scale [96]: λ of the
     greedy choice, in Δ² of each channel; importance [H, W]: of positions' errors."""
@@ -50,7 +50,7 @@ class Squared:
         weight = (price[:, luma].log().mean() - price[:, network.of_chroma].log().mean()).exp().item()
         planes = torch.tensor([1.0] * 4 + [weight] * 2).to(power)[None, :, None, None]
         count = torch.from_numpy(importance).to(power)[None, None]
-        self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that it is worth
+        self.a_bit = math.exp((price * power)[:, luma].log().mean().item())     # squared error that equals a bit
         # Where a position has a finer step than the picture, its errors weigh more: what the step was chosen for.
         self.weights = planes * F.interpolate(count * torch.exp2(local / -4.0), scale_factor=4)
         self.curvature = 2.0 * (power * torch.where(network.of_chroma, weight, 1.0)[None, :, None, None]) * count

@@ -31,7 +31,7 @@ from nvc.motion.vector_contexts import C_BOTH, C_INTRA, C_SECOND, DIGITS_MAX
 BIG = 1e18
 PRICE = 1.36                  # bits for each unit of the log sum
 INTRA_PRICE = 1.5             # chroma loses its prediction too, and what the prediction tells of the latents is gone
-BOTH_WORTH = 1.15             # both references are refined if they begin within this factor of the better one alone
+BOTH_WITHIN = 1.15             # both references are refined if they begin within this factor of the better one alone
 STARTS = 24
 # Not plain numbers, which numba would compile each function for once more.
 _BY_BITS, _BY_SATD = np.bool_(True), np.bool_(False)
@@ -189,7 +189,7 @@ def _vector_cost(table, dy, dx):
 
 @njit(cache=True, nogil=True)
 def _satd_price(satd, bits, samples):
-    """How much SATD a bit is worth for a block with this SATD and price: the slope of the price law at its mean."""
+    """The SATD that equals a bit for a block with this SATD and price: the slope of the price law at its mean."""
     mean = max(bits / samples, 0.02)
     z = 2.0 ** (mean / PRICE) - 1.0
     elasticity = 2.0 * z / ((1.0 + z) * np.log(1.0 + z))
@@ -237,7 +237,7 @@ def _gather_starts(s, k, y8, x8, n8, py, px, candidates, seeds, seeded):
 def _search_one(luma, p, shape, gain, thorough, starts, y, x, n, py, px, table, price, sad_price, count, v):
     """The vector v int64 [2], from the first `count` of starts; -> its cost.
 
-    (py, px): the prediction; table [2 component, 15]: bits of differences; price, sad_price: what a bit is worth."""
+    (py, px): the prediction; table [2 component, 15]: bits of differences; price, sad_price: what equals a bit."""
     best, vy, vx = BIG, np.int64(0), np.int64(0)
     for q in range(count):
         ty, tx = starts[q, 0], starts[q, 1]
@@ -361,7 +361,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
         return best, merged
     modes = np.zeros(4)
     _mode_costs(s, y8, x8, n8, modes)
-    # What a bit is worth in SATD: from the best merge.
+    # The SATD that equals a bit: from the best merge.
     price = s.weight * 3.0 / np.sqrt(s.gain)
     if residual < BIG:
         satd = _leaf_difference(luma, p0, p1, shape, gain, _BY_SATD, y, x, n, leaf)
@@ -404,7 +404,7 @@ def best_leaf(s, y8, x8, n8, seeds, seeded, leaf):
             if cost < least:
                 least = cost
                 neighbours.copy(pair, trial[V0Y:])
-        if least < BOTH_WORTH * single:
+        if least < BOTH_WITHIN * single:
             _refine_pair(luma, p0, p1, shape, gain, thorough, both0, both1, s.spans, y, x, n, predicted, price,
                          pair, least)
             neighbours.copy(trial[V0Y:], pair)

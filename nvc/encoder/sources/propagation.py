@@ -1,7 +1,7 @@
-"""What the errors of each position of a picture are worth: more where later pictures copy them.
+"""Importance: the weight of errors at each position of a picture, greater where later pictures copy them.
 
 x264's macroblock tree (Garrett-Glaser 2009) for pictures that were really coded: going through them backwards, each
-position hands what it is worth on to those that it was predicted from, as far as its decoded samples kept the
+position hands its importance on to those that it was predicted from, as far as its decoded samples kept the
 prediction's error. The steps of levels (`structure.LEVEL_OFFSETS`) hold what is usual of this already, so what counts
 is how much more or less a picture is copied than is usual at its level: its step follows. Refinement weighs errors
 within the picture.
@@ -26,12 +26,12 @@ USUAL = (8.0, 4.2, 3.0, 1.75, 1.35, 1.0)   # of levels: geometric mean over 12 t
 # Added to every step: in longer GOPs pictures are copied more than was usual there. A quality then gives about the PSNR
 # that steps by level alone would give.
 CENTRE = 8.0
-STEP = 8.0                  # sixteenths of an octave of Δ for an octave of worth: it goes with λ, so with Δ²
+STEP = 8.0                  # sixteenths of an octave of Δ for an octave of importance: it goes with λ, so with Δ²
 OFFSET_MOST = 16.0          # that a step is moved besides
-POWER = 0.85                # of what positions of a picture are worth beside each other
+POWER = 0.85                # of the importance of positions of a picture relative to each other
 MOST = 5.0                  # of that, and the inverse is the least
 SHARED = 0.4                # handed on to each of two references: errors that differ cancel in part
-ROUNDING = 1.0              # squared error added to both: below that nothing is told apart
+ROUNDING = 1.0              # squared error added to both: below that errors do not differ
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def importance_of(pictures: list[Copied], goes_on: bool) -> dict[int, Importance
 
 
 def counted(pictures: list[Copied], first: dict[int, float]) -> dict[int, Grid]:
-    """What positions of pictures are worth, by number: 1 (or as `first` says) and what those hand on that copy them."""
+    """Importance of positions of pictures, by number: 1 (or as `first` says) and what those that copy them hand on."""
     owns = {copied.unit.number: np.full_like(copied.kept, first.get(copied.unit.number, 1.0)) for copied in pictures}
     for copied in reversed(pictures):
         if copied.field is not None:

@@ -29,7 +29,7 @@ REACH = (4, 4, 2)                   # of levels: pictures that far before and af
 PICTURES_AROUND = max(REACH)
 WEIGHTS = (1.13, 0.97, 0.81, 0.57)  # of sources 1, 2, 3, 4 pictures away, beside 1 of the picture's own
 ENOUGH = 16.0                       # bits of residual at which an 8×8 block is merged: samples that differ count less
-POWER = 2.0                         # of the share of a position's worth that others' copies of it make up
+POWER = 2.0                         # of the share of a position's importance that comes from copies of it
 # Samples count less by the Gaussian of their difference whose deviation goes with the octaves of the step above 2.
 DEVIATION, LEAST_DEVIATION = 6.0, 0.5
 
