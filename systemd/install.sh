@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the services on this machine, or brings an installation up to date. May be run again at any time.
+# A new program is made ready beside the old one, which stays as it is until then; the old one is kept as DIR.previous.
 #
 #   sudo systemd/install.sh [both|orchestrator|worker] [options]
 #     --prefix DIR      where the program goes (/opt/nvc; the units name this place, so another one rewrites them)
@@ -9,15 +10,16 @@
 #     --python PROGRAM  Python 3.11 or newer (python3)
 #     --no-venv         leave the virtual environment alone
 #     --no-start        install, but neither enable nor start
+#     --roll-back       go back to the program that was installed before this one (and again: forward)
 #     --root DIR        install below DIR in place of /, without user, services or systemctl: for packages and tests
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_dir=$(dirname "$here")
-what=both prefix=/opt/nvc root="" python=python3 venv=yes start=yes key="" accept_key=""
+what=both prefix=/opt/nvc root="" python=python3 venv=yes start=yes roll_back=no key="" accept_key=""
 networks=()
 
-die() { echo "install.sh: $*" >&2; exit "${2:-2}"; }
+die() { echo "install.sh: $1" >&2; exit "${2:-2}"; }
 say() { echo "install.sh: $*"; }
 
 while (($#)); do
@@ -31,6 +33,7 @@ while (($#)); do
         --root) root=${2:?--root: a directory is missing}; venv=no start=no; shift ;;
         --no-venv) venv=no ;;
         --no-start) start=no ;;
+        --roll-back) roll_back=yes ;;
         -h | --help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "install.sh: unknown argument $1; see --help" >&2; exit 2 ;;
     esac
@@ -48,34 +51,56 @@ fi
 services=(nvc-orchestrator nvc-worker)
 [[ $what == both ]] || services=("nvc-$what")
 
-# --- the program: files of the checkout, replaced as a whole ---
+# --- the program: made ready as a whole, then put in the place of the one before ---
 
-say "program to $root$prefix"
-install -d -m 0755 "$root$prefix"
-fresh=$(mktemp -d "$root$prefix/.new.XXXXXX")
-trap 'rm -rf "$fresh"' EXIT
-folders=(coding deployment_check measures nvc page peers service video systemd deploy)
-for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "${folders[@]/#/$source_dir/}" "$source_dir"/README.md; do
-    [[ -e $entry ]] && cp -R "$entry" "$fresh/"
-done
-find "$fresh" -name __pycache__ -prune -exec rm -rf {} +
-git -C "$source_dir" rev-parse HEAD > "$fresh/COMMIT" 2> /dev/null || rm -f "$fresh/COMMIT"
-[[ -e $fresh/COMMIT || ! -e $source_dir/COMMIT ]] || cp "$source_dir/COMMIT" "$fresh/"
-chmod -R u=rwX,go=rX "$fresh"
-rm -f "${root}${prefix:?}"/*.py # those that are no more must not be found by those that are new
-for entry in "$fresh"/*; do
-    rm -rf "${root}${prefix:?}/$(basename "$entry")"
-    mv "$entry" "$root$prefix/"
-done
+program=$root$prefix
+prepare() { # DIR: the files of the checkout, and what they need
+    local fresh=$1 entry
+    rm -rf "$fresh"
+    install -d -m 0755 "$fresh"
+    folders=(coding deployment_check measures nvc page peers service video systemd deploy)
+    for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "${folders[@]/#/$source_dir/}" \
+        "$source_dir"/README.md; do
+        [[ -e $entry ]] && cp -R "$entry" "$fresh/"
+    done
+    find "$fresh" -name __pycache__ -prune -exec rm -rf {} +
+    git -C "$source_dir" rev-parse HEAD > "$fresh/COMMIT" 2> /dev/null || rm -f "$fresh/COMMIT"
+    [[ -e $fresh/COMMIT || ! -e $source_dir/COMMIT ]] || cp "$source_dir/COMMIT" "$fresh/"
+    chmod -R u=rwX,go=rX "$fresh"
+    if [[ -e $program/.venv ]] && { [[ $venv == no ]] || same_requirements "$fresh"; }; then
+        cp -al "$program/.venv" "$fresh/.venv" # hard links: nothing is written into it any more
+    elif [[ $venv == yes ]]; then
+        say "virtual environment in $prefix/.venv"
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or newer was expected"
+        "$python" -m venv "$fresh/.venv"
+        "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$fresh/requirements.txt"
+        "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+            -r "$fresh/requirements-clips.txt"
+    fi
+    if [[ $venv == yes ]]; then # what does not start with its defaults is not put in place
+        "$fresh/.venv/bin/python" -B "$fresh/orchestrator.py" --show-config > /dev/null
+        "$fresh/.venv/bin/python" -B "$fresh/worker.py" --show-config > /dev/null
+    fi
+}
+same_requirements() { # DIR: whether it needs what the installed program needs
+    cmp -s "$program/requirements.txt" "$1/requirements.txt" &&
+        cmp -s "$program/requirements-clips.txt" "$1/requirements-clips.txt"
+}
 
-if [[ $venv == yes ]]; then
-    say "virtual environment in $prefix/.venv"
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or newer was expected"
-    [[ -x $prefix/.venv/bin/python ]] || "$python" -m venv "$prefix/.venv"
-    "$prefix/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$prefix/requirements.txt"
-    "$prefix/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-        -r "$prefix/requirements-clips.txt"
+if [[ $roll_back == yes ]]; then
+    [[ -d $program.previous ]] || die "--roll-back: there is no $program.previous" 1
+    say "back to the program in $program.previous"
+    mv "$program.previous" "$program.new"
+    here=$program/systemd # whose units belong to it
+else
+    say "program to $program"
+    trap 'rm -rf "$program.new"' EXIT
+    prepare "$program.new"
+    rm -rf "$program.previous"
 fi
+[[ ! -e $program ]] || mv "$program" "$program.previous"
+mv "$program.new" "$program"
+trap - EXIT
 
 # --- the user ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -125,7 +126,52 @@ def test_an_installation_holds_programs_units_and_settings(tmp_path: Path) -> No
                  "etc/nvc/orchestrator.env", "etc/nvc/worker.env", "etc/systemd/system/nvc-worker.service"):
         assert (tmp_path / name).is_file(), name
     assert not list(tmp_path.rglob("__pycache__"))
-    assert not list((tmp_path / "opt/nvc").glob(".new*"))
+    assert [path.name for path in (tmp_path / "opt").iterdir()] == ["nvc"]
+
+
+def test_a_new_program_takes_the_place_of_the_one_before_as_a_whole(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "opt/nvc/service/of_an_earlier_version.py").touch()
+    (tmp_path / "opt/nvc/.venv/bin").mkdir(parents=True)
+    (tmp_path / "opt/nvc/.venv/bin/python").touch()
+    assert install(tmp_path).returncode == 0
+    assert not (tmp_path / "opt/nvc/service/of_an_earlier_version.py").exists()
+    assert (tmp_path / "opt/nvc/.venv/bin/python").exists()
+
+
+def test_an_installation_that_fails_changes_nothing(tmp_path: Path) -> None:
+    install(tmp_path)
+    mark = tmp_path / "opt/nvc/of_the_installed_version"
+    mark.touch()
+    broken = tmp_path / "broken/chmod"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    seen = subprocess.run([FOLDER / "install.sh", "--root", tmp_path], capture_output=True, timeout=120, check=False,
+                          env={"PATH": f"{broken.parent}:{os.environ['PATH']}"})
+    assert seen.returncode != 0
+    assert mark.exists()
+    assert [path.name for path in (tmp_path / "opt").iterdir()] == ["nvc"]
+
+
+def test_rolling_back_puts_the_program_before_in_place_and_again_the_newer_one(tmp_path: Path) -> None:
+    install(tmp_path)
+    program, unit = tmp_path / "opt/nvc", tmp_path / "etc/systemd/system/nvc-worker.service"
+    (program / "systemd/nvc-worker.service").write_text("older unit\n")
+    install(tmp_path)
+    assert unit.read_text() != "older unit\n"
+    assert install(tmp_path, "--roll-back").returncode == 0
+    assert unit.read_text() == "older unit\n"
+    assert install(tmp_path, "--roll-back").returncode == 0
+    assert unit.read_text() != "older unit\n"
+
+
+def test_there_is_nothing_to_roll_back_to_after_the_first_installation(tmp_path: Path) -> None:
+    install(tmp_path)
+    seen = install(tmp_path, "--roll-back")
+    assert (seen.returncode, seen.stderr) == (
+        1, f"install.sh: --roll-back: there is no {tmp_path}/opt/nvc.previous\n")
+    assert (tmp_path / "opt/nvc/worker.py").exists()
 
 
 def test_the_installed_worker_says_its_settings(tmp_path: Path) -> None:
