@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from service.api import maintenance as maintenance_module
 from service.api.maintenance import Maintenance
 from service.jobs.fields import read_request
 from service.runtime.logs import Log
@@ -120,6 +121,18 @@ def test_the_tag_keep_keeps_and_so_does_no_end(store: Store, clock: Clock, tmp_p
     clock.now += 1000 * DAY
     maintenance(store, Blobs(tmp_path / "files"), keep_days=1).sweep()
     assert [item.id for item in store.page()[0]] == [waiting, kept]
+
+
+def test_many_old_experiments_go_some_at_a_time(
+    store: Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between them the same thread reads which keys were revoked."""
+    monkeypatch.setattr(maintenance_module, "AT_A_TIME", 2)
+    for number in range(3):
+        completed(store, f"{number:02}")
+    clock.now += 1000 * DAY
+    upkeep = maintenance(store, Blobs(tmp_path / "files"), keep_days=1)
+    assert [upkeep.sweep(), len(store.page()[0]), upkeep.sweep(), len(store.page()[0])] == [False, 1, True, 0]
 
 
 def test_nothing_goes_by_itself_without_keep_days(store: Store, clock: Clock, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from service.storage.registry import Registry
 from service.storage.store import Store
 
 KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
-SWEEP_S = 3600.0        # between two removals of bytes that nothing names
+SWEEP_S = 3600.0        # between two removals of what is not kept
+AT_A_TIME = 100         # experiments deleted before keys are read again
 
 
 class Maintenance:
@@ -57,15 +58,19 @@ class Maintenance:
         except (SettingsError, OSError) as error:
             self.log.error("reload-failed", error=error)
 
-    def sweep(self) -> None:
-        """Delete experiments older than `keep_days`, then bytes that nothing names. Raises StoreError, OSError."""
-        before_s = self.store.clock() - 86_400 * self.keep_days
-        while self.keep_days and not self._stopping.is_set() and (old := self.store.ended_before(before_s)):
+    def sweep(self) -> bool:
+        """Delete experiments older than `keep_days`, some at a time (keys are read in this thread too), then bytes that
+        nothing names. Whether that was all. Raises StoreError, OSError."""
+        if self.keep_days:
+            old = self.store.ended_before(self.store.clock() - 86_400 * self.keep_days, limit=AT_A_TIME)
             for experiment_id in old:
                 runs = self.store.delete(experiment_id)
                 self.log.info("experiment-deleted", experiment=experiment_id, runs=runs, why="keep_days")
+            if len(old) == AT_A_TIME:
+                return False
         removed = self.blobs.sweep(self.registry.referenced, self.keep_unnamed_s)
         self.log.info("swept", removed=removed)
+        return True
 
     def _read_keys(self) -> bool:
         """Take the keys in force into memory. Whether there has ever been one: the last key that is revoked must not
@@ -77,14 +82,14 @@ class Maintenance:
 
     def _run(self) -> None:
         """The thread."""
-        swept = time.monotonic()
+        due = time.monotonic() + SWEEP_S
         while not self._stopping.wait(KEYS_S):
             try:
                 if self._read_keys() and self._server is not None and self._server.authenticator is None:
                     self._server.authenticator = self.authenticator
                     self.log.info("keys-required")
-                if time.monotonic() - swept > SWEEP_S:
-                    swept = time.monotonic()
-                    self.sweep()
+                if time.monotonic() > due:
+                    due = time.monotonic() + SWEEP_S    # also after a sweep that fails
+                    due = due if self.sweep() else 0.0
             except Exception as error:  # whatever one round runs into, the next one is due: keys are revoked by it
                 self.log.error("maintenance-failed", error=error)

@@ -176,7 +176,7 @@ class Lookup(Database):
                 row = db.execute("SELECT principal FROM experiments WHERE number = ?", (run.experiment,)).fetchone()
             return str(row[0])
 
-    def ended_before(self, moment_s: float, limit: int = 100) -> list[str]:
+    def ended_before(self, moment_s: float, limit: int) -> list[str]:
         """Experiments that ended before `moment_s` and have no tag `keep`, oldest first."""
         with self.reading() as db:
             rows = db.execute("SELECT id FROM experiments WHERE finished_s < ? AND number NOT IN "
