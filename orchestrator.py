@@ -114,7 +114,7 @@ class Orchestrator:
         try:
             registry, blobs = Registry(self.store), Blobs(config.state)
             fetcher = Fetcher(hosts=config.fetch_hosts, networks=config.fetch_networks, limit_s=config.fetch_s,
-                                      limit_bytes=config.clip_mb << 20)
+                              limit_bytes=config.clip_mb << 20)
             catalogue = Catalogue(registry, blobs, fetcher)
             tokens = None if config.jwt_keys is None else Tokens(
                 keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
@@ -124,7 +124,7 @@ class Orchestrator:
             self.certificate = client_certificate(config)
             sockets = listen_sockets()
             check_exposure(config.host, has_keys=self.maintenance.has_keys, insecure_bind=config.insecure_bind,
-                                   sockets=sockets)
+                           sockets=sockets)
             self.scheduler = Scheduler(
                 self.store, lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, make_client=self._client,
                 secrets=AttemptSecrets(config.state), callback=lambda: config.url or self.server.url, log=log,
@@ -134,7 +134,7 @@ class Orchestrator:
                                            metrics=self.metrics, draining=lambda: self.server.draining.is_set())
             self.files = Files(self.store, blobs, catalogue, self.scheduler, log)
             self.worker_api = WorkerApi(self.scheduler, blobs,
-                                            parse_networks(config.worker_networks, "worker_networks"))
+                                        parse_networks(config.worker_networks, "worker_networks"))
             self.results = Results(self.store, Plots(config.state / "matplotlib"))
             self.page = Page()
             self.routes = self._routes()
@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] and arguments[0] in STATE_COMMANDS:
         return state_command(arguments, OrchestratorSettings)
     config = load(OrchestratorSettings, arguments, prog="orchestrator.py",
-                          description="Accepts experiments and hands them to workers.")
+                  description="Accepts experiments and hands them to workers.")
     log = Log(service="orchestrator", level=config.log_level, emf=config.emf_namespace or None)
     log.adopt_libraries()
     signals = Signals()
@@ -286,8 +286,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"orchestrator listening on {orchestrator.server.url}", flush=True)
     notifier = Notifier()
     watchdog = Watchdog(notifier, {"database": orchestrator.store.pulse, "http": orchestrator.server.self_check,
-                                           "placing": orchestrator.scheduler.alive,
-                                           "maintenance": orchestrator.maintenance.alive}, log)
+                                   "placing": orchestrator.scheduler.alive,
+                                   "maintenance": orchestrator.maintenance.alive}, log)
     watchdog.start()
     notifier.ready(f"listening on {orchestrator.server.url}")
     signals.wait(reload=orchestrator.maintenance.reload)

@@ -29,7 +29,7 @@ import codec
 from coding.interface import Settings
 from metrics import frame_psnr
 from nvc.encoder.effort import EFFORT_MAX
-from nvc.network import cpu_reconstruction as cpu_reconstruction
+from nvc.network import cpu_reconstruction
 from nvc.network.cost import kmac_per_pixel
 from nvc.network.layers import Conv
 from nvc.network.model import DEFAULT_MODEL, load_model

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nvc.entropy import range_coder as range_coder
+from nvc.entropy import range_coder
 from nvc.machine.parallel import each, shares
 from nvc.motion import vectors
 from nvc.motion.prediction import MotionField, Reference, predict
 from nvc.motion.weighting import Weight
-from nvc.network import cpu_reconstruction as cpu_reconstruction
-from nvc.network import hyper_latent as hyper_latent
+from nvc.network import cpu_reconstruction, hyper_latent
 from nvc.network.fixed_point import FixedNetwork
 from nvc.network.model import Model
 from nvc.network.network import TYPES, Side

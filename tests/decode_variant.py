@@ -13,8 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import codec
-from nvc.network import cpu_reconstruction as cpu_reconstruction
-from nvc.network import layout, model
+from nvc.network import cpu_reconstruction, layout, model
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from coding.interface import Settings
 from nvc.decode import side_of
 from nvc.encoder import encode
-from nvc.entropy import range_coder as range_coder
-from nvc.network import hyper_latent as hyper_latent
+from nvc.entropy import range_coder
+from nvc.network import hyper_latent
 from nvc.network.model import DEFAULT_MODEL, load_model
 from nvc.network.network import HYPER, TYPES
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.clips import picture_png as picture_png
+from service.clips import picture_png
 from tests.orchestrator_rig import FakeWorker, Orchestrator
 from video import library
 

@@ -11,7 +11,7 @@ from scipy.linalg import hadamard
 
 from nvc.encoder.search import block_differences as differences
 from nvc.encoder.search import motion_field as search
-from nvc.encoder.search import pyramid_search as pyramid_search
+from nvc.encoder.search import pyramid_search
 from nvc.motion import prediction as motion
 from nvc.motion import vectors
 from nvc.motion.compensation import BOTH, INTRA

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nvc.encoder.analysis import Analysis
 from nvc.encoder.encode import LESS_THRIFT, T_MIDDLE, lambda_scale_of
-from nvc.network import hyper_latent as hyper_latent
+from nvc.network import hyper_latent
 from nvc.network.laplace import Laplace
 from nvc.network.layers import clip_
 from nvc.network.network import FIRST, STEPS, Network, Side, first_joined, gather, step_size

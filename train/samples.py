@@ -26,7 +26,7 @@ import nvc.network.model
 from nvc.decode import Frame, Moved
 from nvc.encoder.encode import Encoder, Settings, Tally
 from nvc.encoder.sources.structure import Planner, Unit, schedule
-from nvc.entropy import range_coder as range_coder
+from nvc.entropy import range_coder
 from nvc.network.model import Model
 from nvc.network.planes import pack
 from nvc.stream.syntax import Packet

@@ -28,16 +28,16 @@ from nvc.encoder.quantisation import quantise
 from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.refine import refine
 from nvc.encoder.search import motion_field as search
-from nvc.encoder.search import pyramid_search as pyramid_search
+from nvc.encoder.search import pyramid_search
 from nvc.encoder.search.weight_estimation import weigh
 from nvc.encoder.sources.propagation import Importance
 from nvc.encoder.sources.structure import STRUCTURES, Unit
-from nvc.entropy import range_coder as range_coder
+from nvc.entropy import range_coder
 from nvc.machine.parallel import each, shares
 from nvc.motion import vectors
 from nvc.motion.prediction import MotionField, Reference, predict
 from nvc.motion.weighting import Weight
-from nvc.network import hyper_latent as hyper_latent
+from nvc.network import hyper_latent
 from nvc.network.model import Model
 from nvc.network.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis, first_joined
 from nvc.network.planes import pack, predictions

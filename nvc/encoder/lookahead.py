@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nvc.encoder.batches import Coded, code_segment
 from nvc.encoder.encode import Encoder
-from nvc.encoder.search import pyramid_search as pyramid_search
+from nvc.encoder.search import pyramid_search
 from nvc.encoder.search.weight_estimation import weigh, weighted
 from nvc.encoder.sources.mini_gop import segments, suited
 from nvc.encoder.sources.propagation import ROUNDING, Copied, importance_of

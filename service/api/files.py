@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.clips import picture_png as picture_png
+from service.clips import picture_png
 from service.clips.catalogue import Catalogue
 from service.http.exchange import Request, Response, file_response
 from service.http.parsing import Problem

@@ -4,8 +4,7 @@ import errno
 from collections.abc import Callable
 
 from service.api import worker_messages as messages
-from service.clips import picture_png as picture_png
-from service.clips import probe
+from service.clips import picture_png, probe
 from service.clips.catalogue import FormatError, NameReserved, NotFetched, UnknownClip
 from service.http.exchange import Request, Response
 from service.http.parsing import Problem

@@ -124,7 +124,7 @@ class Submissions:
         if request.wait_s:
             headers["Preference-Applied"] = f"wait={request.wait_s:g}"
             ended = self.views.wait(request, experiment_id,
-                                        lambda: self.store.state(experiment_id) in TERMINAL or None)
+                                    lambda: self.store.state(experiment_id) in TERMINAL or None)
             if ended:
                 status = self.views.status_document(experiment_id)
                 return Response(200, status.body, {**JSON_TYPE, **headers})

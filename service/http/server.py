@@ -153,10 +153,15 @@ class Server:
         return self._address
 
     @property
+    def _reachable(self) -> tuple[str, int]:
+        """The address as this machine reaches it: one that means "any" is loopback."""
+        host, port = self.address
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+    @property
     def url(self) -> str:
         """http://host:port or https://host:port; an address that means "any" is given as loopback."""
-        host, port = self.address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host, port = self._reachable
         scheme = "https" if self.settings.tls_cert is not None else "http"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
@@ -167,8 +172,7 @@ class Server:
 
     def self_check(self, timeout_s: float = 2.0) -> None:
         """Connect to itself and fetch /livez; raises OSError.  For the watchdog."""
-        host, port = self.address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host, port = self._reachable
         with socket.create_connection((host, port), timeout=timeout_s) as sock:
             if self.context.tls is not None:
                 client = ssl.create_default_context()

@@ -24,18 +24,22 @@ class AcceptedMarker:
 
     def check(self, in_database: int) -> None:
         """Raises StoreError where the database has fewer runs than were accepted."""
-        try:
-            noted = int(self._path.read_text() or 0)
-        except FileNotFoundError:
-            noted = 0
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{self._path}: cannot be read: {error}") from error
+        noted = self.read()
         if noted > in_database:
             raise StoreError(
                 f"state: {noted} runs were accepted, and the database has {in_database} of them: it is damaged, or an "
                 "older copy, or lacks its write-ahead log (-wal). Put back the whole state folder from a backup; to "
                 f"go on without these runs, remove {self._path}")
         self.raise_to(in_database)
+
+    def read(self) -> int:
+        """How many runs the file counts; 0 without one. Raises StoreError."""
+        try:
+            return int(self._path.read_text() or 0)
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._path}: cannot be read: {error}") from error
 
     def raise_to(self, value: int) -> None:
         """So many are on the disk now. A file that cannot be written is tried again by the next submission."""

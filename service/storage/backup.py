@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.storage.accepted_marker import AcceptedMarker
+from service.storage.blobs import BLOBS, blob_path
 from service.storage.database import DATABASE, copy_database, integrity_of
 from service.storage.records import StoreError
 from service.storage.store import Store
 
 BESIDE = ("attempt-secrets.key",)   # small files that a state needs
-MARKER = "accepted"
 
 
 def backup(state: Path, target: Path) -> dict[str, int]:
@@ -34,7 +35,7 @@ def backup(state: Path, target: Path) -> dict[str, int]:
             shutil.copy2(state / name, target / name)
     total = 0
     for sha256 in sorted(named):
-        source, copy = (folder / "blobs" / sha256[:2] / sha256 for folder in (state, target))
+        source, copy = (blob_path(folder, sha256) for folder in (state, target))
         copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             os.link(source, copy)       # never written to again, so a second name is a copy
@@ -65,11 +66,10 @@ def doctor(state: Path) -> Iterator[str]:
         accepted = store.count_accepted()
     finally:
         store.close()
-    marker = state / MARKER
-    noted = int(marker.read_text() or 0) if marker.is_file() else 0
+    noted = AcceptedMarker(state).read()
     if noted > accepted:
-        yield f"{MARKER}: {noted} runs were accepted, and the database has {accepted}: restore the last backup"
-    kept = {path.name: path for path in (state / "blobs").glob("*/*")}
+        yield f"accepted: {noted} runs were accepted, and the database has {accepted}: restore the last backup"
+    kept = {path.name: path for path in (state / BLOBS).glob("*/*")}
     for sha256 in sorted(named - kept.keys()):
         yield f"blobs: {sha256} is named by a clip or result and not there: upload the clip again, or rerun"
     for sha256 in sorted(named & kept.keys()):

@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+BLOBS = "blobs"
 SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def blob_path(folder: Path, sha256: str) -> Path:
+    """Where the state `folder` keeps bytes of this digest. Raises ValueError for what is no digest."""
+    if not SHA256.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is no SHA-256 in hexadecimal digits")
+    return folder / BLOBS / sha256[:2] / sha256
 
 
 class Blobs:
@@ -24,7 +32,7 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError when the folder cannot be used."""
-        self._kept = folder / "blobs"
+        self._folder, self._kept = folder, folder / BLOBS
         self._incoming = folder / "incoming"
         self._lock = threading.Lock()   # between giving a file its name and removing one that nothing names
         shutil.rmtree(self._incoming, ignore_errors=True)
@@ -33,9 +41,7 @@ class Blobs:
 
     def path(self, sha256: str) -> Path:
         """Where bytes of this digest are, if they are here. Raises ValueError for what is no digest."""
-        if not SHA256.fullmatch(sha256):
-            raise ValueError(f"{sha256!r} is no SHA-256 in hexadecimal digits")
-        return self._kept / sha256[:2] / sha256
+        return blob_path(self._folder, sha256)
 
     def size(self, sha256: str) -> int | None:
         """How many bytes have this digest; None if they are not here."""

@@ -95,10 +95,9 @@ class Store(Lookup):
                 earlier = find_earlier(db, principal, key, body_sha256, now)
                 if earlier is not None:
                     return earlier, []
-            for clip in clips:
-                if clip["sha256"] and not db.execute("SELECT EXISTS (SELECT 1 FROM clips WHERE sha256 = ?)",
-                                                     (clip["sha256"],)).fetchone()[0]:
-                    raise ClipGone(f"clip: {clip['name']} was deleted meanwhile")
+            for sha256, name in {clip["sha256"]: clip["name"] for clip in clips if clip["sha256"]}.items():
+                if not db.execute("SELECT EXISTS (SELECT 1 FROM clips WHERE sha256 = ?)", (sha256,)).fetchone()[0]:
+                    raise ClipGone(f"clip: {name} was deleted meanwhile")
             number, experiment_id = _insert_experiment(db, document, now, principal, trace, origin)
             named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
             made = [_insert_run(db, number, experiment_id, states.run_id(experiment_id, index, len(runs)), settings,
@@ -346,9 +345,12 @@ def _current(db: Connection, run_id: str, attempt: int,
              states: tuple[State, ...] = (State.DISPATCHED, State.RUNNING), repeat_of: State | None = None) -> Run:
     """The run, if `attempt` is its last one and it is in one of `states` (or in `repeat_of`, when the message says
     again what is recorded). This is the fence. Raises UnknownExperiment, Stale."""
-    if db.execute("SELECT EXISTS (SELECT 1 FROM deleted WHERE run = ?)", (run_id,)).fetchone()[0]:
-        raise Stale(f"attempt {attempt} of {run_id} is over; the run was deleted")
-    run = find_run(db, run_id)
+    try:
+        run = find_run(db, run_id)
+    except UnknownExperiment:
+        if db.execute("SELECT EXISTS (SELECT 1 FROM deleted WHERE run = ?)", (run_id,)).fetchone()[0]:
+            raise Stale(f"attempt {attempt} of {run_id} is over; the run was deleted") from None
+        raise
     if run.attempt != attempt:
         raise Stale(f"attempt {attempt} of {run_id} is over; the last one granted is {run.attempt}")
     if run.state not in states and run.state is not repeat_of:

@@ -21,8 +21,7 @@ from orchestrator import OrchestratorSettings
 from service.jobs.fields import read_request
 from service.jobs.states import State
 from service.processes import supervision
-from service.scheduling import placement
-from service.scheduling import scheduler as scheduler
+from service.scheduling import placement, scheduler
 from service.storage.records import Run
 
 

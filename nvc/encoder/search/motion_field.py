@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from nvc.encoder.search import pyramid_search as pyramid_search
+from nvc.encoder.search import pyramid_search
 from nvc.encoder.search.block_search import BIG, STARTS, Scene, Shape, best_leaf, difference_costs
 from nvc.entropy.bits import MEASURE, cost0, cost1
 from nvc.motion import neighbours, vectors

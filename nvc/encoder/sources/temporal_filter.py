@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nvc.encoder.search import pyramid_search as pyramid_search
+from nvc.encoder.search import pyramid_search
 from nvc.encoder.search.motion_field import search
 from nvc.encoder.search.weight_estimation import weigh
 from nvc.encoder.sources.propagation import Grid
