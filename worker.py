@@ -127,7 +127,7 @@ class Worker:
         self.routes = self._routes()
         sockets = listen_sockets()
         self.server = Server(self.routes, config, log=log, metrics=self.metrics,
-                                     authenticator=self._authenticator(sockets), sockets=sockets)
+                             authenticator=self._authenticator(sockets), sockets=sockets)
 
     # --- life ---
 

@@ -33,4 +33,4 @@ class AttemptSecrets:
 
     def match(self, run_id: str, attempt: int, secret: str) -> bool:
         """Whether this is the attempt's secret, in the same time for every wrong one."""
-        return hmac.compare_digest(self.of(run_id, attempt), secret)
+        return secret.isascii() and hmac.compare_digest(self.of(run_id, attempt), secret)    # takes only ASCII
