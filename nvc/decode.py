@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -30,7 +30,9 @@ from nvc.network.network import TYPES, Side
 from nvc.network.planes import Planes, crop, predictions, unpack
 from nvc.stream.errors import BitstreamError
 from nvc.stream.reading import Stream
-from nvc.stream.syntax import Packet
+from nvc.stream.syntax import FIRST_WITH_TILES, Header, Packet
+from nvc.tiles.kinds import NETWORK, TILE
+from nvc.tiles.pieces import Pieces, pieces_of, read_tiles
 from video.picture import Picture
 
 BATCH = 4                       # pictures at once, at most; more gain little and cost memory
@@ -99,35 +101,33 @@ class Moved(Generic[Coder]):
     weights: tuple[Weight, ...] = ()
 
 
+@dataclass(frozen=True)
 class _Symbols:
-    """Reads the symbols of the pictures of packets, each from its own coder; offset: of their GOP, for errors.
+    """Reads the symbols of pieces of pictures, each from its picture's own coder.
 
-    Looks at every step whether the bytes are over: a stream of a few bytes must not cost a pass of all networks."""
+    check: looks at every step whether the bytes are over: a stream of a few bytes must not cost a pass of all
+    networks."""
 
-    def __init__(self, network: FixedNetwork, work: Sequence[tuple[Packet, Moved[range_coder.Decoder]]], offset: int,
-                 clock: Clock) -> None:
-        self.network, self.offset, self.clock = network, offset, clock
-        self.numbers, self.coders = [packet.number for packet, _ in work], [moved.coder for _, moved in work]
-
-    def check(self) -> None:
-        """Raises BitstreamError where more was read than the bytes hold."""
-        for number, coder in zip(self.numbers, self.coders, strict=True):
-            if coder.overrun:
-                raise BitstreamError(f"picture {number}: its latents are longer than its bytes", self.offset)
+    network: FixedNetwork
+    pieces: Pieces
+    coders: list[range_coder.Decoder]
+    check: Callable[[str], None]
+    clock: Clock
 
     def hyper(self, side: Side, index: NDArray[np.int32]) -> NDArray[np.int32]:
         tables = self.network.tables
         with self.clock.part("entropy"):
             read = np.stack([hyper_latent.read(c, i, kind, tables)
                              for c, i, kind in zip(self.coders, index, side.kind.tolist(), strict=True)])
-        self.check()
+        self.check("latents")
         return read
 
     def visit(self, step: int, mean: NDArray[np.int32], index: NDArray[np.int32],
               local: NDArray[np.int32]) -> NDArray[np.int32]:
+        index = self.pieces.only_coded(index, step)
         with self.clock.part("entropy"):
             read = np.stack([c.get(i, self.network.tables) for c, i in zip(self.coders, index, strict=True)])
-        self.check()
+        self.check("latents")
         return read
 
 
@@ -146,9 +146,10 @@ def references_of(frames: Mapping[int, Frame], numbers: Sequence[int], weights: 
 class GopDecoder:
     """Decodes the packets of one GOP, in coding order, a batch at a time; offset: where the GOP begins, for errors."""
 
-    def __init__(self, network: FixedNetwork, width: int, height: int, offset: int, clock: Clock) -> None:
+    def __init__(self, network: FixedNetwork, header: Header, offset: int, clock: Clock) -> None:
         self.network, self.offset, self.clock = network, offset, clock
-        self.height, self.width = -(-height // 16) * 16, -(-width // 16) * 16
+        self.height, self.width = -(-header.height // TILE) * TILE, -(-header.width // TILE) * TILE
+        self.tiles = header.version >= FIRST_WITH_TILES
         self.frames: dict[int, Frame] = {}
 
     def decode(self, batch: list[Packet]) -> None:
@@ -174,16 +175,28 @@ class GopDecoder:
 
     @torch.inference_mode()
     def _reconstruct(self, work: Sequence[tuple[Packet, Moved[range_coder.Decoder]]]) -> tuple[dict[int, Frame], Clock]:
-        clock, batch = Clock(), [packet for packet, _ in work]
-        p, d = predictions([moved.pair for _, moved in work], self.height, self.width)
-        side = side_of([packet.type for packet in batch], [packet.q for packet in batch])
-        symbols = _Symbols(self.network, work, self.offset, clock)
-        z = symbols.hyper(side, hyper_latent.index_of(self.network, side, self.height, self.width))
-        planes = reconstruct(self.network, side, p, d, z, symbols.visit)
-        frames = {}
-        for (packet, moved), made in zip(work, planes, strict=True):
-            frames[packet.number] = Frame.of(made, moved.field)
-        return frames, clock
+        clock, batch, moved = Clock(), *(list(part) for part in zip(*work, strict=True))
+
+        def check(part: str) -> None:
+            for packet, found in work:
+                if found.coder.overrun:
+                    raise BitstreamError(f"picture {packet.number}: its {part} are longer than its bytes", self.offset)
+
+        planes, d = predictions([found.pair for found in moved], self.height, self.width)
+        with clock.part("tiles"):
+            kinds = [read_tiles(found.coder, planes[k], d[k]) if self.tiles
+                     else np.full((self.height // TILE, self.width // TILE), NETWORK, np.uint8)
+                     for k, found in enumerate(moved)]
+        check("tiles")
+        for pieces in pieces_of(kinds):
+            packets = [batch[k] for k in pieces.pictures]
+            side = side_of([packet.type for packet in packets], [packet.q for packet in packets])
+            symbols = _Symbols(self.network, pieces, [moved[k].coder for k in pieces.pictures], check, clock)
+            z = symbols.hyper(side, hyper_latent.index_of(self.network, side, *pieces.size))
+            made = reconstruct(self.network, side, pieces.cut(planes), pieces.cut(d), z, symbols.visit)
+            pieces.paste(made, planes)
+        return {packet.number: Frame.of(made, found.field)
+                for packet, found, made in zip(batch, moved, planes, strict=True)}, clock
 
 
 def independent(packets: list[Packet], most: int = BATCH) -> Iterator[list[Packet]]:
@@ -212,7 +225,7 @@ class StreamDecoder:
     def pictures(self) -> Iterator[Picture]:
         header = self.stream.header
         for gop in self.stream.gops:
-            decoder = GopDecoder(self.model.network, header.width, header.height, gop.offset, self.clock)
+            decoder = GopDecoder(self.model.network, header, gop.offset, self.clock)
             show, dropped = gop.first, set[int]()
             for batch in independent(self.stream.packets(gop)):
                 decoder.decode(batch)

@@ -30,6 +30,25 @@ def moving(frames: int, width: int = 80, height: int = 64, cut: int | None = Non
     return out
 
 
+def screen(frames: int, width: int = 96, height: int = 64) -> list[Picture]:
+    """What a screen shows: rows of letters that grow by one a picture, on a flat ground; texture that moves in a corner
+    of 32×32."""
+    rng = np.random.default_rng(11)
+    letters = rng.choice(np.array([30, 30, 90, 220], np.uint8), (6, 7, 5))
+    text, moved, out = rng.integers(0, 6, 200), moving(frames, 32, 32), []
+    for k in range(frames):
+        y = np.full((height, width), 220, np.uint8)
+        u, v = (np.full((height // 2, width // 2), level, np.uint8) for level in (120, 134))
+        per_row = (width - 40) // 6
+        for n in range(min(3 * per_row + k, len(text))):
+            row, column = 4 + 9 * (n // per_row), 4 + 6 * (n % per_row)
+            if row + 7 <= height:
+                y[row:row + 7, column:column + 5] = letters[text[n]]
+        y[:32, -32:], u[:16, -16:], v[:16, -16:] = moved[k].y, moved[k].u, moved[k].v
+        out.append(Picture(y, u, v))
+    return out
+
+
 def faded(pictures: list[Picture], least: float = 0.2) -> list[Picture]:
     """The same, fading towards black (of limited range) down to that share of its brightness."""
     def plane(samples: np.ndarray, share: float, black: int) -> np.ndarray:

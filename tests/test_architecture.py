@@ -29,13 +29,14 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "nvc.motion": ("video nvc.machine nvc.entropy", "motion vectors and their syntax; prediction"),
     "nvc.stream": ("video coding nvc.motion", "the syntax of a stream; reading and writing it"),
     "nvc.network": ("video nvc.entropy nvc.stream", "the networks, exact in integers"),
-    "nvc.decode": ("video nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network",
+    "nvc.tiles": ("video nvc.entropy nvc.network", "tiles: copied, coded by samples, coded by the networks"),
+    "nvc.decode": ("video nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles",
                    "the decoder: everything it imports is normative"),
     "nvc.encoder.search": ("video nvc.machine nvc.entropy nvc.motion", "search for motion"),
-    "nvc.encoder.sources": ("video nvc.machine nvc.motion nvc.stream nvc.encoder.search",
+    "nvc.encoder.sources": ("video nvc.machine nvc.motion nvc.stream nvc.tiles nvc.encoder.search",
                             "scene cuts, mini-GOPs, propagation, temporal filter"),
     "nvc.encoder.quantisation": ("nvc.network", "choice of symbols, refinement"),
-    "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.decode "
+    "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles nvc.decode "
                     "nvc.encoder.search nvc.encoder.sources nvc.encoder.quantisation", "the encoder, rate control"),
     "nvc": ("video coding metrics nvc.machine nvc.stream nvc.network nvc.decode nvc.encoder",
             "nvc as a codec; compilation ahead of use"),

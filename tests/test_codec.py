@@ -275,7 +275,7 @@ def test_a_stream_of_a_few_bytes_that_claims_a_large_picture_is_refused_before_t
     writer = Writer(header)
     writer.add(Packet(0, "I", (), 40, b"\x01\x02"))
     monkeypatch.setattr(decode, "reconstruct", reached)
-    with pytest.raises(BitstreamError, match="latents are longer than its bytes"):
+    with pytest.raises(BitstreamError, match="tiles are longer than its bytes"):
         list(codec.get("nvc").decode(writer.finish()))
 
 

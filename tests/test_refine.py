@@ -19,6 +19,7 @@ from nvc.entropy.range_coder import Encoder
 from nvc.network.cpu_reconstruction import Integers
 from nvc.network.model import Model, load_model, models
 from nvc.network.network import CHANNELS, FIRST, HYPER, STEPS, Side, first_joined, gather
+from nvc.tiles.pieces import Pieces
 
 RNG = np.random.default_rng(7)
 H, W = 8, 12                    # positions
@@ -113,7 +114,9 @@ def test_refined_latents_are_coded_as_they_are(model: Model, differentiable: Dif
     alike = np.ones((H, W), np.float32)
     refined = refine(differentiable, 0, 20, x, p, d, y, z, lambda_scale_of("I"), alike, 3)
     nothing = np.zeros(CHANNELS, np.float32)
-    writer = SymbolWriter([Encoder()], model.network.tables, model.network.tables.bits(), [nothing], [alike], Tally())
+    pieces = Pieces.whole(1, H // 2, W // 2)
+    writer = SymbolWriter([Encoder()], pieces, model.network.tables, model.network.tables.bits(), [nothing], [alike],
+                          Tally())
     far: list[float] = []
 
     def visit(step: int, mean: Integers, index: Integers, local: Integers) -> Integers:

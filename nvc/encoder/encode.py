@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from coding.interface import Settings
 from nvc.decode import Clock, Frame, Moved, reconstruct, references_of, side_of, spans_of
+from nvc.encoder import tile_choice
 from nvc.encoder.analysis import Analysis
 from nvc.encoder.effort import EFFORT_MAX, EFFORTS
 from nvc.encoder.quantisation import quantise
@@ -40,9 +41,11 @@ from nvc.motion.weighting import Weight
 from nvc.network import hyper_latent
 from nvc.network.model import Model
 from nvc.network.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis, first_joined
-from nvc.network.planes import pack, predictions
+from nvc.network.planes import pack, predictions, unpack
 from nvc.stream.errors import SettingsError
 from nvc.stream.syntax import Packet
+from nvc.tiles.kinds import Kinds
+from nvc.tiles.pieces import POSITIONS, Pieces, pieces_of, write_tiles
 from video.picture import Picture
 
 QUALITY_MAX = 63
@@ -128,8 +131,15 @@ def smooth_of(model: Model) -> DifferentiableNetwork:
 class Tally:
     """What was spent: bits by part over the clip, and seconds."""
 
-    bits: dict[str, int] = field(default_factory=lambda: {"motion": 0, "hyper": 0, "latents": 0})
+    bits: dict[str, int] = field(default_factory=lambda: {"motion": 0, "tiles": 0, "hyper": 0, "latents": 0})
     clock: Clock = field(default_factory=Clock)
+    counted: dict[int, int] = field(default_factory=dict)       # by coder: bytes that a part has got already
+
+    def spend(self, part: str, coders: Sequence[range_coder.Encoder]) -> None:
+        """Count for a part what coders have written since they were last counted."""
+        for coder in coders:
+            self.bits[part] += 8 * (coder.size - self.counted.get(id(coder), 0))
+            self.counted[id(coder)] = coder.size
 
     def add(self, other: Tally) -> None:
         """Count what another spent, too."""
@@ -139,11 +149,12 @@ class Tally:
 
 
 class SymbolWriter:
-    """Chooses and writes the symbols of a batch of pictures, each into its own coder."""
+    """Chooses and writes the symbols of pieces of pictures, each into its picture's coder."""
 
-    def __init__(self, coders: list[range_coder.Encoder], tables: range_coder.Tables, bits: NDArray[np.float32],
-                 lambda_scale: list[NDArray[np.float32]], importance: list[NDArray[np.float32]], tally: Tally) -> None:
-        self.coders, self.tables, self.bits = coders, tables, bits
+    def __init__(self, coders: list[range_coder.Encoder], pieces: Pieces, tables: range_coder.Tables,
+                 bits: NDArray[np.float32], lambda_scale: list[NDArray[np.float32]],
+                 importance: list[NDArray[np.float32]], tally: Tally) -> None:
+        self.coders, self.pieces, self.tables, self.bits = coders, pieces, tables, bits
         self.lambda_scale, self.importance, self.tally = lambda_scale, importance, tally
 
     def hyper(self, z: NDArray[np.int32], index: NDArray[np.int32], side: Side) -> None:
@@ -161,6 +172,7 @@ class SymbolWriter:
              local: NDArray[np.int32]) -> NDArray[np.int32]:
         """One step of the traversal: choose symbols by D + λR and write them. y: wanted latents, [B, H, W, 96]."""
         group, parity = STEPS[step]
+        index = self.pieces.only_coded(index, step)
         symbols = np.empty(mean.shape, np.int32)
         with self.tally.clock.part("quantise"):
             for k, (lambda_scale, importance) in enumerate(zip(self.lambda_scale, self.importance, strict=True)):
@@ -291,32 +303,55 @@ class Encoder:
     def _code(self, work: Sequence[tuple[Unit, Picture, Moved[range_coder.Encoder]]]
               ) -> tuple[list[Packet], list[Frame], Tally]:
         units, pictures, moved = zip(*work, strict=True)
-        height, width = pictures[0].y.shape
         tally = Tally()
-        p, d = predictions([found.pair for found in moved], height, width)
+        coders = [found.coder for found in moved]
+        tally.spend("motion", coders)
+        planes, d = predictions([found.pair for found in moved], *pictures[0].y.shape)
+        with tally.clock.part("tiles"):
+            kinds = [self._write_tiles(unit, coder, picture, p, difference)
+                     for unit, coder, picture, p, difference in zip(units, coders, pictures, planes, d, strict=True)]
+        tally.spend("tiles", coders)
+        x = [pack(picture) for picture in pictures]
+        for pieces in pieces_of(kinds):
+            own = [units[k] for k in pieces.pictures]
+            made = self._code_pieces(own, pieces, [coders[k] for k in pieces.pictures], pieces.cut(x),
+                                     pieces.cut(planes), pieces.cut(d), tally)
+            pieces.paste(made, planes)
+        payloads = [coder.finish() for coder in coders]
+        tally.spend("latents", coders)
+        packets = [Packet(unit.number, unit.type, unit.references, self.q(unit), payload, weights=found.weights)
+                   for unit, payload, found in zip(units, payloads, moved, strict=True)]
+        return packets, [Frame.of(made, found.field) for made, found in zip(planes, moved, strict=True)], tally
+
+    def _write_tiles(self, unit: Unit, coder: range_coder.Encoder, picture: Picture, p: NDArray[np.uint8],
+                     d: NDArray[np.int16]) -> Kinds:
+        step = 2.0 ** (self.q(unit) / 16.0)
+        price = float(self.lambda_scale(unit)[0]) * step * step
+        kinds = tile_choice.choose(picture, unpack(p), step, price, self.effort.quiet_error)
+        write_tiles(coder, kinds, picture, p, d)
+        return kinds
+
+    def _code_pieces(self, units: Sequence[Unit], pieces: Pieces, coders: list[range_coder.Encoder],
+                     x: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
+                     tally: Tally) -> NDArray[np.uint8]:
+        """Code regions of pictures, one of each unit; -> their decoded planes. x, p, d [n, 6, h, w]: source, prediction
+        and difference of the predictions there."""
         side = side_of([u.type for u in units], [self.q(u) for u in units])
-        x, lambda_scale = np.stack([pack(picture) for picture in pictures]), [self.lambda_scale(u) for u in units]
+        lambda_scale = [self.lambda_scale(u) for u in units]
         y, z = self.analyse(x, p, side)
-        alike = np.ones(y.shape[1:3], np.float32)
-        importance = [self.importance[u.number].grid if u.number in self.importance else alike for u in units]
+        importance = [self.importance[u.number].grid[region.slices(POSITIONS)] if u.number in self.importance
+                      else np.ones(y.shape[1:3], np.float32)
+                      for u, region in zip(units, pieces.regions, strict=True)]
+        positions = pieces.positions
         for k, unit in enumerate(units):
             if self.differentiable and (passes := self.passes[unit.type]):
                 with tally.clock.part("refine"):
                     y[k] = refine(self.differentiable, TYPES[unit.type], self.q(unit), x[k], p[k], d[k], y[k], z[k],
-                                  lambda_scale[k], importance[k], passes)
+                                  lambda_scale[k], importance[k], passes, positions[k])
                 lambda_scale[k] = np.zeros_like(lambda_scale[k])    # they are symbols now, and stay what they are
-        coders = [found.coder for found in moved]
-        motion = [coder.size for coder in coders]
-        writer = SymbolWriter(coders, self.network.tables, self.slot_bits, lambda_scale, importance, tally)
-        writer.hyper(z, hyper_latent.index_of(self.network, side, height, width), side)
-        first = [coder.size for coder in coders]
-        planes = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
-        packets = []
-        for unit, found, moved_by, hyper_by in zip(units, moved, motion, first, strict=True):
-            payload = found.coder.finish()
-            for part, size in (("motion", moved_by), ("hyper", hyper_by - moved_by),
-                               ("latents", len(payload) - hyper_by)):
-                tally.bits[part] += 8 * size
-            packets.append(Packet(unit.number, unit.type, unit.references, self.q(unit), payload,
-                                  weights=found.weights))
-        return packets, [Frame.of(made, found.field) for made, found in zip(planes, moved, strict=True)], tally
+        writer = SymbolWriter(coders, pieces, self.network.tables, self.slot_bits, lambda_scale, importance, tally)
+        writer.hyper(z, hyper_latent.index_of(self.network, side, *pieces.size), side)
+        tally.spend("hyper", coders)
+        made = reconstruct(self.network, side, p, d, z, partial(writer.code, y))
+        tally.spend("latents", coders)
+        return made

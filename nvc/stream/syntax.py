@@ -1,4 +1,4 @@
-"""The stream `NVC1`, version 4: this text is its specification, and the tables below it read and write every field.
+"""The stream `NVC1`, version 5: this text is its specification, and the tables below it read and write every field.
 
     stream   header  gop  gop  ...  index  hash
 
@@ -9,7 +9,7 @@ the last; it is below 2³² and has no superfluous bytes. A *blob* is a varint l
 Header
     .- field -------- as ------- range --------- meaning -----------------------------------------------------.
     | magic           4 bytes    "NVC1"                                                                        |
-    | version         1 byte     4               of this text; any change of what bytes mean raises it         |
+    | version         1 byte     4…5             of this text; any change of what bytes mean raises it; 4: below |
     | model           8 bytes    any             first bytes of the SHA-256 of the weights that decode it      |
     | width           varint     1…65535         luma pixels; chroma has half, rounded up                      |
     | height          varint     1…65535                                                                       |
@@ -55,8 +55,10 @@ P and B packets. ``type`` is what the networks are told; a P picture is further 
                         a byte, which nvc/motion/weighting.py applies before anything is predicted from it
 
     A payload is the bytes of one range coder (nvc/entropy/range_coder.py): motion as in nvc/motion/vectors.py, none in
-    an I picture, then the hyper-latent as in nvc/network/hyper_latent.py, then the latents in the steps of
-    `nvc.network.STEPS`.
+    an I picture; what each tile is, as in nvc/tiles/kinds.py; the samples of those tiles that have them, as in
+    nvc/tiles/samples.py; then, for each region that the networks code (`nvc.tiles.kinds.regions_of`), its hyper-latent
+    as in nvc/network/hyper_latent.py and its latents in the steps of `nvc.network.network.STEPS`, those of other
+    tiles left out. Version 4 has no tiles: the networks code all of each picture.
 
     References are different pictures of the same GOP, coded before. A hierarchical GOP fits the short heads: a P
     picture ends each mini-GOP, and a B picture halves a gap. So a picture that codes nothing takes 3 bytes in all.
@@ -97,7 +99,8 @@ from nvc.stream.errors import BitstreamError
 from nvc.stream.fields import U32_MAX, Cursor, Field, varint, write_fields
 from video.picture import ClipInfo, Limits
 
-VERSION = 4
+VERSION, FIRST_VERSION = 5, 4          # that is written; the first that is read
+FIRST_WITH_TILES = 5
 MODEL_BYTES, CRC_BYTES, LENGTH_BYTES, HASH_BYTES = 8, 4, 4, 32
 
 GOP_MARK, END_MARK, INDEX_MARK = b"GOP", b"E", b"X"
@@ -111,7 +114,7 @@ STRUCTURE_NAMES = ("intra", "low_delay", "random_access")
 
 HEADER_FIELDS = (
     Field("magic", "bytes", high=4),
-    Field("version", "byte", VERSION, VERSION),
+    Field("version", "byte", FIRST_VERSION, VERSION),
     Field("model", "bytes", high=MODEL_BYTES),
     Field("width", "varint", 1, 65535),
     Field("height", "varint", 1, 65535),
@@ -153,6 +156,7 @@ class Header:
     intra_period: int = 64  # pictures
     frames: int = 1
     adaptation: bytes = b""
+    version: int = VERSION
 
     @property
     def info(self) -> ClipInfo:
@@ -162,7 +166,7 @@ class Header:
     def write(self) -> bytes:
         """The header's bytes, with its check. ValueError names a field out of its range."""
         rate = {"fps_numerator": self.fps.numerator, "fps_denominator": self.fps.denominator}
-        octets = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC, "version": VERSION})
+        octets = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC})
         return octets + crc_of(octets)
 
 
@@ -187,10 +191,10 @@ def read_header(cursor: Cursor, limits: Limits) -> Header:
     numerator, denominator = values.pop("fps_numerator"), values.pop("fps_denominator")
     if gcd(numerator, denominator) != 1:
         raise BitstreamError(f"fps is {numerator}/{denominator}, expected a fraction in lowest terms", 0)
-    del values["magic"], values["version"]
+    del values["magic"]
     values["adaptation"] = bytes(values["adaptation"])
     if values["adaptation"]:
-        raise BitstreamError("adaptation is not empty: version 4 gives it no meaning yet", 0)
+        raise BitstreamError("adaptation is not empty: no version gives it a meaning yet", 0)
     header = Header(fps=Fraction(numerator, denominator), **values)
     for name, value, most in (
         ("width", header.width, limits.max_width),

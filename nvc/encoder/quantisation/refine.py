@@ -46,8 +46,10 @@ class Refinement:
     coded; lambda_scale float32 [96]: λ of the greedy choice, in Δ² of each channel; importance: see `refine`."""
 
     def __init__(self, network: DifferentiableNetwork, side: Side, x: Tensor, p: Tensor, d: Tensor, z: Tensor,
-                 lambda_scale: NDArray[np.float32], importance: NDArray[np.float32]) -> None:
+                 lambda_scale: NDArray[np.float32], importance: NDArray[np.float32],
+                 coded: NDArray[np.bool_] | None = None) -> None:
         self.network, self.side, self.x, self.p, self.d = network, side, x, p, d
+        self.coded = None if coded is None else torch.from_numpy(coded).to(x.device)[None, None]
         with torch.no_grad():
             self.context = network.context(z, p, d, side)
             self.local = network.local_step(self.context)
@@ -70,6 +72,8 @@ class Refinement:
             group, parity = STEPS[step]
             channels = slice(FIRST[group], FIRST[group + 1])
             prior, coded = Laplace.of(index), index > 0
+            if self.coded is not None:
+                coded = coded & gather(self.coded, parity)
             with torch.no_grad():
                 error = gather(wanted[:, channels], parity) - mean / 8.0
                 v8 = 8.0 * prior.quantise(error, gather(price[:, channels], parity)) * coded + mean
@@ -109,18 +113,19 @@ class Refinement:
 @torch.enable_grad()
 def refine(network: DifferentiableNetwork, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[np.uint8],
            d: NDArray[np.int16], y: NDArray[np.float32], z: NDArray[np.int32], lambda_scale: NDArray[np.float32],
-           importance: NDArray[np.float32],
-           passes: int) -> NDArray[np.float32]:
+           importance: NDArray[np.float32], passes: int, coded: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """Latents [H, W, 96] of one picture, in steps, that are symbols already: to be coded without lambda_scale.
 
     x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`;
-    passes: through the networks and back, after the first; importance [H, W]: what errors of positions count."""
+    passes: through the networks and back, after the first; importance [H, W]: what errors of positions count;
+    coded [H, W]: which positions have symbols, None: all."""
     def tensor(a: NDArray) -> Tensor:
         return torch.from_numpy(a).to(network.device).float()[None]
 
     source, prediction, difference = (tensor(v).contiguous(memory_format=torch.channels_last) for v in (x, p, d))
     wanted, hyper_latent = (tensor(v).permute(0, 3, 1, 2) for v in (y, z))
     side = Side.of(torch.tensor([kind]), torch.tensor([float(t)])).to(network.device)
-    refinement = Refinement(network, side, source, prediction, difference, hyper_latent, lambda_scale, importance)
+    refinement = Refinement(network, side, source, prediction, difference, hyper_latent, lambda_scale, importance,
+                            coded)
     latents = refinement.run(wanted, passes)
     return latents[0].permute(1, 2, 0).contiguous().cpu().numpy()

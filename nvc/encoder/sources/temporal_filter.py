@@ -5,6 +5,7 @@ noise that only one of them has costs bits once and spoils the prediction of the
 are averaged with the sources around them, moved to where they are. Weights fall with the distance in time and with how
 far samples differ, the more so at fine steps (Enhorn, Sjöberg and Wennersten, "A temporal pre-filter for video coding
 based on bilateral filtering", ICIP 2020: what VTM does); and here with how little of a position is copied.
+What looks drawn has no noise, and stays as it is: a mean would spoil the repetitions that its samples are coded by.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from nvc.encoder.search import pyramid_search
 from nvc.encoder.search.motion_field import search
 from nvc.encoder.search.weight_estimation import weigh
 from nvc.encoder.sources.propagation import Grid
+from nvc.encoder.sources.screen import drawn
 from nvc.encoder.sources.structure import Unit
 from nvc.machine.parallel import each
 from nvc.motion.prediction import Reference, predict
+from nvc.tiles.kinds import TILE
 from video.picture import Picture
 
 REACH = (4, 4, 2)                   # of levels: pictures that far before and after are averaged with; then none
@@ -49,7 +52,9 @@ def filtered(unit: Unit, sources: Mapping[int, Picture], copied: Grid, step: flo
     parts = each(partial(_part, own, pyramid_search.pyramid(own.y), unit.number, sources, copied**POWER, step), near)
     weights = [1.0 + sum(part[0][k] for part in parts) for k in range(3)]
     moves = [sum(part[1][k] for part in parts) / weights[k] for k in range(3)]
-    planes = [np.rint(plane + move).astype(np.uint8) for plane, move in zip(own, moves, strict=True)]
+    keep = drawn(own)
+    planes = [np.where(keep.repeat(size, 0).repeat(size, 1), plane, np.rint(plane + move).astype(np.uint8))
+              for plane, move, size in zip(own, moves, (TILE, TILE // 2, TILE // 2), strict=True)]
     return Picture(*planes)
 
 
