@@ -4,8 +4,8 @@
     slide       a still slide: title, text, a chart, a soft shade behind them
     cartoon     flat shapes with outlines that move before a painted ground
 
-They are for `bench.rd`, and for tuning: nothing in the repository is measured on them alone. Written as YUV4MPEG2,
-640×360, 4:2:0, BT.601 limited, 33 pictures; the same bytes on every machine with the same Pillow.
+They are for `bench.rd` and for tuning (docs/decisions, 19). Written as YUV4MPEG2, 640×360, 4:2:0, BT.601 limited,
+33 pictures; the same bytes on every machine with the same Pillow.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH, HEIGHT, PICTURES = 640, 360, 33
+from video.picture import ClipInfo
+from video.pixels import rgb_to_420
+from video.planar import Y4MWriter
+
+WIDTH, HEIGHT, PICTURES, MATRIX = 640, 360, 33, "bt601"
 WORDS = ("rate", "distortion", "picture", "block", "vector", "sample", "filter", "stream", "queue", "worker",
          "result", "clip", "codec", "level", "step", "scale", "of", "the", "and", "to", "in", "is", "for", "each",
          "that", "where", "which", "one", "two", "more", "less", "than", "under", "over", "before", "after")
@@ -82,16 +86,6 @@ def cartoon() -> Iterator[Image.Image]:
 KINDS: dict[str, Callable[[], Iterator[Image.Image]]] = {"scrolling": scrolling, "slide": slide, "cartoon": cartoon}
 
 
-def planes(picture: Image.Image) -> Iterator[NDArray[np.uint8]]:
-    """Y, U, V of a picture; chroma is the mean of 2×2."""
-    r, g, b = np.moveaxis(np.asarray(picture, np.float64), 2, 0)
-    y = 0.299 * r + 0.587 * g + 0.114 * b
-    yield np.rint(16 + 219 / 255 * y).astype(np.uint8)
-    for difference in ((b - y) / 1.772, (r - y) / 1.402):
-        mean = difference.reshape(HEIGHT // 2, 2, WIDTH // 2, 2).mean((1, 3))
-        yield np.rint(128 + 224 / 255 * mean).astype(np.uint8)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.screens", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the clips are written")
@@ -99,9 +93,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name, render in KINDS.items():
         with (folder / f"{name}.y4m").open("wb") as file:
-            file.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C420jpeg\n".encode())
+            writer = Y4MWriter(file, ClipInfo(WIDTH, HEIGHT, Fraction(25), PICTURES, MATRIX))
             for picture in render():
-                file.write(b"FRAME\n" + b"".join(plane.tobytes() for plane in planes(picture)))
+                writer.write(rgb_to_420(np.asarray(picture), 8, MATRIX))
     return 0
 
 

@@ -20,7 +20,7 @@ from nvc.network.planes import crop, pad
 from nvc.stream.errors import BitstreamError
 from nvc.stream.reading import parse
 from nvc.stream.writing import GopWriter, Writer
-from nvc.tiles.kinds import COPY, NETWORK, SAMPLES, Region, decode_kinds, encode_kinds, regions_of
+from nvc.tiles.kinds import COPY, NETWORK, SAMPLES, Region, _box, _cut, decode_kinds, encode_kinds, regions_of
 from nvc.tiles.pieces import Pieces, pieces_of
 from nvc.tiles.samples import bits_of, decode_samples, encode_samples
 from video.picture import Picture
@@ -99,6 +99,29 @@ def test_a_picture_has_at_most_16_regions_and_they_hold_all_that_is_coded() -> N
     for region in regions:
         kinds[region.slices()] = COPY
     assert (kinds == COPY).all()
+
+
+def test_the_best_cut_is_the_one_that_trying_all_finds() -> None:
+    def tried(kinds: NDArray[np.uint8], region: Region) -> list[Region] | None:
+        top, left, bottom, right = region
+        pairs = [(Region(top, left, k, right), Region(k, left, bottom, right)) for k in range(top + 1, bottom)]
+        pairs += [(Region(top, left, bottom, k), Region(top, k, bottom, right)) for k in range(left + 1, right)]
+        best, least = None, region.area * 85 // 100 - 16
+        for pair in pairs:
+            parts = [box for part in pair if (box := _box(kinds == NETWORK, part))]
+            if (area := sum(part.area for part in parts)) < least:
+                best, least = parts, area
+        return best
+
+    cut = 0
+    for _ in range(200):
+        size = RNG.integers(1, 30, 2)
+        kinds = (RNG.random(size) > RNG.choice([0.01, 0.05, 0.2])).astype(np.uint8)
+        if box := _box(kinds == NETWORK, Region(0, 0, *kinds.shape)):
+            found = _cut(kinds == NETWORK, box)
+            assert found == tried(kinds, box)
+            cut += found is not None
+    assert cut > 20
 
 
 def test_regions_of_one_size_are_coded_together_and_those_of_one_picture_one_after_the_other() -> None:

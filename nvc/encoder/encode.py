@@ -133,13 +133,13 @@ class Tally:
 
     bits: dict[str, int] = field(default_factory=lambda: {"motion": 0, "tiles": 0, "hyper": 0, "latents": 0})
     clock: Clock = field(default_factory=Clock)
-    counted: dict[int, int] = field(default_factory=dict)       # by coder: bytes that a part has got already
+    counted: dict[range_coder.Encoder, int] = field(default_factory=dict)   # bytes that a part has got already
 
     def spend(self, part: str, coders: Sequence[range_coder.Encoder]) -> None:
         """Count for a part what coders have written since they were last counted."""
         for coder in coders:
-            self.bits[part] += 8 * (coder.size - self.counted.get(id(coder), 0))
-            self.counted[id(coder)] = coder.size
+            self.bits[part] += 8 * (coder.size - self.counted.get(coder, 0))
+            self.counted[coder] = coder.size
 
     def add(self, other: Tally) -> None:
         """Count what another spent, too."""

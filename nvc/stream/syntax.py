@@ -9,7 +9,7 @@ the last; it is below 2³² and has no superfluous bytes. A *blob* is a varint l
 Header
     .- field -------- as ------- range --------- meaning -----------------------------------------------------.
     | magic           4 bytes    "NVC1"                                                                        |
-    | version         1 byte     4…5             of this text; any change of what bytes mean raises it; 4: below |
+    | version         1 byte     4…5             of this text, 5; any change of what bytes mean raises it     |
     | model           8 bytes    any             first bytes of the SHA-256 of the weights that decode it      |
     | width           varint     1…65535         luma pixels; chroma has half, rounded up                      |
     | height          varint     1…65535                                                                       |

@@ -29,6 +29,11 @@ _START = np.array([0.05, 0.99, 0.5, 0.02, 0.99, 0.6, 0.1])
 _CONFIDENCE = 12
 
 
+def spread(tiles: NDArray, side: int) -> NDArray:
+    """Each value of [..., rows, columns] for the side × side parts of its tile, [..., rows·side, columns·side]."""
+    return tiles.repeat(side, -2).repeat(side, -1)
+
+
 class Region(NamedTuple):
     """A rectangle of tiles, from (top, left) to before (bottom, right)."""
 
@@ -84,8 +89,8 @@ def decode_kinds(coder: Decoder, rows: int, columns: int) -> Kinds:
 
 # --- Regions ----------------------------------------------------------------------------------------------------------
 
-WHOLE_SHARE = 0.75      # of the picture: regions of more in all are the picture
-GAIN, EXTRA = 0.15, 16  # a region is cut where that saves this share of it and this many tiles
+WHOLE = 75              # percent of the picture: regions of more in all are the picture
+KEPT, EXTRA = 85, 16    # a region is cut where its parts have less than that percent of it, and as many tiles less
 REGIONS_MAX = 16
 
 
@@ -107,14 +112,14 @@ def regions_of(kinds: Kinds) -> list[Region]:
             done.append(region)
         else:
             waiting += parts
-    if sum(region.area for region in done) > WHOLE_SHARE * coded.size:
+    if 100 * sum(region.area for region in done) > WHOLE * coded.size:
         return [Region(0, 0, *coded.shape)]
     return sorted(done)
 
 
 def _box(coded: NDArray[np.bool_], region: Region) -> Region | None:
     """The smallest region in one that holds what is coded there."""
-    inside = coded[region.top:region.bottom, region.left:region.right]
+    inside = coded[region.slices()]
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
         return None
@@ -123,16 +128,35 @@ def _box(coded: NDArray[np.bool_], region: Region) -> Region | None:
 
 
 def _cut(coded: NDArray[np.bool_], region: Region) -> list[Region] | None:
-    """Both parts of the best cut, if it is good enough."""
-    top, left, bottom, right = region
-    pairs = [(Region(top, left, k, right), Region(k, left, bottom, right)) for k in range(top + 1, bottom)]
-    pairs += [(Region(top, left, bottom, k), Region(top, k, bottom, right)) for k in range(left + 1, right)]
-    best, least = None, int(region.area * (1 - GAIN)) - EXTRA
-    for pair in pairs:
-        parts = [box for part in pair if (box := _box(coded, part))]
-        if (area := sum(part.area for part in parts)) < least:
-            best, least = parts, area
-    return best
+    """Both parts of the best cut, if it is good enough. The region is a box: no side of it is empty."""
+    inside = coded[region.slices()]
+    areas = np.concatenate([_areas(inside), _areas(inside.T)])
+    if not len(areas) or areas.min() >= region.area * KEPT // 100 - EXTRA:
+        return None
+    top, left, bottom, _ = region
+    k = int(areas.argmin()) + 1
+    if k < bottom - top:
+        pair = region._replace(bottom=top + k), region._replace(top=top + k)
+    else:
+        k -= bottom - top - 1
+        pair = region._replace(right=left + k), region._replace(left=left + k)
+    return [box for part in pair if (box := _box(coded, part))]
+
+
+def _areas(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Area of the boxes above and under each cut between rows, [rows - 1]; first and last row are not empty."""
+    rows = np.arange(len(inside))
+    filled = inside.any(1)
+    last = np.maximum.accumulate(np.where(filled, rows, 0))             # row, not empty, up to each
+    first = np.minimum.accumulate(np.where(filled, rows, len(inside))[::-1])[::-1]
+    above = np.logical_or.accumulate(inside, 0)
+    under = np.logical_or.accumulate(inside[::-1], 0)[::-1]
+    return (last[:-1] + 1) * _widths(above[:-1]) + (len(inside) - first[1:]) * _widths(under[1:])
+
+
+def _widths(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """From the first to the last set entry of each row, none of which is empty."""
+    return np.subtract(rows.shape[1], rows.argmax(1) + rows[:, ::-1].argmax(1), dtype=np.int64)
 
 
 def warm() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nvc.entropy.range_coder import Decoder, Encoder
 from nvc.network.network import STEPS
 from nvc.network.planes import Planes, pack, unpack
-from nvc.tiles.kinds import NETWORK, SAMPLES, TILE, Kinds, Region, decode_kinds, encode_kinds, regions_of
+from nvc.tiles.kinds import NETWORK, SAMPLES, TILE, Kinds, Region, decode_kinds, encode_kinds, regions_of, spread
 from nvc.tiles.samples import decode_samples, encode_samples
 from video.picture import Picture
 
@@ -41,12 +41,7 @@ def write_tiles(coder: Encoder, kinds: Kinds, x: Picture, p: Planes, d: NDArray[
 
 def _placed(kinds: Kinds, image: Picture, p: Planes, d: NDArray[np.int16]) -> None:
     p[:] = pack(image)
-    d[:, _spread(kinds == SAMPLES, PLANE_SIDE)] = 0
-
-
-def _spread(tiles: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """A value for each of side × side parts of each tile."""
-    return tiles.repeat(side, 0).repeat(side, 1)
+    d[:, spread(kinds == SAMPLES, PLANE_SIDE)] = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Pieces:
     @property
     def positions(self) -> NDArray[np.bool_]:
         """`coded` for each position of latents, [n, H, W]."""
-        return self.coded.repeat(POSITIONS, 1).repeat(POSITIONS, 2)
+        return spread(self.coded, POSITIONS)
 
     def cut(self, batch: Sequence[NDArray] | NDArray, side: int = PLANE_SIDE) -> NDArray:
         """Their part of each picture of [B, …, rows·side, columns·side], contiguous [n, …, h, w]."""
@@ -83,7 +78,7 @@ class Pieces:
         """Put what was made of them, [n, 6, h, w], into planes of the batch, where the networks code."""
         for k, region, planes, coded in zip(self.pictures, self.regions, made, self.coded, strict=True):
             target = batch[k][(..., *region.slices(PLANE_SIDE))]
-            np.copyto(target, planes, where=_spread(coded, PLANE_SIDE))
+            np.copyto(target, planes, where=spread(coded, PLANE_SIDE))
 
     def only_coded(self, index: NDArray[np.int32], step: int) -> NDArray[np.int32]:
         """Tables of a step's symbols, [n, R, C, channels], 0 (nothing is coded) in tiles that networks do not code."""

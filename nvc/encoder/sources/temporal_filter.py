@@ -25,7 +25,7 @@ from nvc.encoder.sources.screen import drawn
 from nvc.encoder.sources.structure import Unit
 from nvc.machine.parallel import each
 from nvc.motion.prediction import Reference, predict
-from nvc.tiles.kinds import TILE
+from nvc.tiles.kinds import TILE, spread
 from video.picture import Picture
 
 REACH = (4, 4, 2)                   # of levels: pictures that far before and after are averaged with; then none
@@ -53,7 +53,7 @@ def filtered(unit: Unit, sources: Mapping[int, Picture], copied: Grid, step: flo
     weights = [1.0 + sum(part[0][k] for part in parts) for k in range(3)]
     moves = [sum(part[1][k] for part in parts) / weights[k] for k in range(3)]
     keep = drawn(own)
-    planes = [np.where(keep.repeat(size, 0).repeat(size, 1), plane, np.rint(plane + move).astype(np.uint8))
+    planes = [np.where(spread(keep, size), plane, np.rint(plane + move).astype(np.uint8))
               for plane, move, size in zip(own, moves, (TILE, TILE // 2, TILE // 2), strict=True)]
     return Picture(*planes)
 
@@ -71,7 +71,7 @@ def _part(own: Picture, pyramid: pyramid_search.Pyramid, number: int, sources: M
     for mine, theirs, size in zip(own, moved, (8, 4, 4), strict=True):
         difference = theirs.astype(np.float32) - mine
         weight = np.exp(difference**2 * np.float32(-0.5 / deviation**2))
-        weight *= WEIGHTS[abs(other - number) - 1] * share.repeat(size, 0).repeat(size, 1)
+        weight *= WEIGHTS[abs(other - number) - 1] * spread(share, size)
         weights.append(weight)
         products.append(weight * difference)
     return weights, products
