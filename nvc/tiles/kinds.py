@@ -147,8 +147,8 @@ def _areas(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Area of the boxes above and under each cut between rows, [rows - 1]; first and last row are not empty."""
     rows = np.arange(len(inside))
     filled = inside.any(1)
-    last = np.maximum.accumulate(np.where(filled, rows, 0))             # row, not empty, up to each
-    first = np.minimum.accumulate(np.where(filled, rows, len(inside))[::-1])[::-1]
+    last: NDArray[np.int64] = np.maximum.accumulate(np.where(filled, rows, 0))             # row, not empty, up to each
+    first: NDArray[np.int64] = np.minimum.accumulate(np.where(filled, rows, len(inside))[::-1])[::-1]
     above = np.logical_or.accumulate(inside, 0)
     under = np.logical_or.accumulate(inside[::-1], 0)[::-1]
     return (last[:-1] + 1) * _widths(above[:-1]) + (len(inside) - first[1:]) * _widths(under[1:])
@@ -156,7 +156,7 @@ def _areas(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def _widths(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
     """From the first to the last set entry of each row, none of which is empty."""
-    return np.subtract(rows.shape[1], rows.argmax(1) + rows[:, ::-1].argmax(1), dtype=np.int64)
+    return rows.shape[1] - rows.argmax(1) - rows[:, ::-1].argmax(1)
 
 
 def warm() -> None:
