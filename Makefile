@@ -32,12 +32,12 @@ help:
 	@echo "make soak    storms of broken networks and killed services, seed after seed: SOAK_MINUTES=120 SOAK_SEED=100"
 	@echo "make clean   remove the environment and everything made"
 
-$(READY): requirements.txt requirements-dev.txt requirements-clips.txt
+$(READY): requirements.txt requirements-dev.txt requirements-clips.txt requirements-measures.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up .venv (a few minutes, once)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements-dev.txt
+	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements-dev.txt -r requirements-measures.txt
 	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r requirements-clips.txt
 	@touch $@
 

@@ -4,13 +4,14 @@ PSNR          10 log10(255² / MSE) of one plane of one picture, in dB.  Identic
               as 100 dB, and so is anything above, since JSON has no infinity.
 psnr          (6 Y + U + V) / 8 of the planes' PSNRs.
 SSIM, MS-SSIM of luma, see measures/ssim.py.
+VMAF, XPSNR   where they are asked for, see measures/perceptual.py.
 of a clip     The mean over pictures of each of these.  ``…_of_mean_mse``: the PSNR of the mean MSE over all pictures
               instead, which bad pictures pull down further; both averagings are found in papers.
 bit rate      8 · bytes · fps / frames / 10^6, in Mbit/s.  bpp: bits per luma sample.
 compression   Bytes of the clip as raw 8-bit 4:2:0 over its coded bytes.
 BD-rate       see measures/bd_rate.py.
 
-    python metrics.py REFERENCE DISTORTED [--frames N] [--json]
+    python metrics.py REFERENCE DISTORTED [--measures NAMES] [--frames N] [--json]
 
 compares two clips (any that video/files.py opens; one may be ``-``).  Exit codes: 0 done, 1 failed with one line on
 standard error, 2 wrong usage.
@@ -28,14 +29,16 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from measures.bd_rate import BDRate, bd_rate, bd_rates
-from measures.ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim_and_ms_ssim
+from measures.perceptual import NAMES as PERCEPTUAL
+from measures.perceptual import PerceptualMeasures
+from measures.ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim, ssim_and_ms_ssim
 from video.picture import ClipInfo, Picture, VideoError
 
 __all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "bd_rates", "frame_metrics", "psnr",
@@ -43,6 +46,8 @@ __all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "bd_rates", "fram
 
 MAX_DB = 100.0
 PLANES = ("y", "u", "v")
+OWN = ("psnr", "ssim", "ms_ssim")  # measured here, and wanted unless others are named; the PSNR is always measured
+MEASURES = (*OWN, *PERCEPTUAL)
 AVERAGED = ("psnr", "psnr_y", "psnr_u", "psnr_v", "ssim", "ms_ssim", "mse_y", "mse_u", "mse_v")
 
 
@@ -81,40 +86,50 @@ def frame_psnr(reference: Picture, distorted: Picture) -> float:
     return weighted(**{name: psnr(mse) for name, mse in plane_errors(reference, distorted).items()})
 
 
-def frame_metrics(reference: Picture, distorted: Picture) -> dict[str, float | None]:
+def frame_metrics(reference: Picture, distorted: Picture, wanted: Collection[str] = OWN) -> dict[str, float | None]:
     """Of one picture: psnr, psnr_y, psnr_u, psnr_v (dB), mse_y, mse_u, mse_v, ssim, ms_ssim (luma).
 
-    ssim is None under 11 lines or columns, ms_ssim under 161.  MetricsError when the sizes differ.
+    ssim is None under 11 lines or columns, ms_ssim under 161; either where it is not wanted (ms_ssim gives ssim too).
+    MetricsError when the sizes differ.
     """
     errors = plane_errors(reference, distorted)
     ratios = {name: psnr(mse) for name, mse in errors.items()}
-    ssim, ms_ssim = ssim_and_ms_ssim(reference.y, distorted.y)
+    similarity: tuple[float | None, float | None] = (None, None)
+    if "ms_ssim" in wanted:
+        similarity = ssim_and_ms_ssim(reference.y, distorted.y)
+    elif "ssim" in wanted:
+        similarity = ssim(reference.y, distorted.y), None
     return {
         "psnr": weighted(**ratios),
         **{f"psnr_{name}": value for name, value in ratios.items()},
         **{f"mse_{name}": value for name, value in errors.items()},
-        "ssim": ssim,
-        "ms_ssim": ms_ssim,
+        "ssim": similarity[0],
+        "ms_ssim": similarity[1],
     }
 
 
 class ClipMetrics:
-    """Metrics of a clip, picture by picture: ``add`` each pair in order, then ask for the ``summary``."""
+    """Metrics of a clip, picture by picture: ``add`` each pair in order, then ask for the ``summary``.  ``wanted``: of
+    MEASURES; those of PERCEPTUAL are measured elsewhere (measures/perceptual.py)."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Collection[str] = OWN) -> None:
         self.frames = 0
+        self._wanted = frozenset(wanted)
         self._sums = dict.fromkeys(AVERAGED, 0.0)
         self._missing: dict[str, str] = {}
 
     def add(self, reference: Picture, distorted: Picture) -> dict[str, float | None]:
         """The :func:`frame_metrics` of this pair, which are kept in the means."""
-        values = frame_metrics(reference, distorted)
+        values = frame_metrics(reference, distorted, self._wanted)
         self.frames += 1
         for name in AVERAGED:
             value = values[name]
             if value is None:
                 side = SSIM_SIDE if name == "ssim" else MS_SSIM_SIDE
-                self._missing[name] = f"needs at least {side} lines and columns, the luma is {_size(reference.y)}"
+                self._missing[name] = (
+                    f"needs at least {side} lines and columns, the luma is {_size(reference.y)}"
+                    if name in self._wanted or (name == "ssim" and "ms_ssim" in self._wanted)
+                    else "not among the measures that were asked for")
             else:
                 self._sums[name] += value
         return values
@@ -157,22 +172,26 @@ def _size(plane: np.ndarray) -> str:
     return f"{plane.shape[1]}x{plane.shape[0]}"
 
 
-def compare(reference: str, distorted: str, frames: int | None = None) -> dict[str, Any]:
+def compare(
+    reference: str, distorted: str, frames: int | None = None, wanted: Collection[str] = OWN
+) -> dict[str, Any]:
     """Metrics of two clips: the summary, ``per_frame`` rows, and ``notes`` on what makes the numbers doubtful.
-    frames: only so many pictures, from the first on.
+    frames: only so many pictures, from the first on; wanted: of MEASURES.
 
     Raises VideoError, and MetricsError when size or number of pictures differ.
     """
     from video.files import open_clip  # brings FFmpeg with it, which those who only ask for BD-rates need not load
 
-    total, rows = ClipMetrics(), []
-    with open_clip(reference) as a, open_clip(distorted) as b:
+    total, rows = ClipMetrics(wanted), []
+    with (open_clip(reference) as a, open_clip(distorted) as b,
+          PerceptualMeasures(wanted, a.info) as perceptual):  # fmt: skip
         pictures, others = itertools.islice(a, frames), itertools.islice(b, frames)
         for index, picture in enumerate(pictures):
             other = next(others, None)
             if other is None:
                 raise MetricsError(f"{distorted} ends after {index} pictures, {reference} goes on")
             rows.append({"index": index, **total.add(picture, other)})
+            perceptual.add(picture, other)
         if next(others, None) is not None:
             raise MetricsError(f"{reference} ends after {len(rows)} pictures, {distorted} goes on")
         notes = [
@@ -183,7 +202,11 @@ def compare(reference: str, distorted: str, frames: int | None = None) -> dict[s
         for path, clip in ((reference, a), (distorted, b)):
             notes += [f"{path} was converted: {clip.info.converted}"] if clip.info.converted else []
             notes += [f"{path}: {warning}" for warning in clip.info.warnings]
-    return {**total.summary(), "per_frame": rows, "notes": notes}
+        found = perceptual.finish()
+    more = found.rows or [{}] * len(rows)
+    per_frame = [{**row, **other} for row, other in zip(rows, more, strict=True)]
+    made_by = {"made_by": perceptual.made_by} if perceptual.made_by else {}
+    return {**total.summary(), **found.summary, **made_by, "per_frame": per_frame, "notes": notes}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,14 +215,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("reference", metavar="REFERENCE", help="the source: a video file, picture or folder, or -")
     parser.add_argument("distorted", metavar="DISTORTED", help="what a decoder made of it")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with a row for each picture")
+    parser.add_argument("--measures", default=",".join(OWN), metavar="NAMES",
+                        help=f"which, with commas between them, of {', '.join(MEASURES)}; default: %(default)s")
     parser.add_argument("--frames", type=int, metavar="N", help="compare only the first N pictures")
     options = parser.parse_args(arguments)
     if options.frames is not None and options.frames < 1:
         parser.error(f"--frames: expected a number of pictures from 1 on, got {options.frames}")
+    wanted = [name.strip() for name in options.measures.split(",")]
+    if unknown := [name for name in wanted if name not in MEASURES]:
+        parser.error(f"--measures: expected names of {', '.join(MEASURES)}, got {unknown[0]!r}")
     if options.reference == options.distorted == "-":
         parser.error("only one of the two can be standard input")
     try:
-        result = compare(options.reference, options.distorted, options.frames)
+        result = compare(options.reference, options.distorted, options.frames, wanted)
     except (VideoError, MetricsError) as error:
         print(f"metrics.py: {error}", file=sys.stderr)
         return 1
@@ -208,7 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     print(f"{result['frames']} pictures")
     for name, unit in (("psnr", "dB YUV 6:1:1"), ("psnr_y", "dB"), ("psnr_u", "dB"), ("psnr_v", "dB"),
-                       ("psnr_of_mean_mse", "dB YUV 6:1:1"), ("ssim", ""), ("ms_ssim", "")):  # fmt: skip
+                       ("psnr_of_mean_mse", "dB YUV 6:1:1"), ("ssim", ""), ("ms_ssim", ""), ("vmaf", ""),
+                       ("vmaf_neg", ""), ("xpsnr", "dB YUV 6:1:1")):  # fmt: skip
+        if name in MEASURES and name not in wanted:
+            continue
         value = result[name]
         shown = f"{value:.4f} {unit}" if value is not None else f"none: {result[f'{name}_reason']}"
         print(f"{name:<17} {shown.rstrip()}")

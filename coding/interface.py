@@ -40,6 +40,7 @@ class Settings:
     structure: str = "random_access"  # one of STRUCTURES
     intra_period: int = 64  # pictures from one I picture to the next, 1…; GOPs are closed
     effort: int = 0  # 0…3, how much the encoder may search
+    preset: str | None = None  # a peer's own name for that, in place of effort; refused by codecs without presets
     bitrate_mbps: float | None = None  # aim, in 10^6 bits a second
     psnr_db: float | None = None  # aim, in dB of YUV 6:1:1
     model: str = "nvc-1"
@@ -102,6 +103,12 @@ def refuse_gpu(codec: str, settings: Settings) -> None:
     """SettingsError for a device that a codec which computes on the CPU would not use."""
     if settings.device not in ("auto", "cpu"):
         raise SettingsError(f"device: {codec} computes on the CPU, {settings.device} was asked for")
+
+
+def refuse_preset(codec: str, settings: Settings) -> None:
+    """SettingsError for a preset that is asked of a codec without presets."""
+    if settings.preset is not None:
+        raise SettingsError(f"preset: {codec} has none, {settings.preset!r} was asked for; it has effort, 0 to 3")
 
 
 def no_report(progress: Progress) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from coding.interface import Decoded, Encoded, Progress, Report, Settings, no_report, refuse_gpu
+from coding.interface import Decoded, Encoded, Progress, Report, Settings, no_report, refuse_gpu, refuse_preset
 from nvc.decode import StreamDecoder
 from nvc.encoder.clip import encode_clip
 from nvc.encoder.rate_control import choose_quality
@@ -33,6 +33,7 @@ class Nvc:
         """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
         into memory, since it is coded several times."""
         refuse_gpu(self.name, settings)
+        refuse_preset(self.name, settings)
         if settings.bitrate_mbps is not None or settings.psnr_db is not None:
             from metrics import frame_psnr
 

@@ -137,6 +137,9 @@ class Single {
         { name: "PSNR-Y dB", number: true, value: (frame) => frame.psnr_y, cell: (frame) => number(frame.psnr_y) },
         { name: "SSIM", number: true, value: (frame) => frame.ssim, cell: (frame) => number(frame.ssim, 4) },
         { name: "MS-SSIM", number: true, value: (frame) => frame.ms_ssim, cell: (frame) => number(frame.ms_ssim, 4) },
+        ...["vmaf", "vmaf_neg", "xpsnr"].filter((name) => frames.some((frame) => name in frame)).map((name) => ({
+          name: name.replace("_", "-").toUpperCase(), number: true, value: (frame) => frame[name],
+          cell: (frame) => number(frame[name]) })),
       ] });
     const xAxis = { label: "picture", whole: true };
     replace(this.frames, h("h2", {}, "Picture by picture"),
@@ -172,6 +175,8 @@ function tiles(found) {
     ["PSNR 6:1:1", `${number(metrics.psnr_db)} dB`, `Y ${number(quality.psnr_y)} · U ${number(quality.psnr_u)} · V ${
       number(quality.psnr_v)}`],
     ["SSIM", number(metrics.ssim, 4), `MS-SSIM ${number(metrics.ms_ssim, 4)}`],
+    ...["vmaf", "xpsnr"].filter((name) => name in metrics).map((name) => [name.toUpperCase(), number(metrics[name]),
+      quality[`${name}_reason`] ?? ("vmaf_neg" in metrics && name === "vmaf" ? `NEG ${number(metrics.vmaf_neg)}` : "")]),
     ["Size", bytes(encoded.bytes), `raw is ${number(metrics.compression_ratio, 1)} times as large`],
     ["Encoding", seconds(encoded.encode_s), `${number(encoded.frames_per_s, 1)} pictures a second, ${
       encoded.device_used ?? "?"}`],

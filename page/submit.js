@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { button, bytes, h, replace } from "./dom.js";
 
-const GRID = ["clip", "codec", "model", "quality", "effort", "structure"];
+const GRID = ["clip", "codec", "model", "quality", "effort", "preset", "structure"];
 const FIRST = ["clip", "codec", "quality", "structure", "effort", "frames", "label"];
 const AIMS = ["quality", "bitrate_mbps", "psnr_db"];
 
@@ -114,16 +114,16 @@ function fieldOf(name, schema, value, known) {
   const text = value === undefined || value === null ? "" : name === "tags"
     ? Object.entries(value).map(([key, words]) => `${key}:${words}`).join(", ") : [value].flat().join(", ");
   const usual = JSON.stringify(fallback(schema));
-  const options = known?.length ? known : one.enum;
+  const options = known?.length ? known : one.enum ?? one.items?.enum;
   const common = { id: `field-${name}`, "aria-describedby": `about-${name}`, spellcheck: "false" };
   const input = [one.type].flat().includes("boolean")
     ? h("input", { type: "checkbox", checked: value ?? fallback(schema), ...common })
     : h("input", { type: "text", value: text, placeholder: usual === "null" || usual === '""' || usual === "{}" ? ""
-      : usual.replaceAll('"', ""), list: options ? list : null, autocomplete: "off", ...common });
+      : usual.replaceAll(/["[\]]/g, "").replaceAll(",", ", "), list: options ? list : null, autocomplete: "off", ...common });
   const row = h("div", { class: "field" }, h("label", { for: `field-${name}` }, name, GRID.includes(name) &&
     h("span", { class: "grid-mark", title: "may be several" }, "several")), input,
   options && h("datalist", { id: list }, options.map((option) => h("option", { value: option }))),
-  h("span", { class: "hint", id: `about-${name}` }, about(name, schema, one), options && GRID.includes(name)
+  h("span", { class: "hint", id: `about-${name}` }, about(name, schema, one), options && (GRID.includes(name) || one.items)
     ? ` (${options.slice(0, 12).join(", ")})` : ""), h("span", { class: "wrong", role: "alert" }));
   return [input, row];
 }
@@ -146,6 +146,7 @@ function read(name, schema, input) {
     return Object.fromEntries(text.split(",").map((pair) => pair.trim()).filter(Boolean).map((pair) =>
       [pair.split(":")[0].trim(), pair.split(":").slice(1).join(":").trim()]));
   }
+  if (types.includes("array")) return text.split(",").map((part) => part.trim()).filter(Boolean);
   if (!GRID.includes(name) || !text.includes(",")) return value(text);
   return text.split(",").map((part) => part.trim()).filter(Boolean).map(value);
 }

@@ -7,11 +7,13 @@ import { Table, csv } from "./table.js";
 
 const METRICS = [["psnr_y", "PSNR-Y, dB"], ["psnr", "PSNR-YUV 6:1:1, dB"], ["ssim_db", "SSIM, dB"],
   ["ms_ssim_db", "MS-SSIM, dB"]];
+// Only where they were asked for.
+const PERCEPTUAL = [["vmaf", "VMAF"], ["vmaf_neg", "VMAF-NEG"], ["xpsnr", "XPSNR 6:1:1, dB"]];
 const RATES = [["bitrate_mbps", "Mbit/s"], ["bpp", "bits a pixel"]];
 
-const GRID = ["clip", "codec", "model", "structure", "effort", "quality"]; // shown where they vary
+const GRID = ["clip", "codec", "model", "structure", "effort", "preset", "quality"]; // shown where they vary
 const RGB = [["psnr_rgb", "PSNR-RGB, dB"], ["ms_ssim_rgb_db", "MS-SSIM-RGB, dB"]]; // of other programs' files only
-const WORDS = Object.fromEntries([...METRICS, ...RGB]);
+const WORDS = Object.fromEntries([...METRICS, ...PERCEPTUAL, ...RGB]);
 const SHOWN = [["", "all runs"], ["unfinished", "unfinished"], ["completed", "completed"], ["failed", "failed"]];
 
 export class Sweep {
@@ -23,7 +25,7 @@ export class Sweep {
     this.marked = new Set(); // runs to compare
     this.clips = [found.settings.clip].flat().map(String);
     const from = (name, known, usual) => known.includes(view.query.get(name)) ? view.query.get(name) : usual;
-    this.metric = from("metric", METRICS.map(([name]) => name), "psnr_y");
+    this.metric = from("metric", [...METRICS, ...PERCEPTUAL].map(([name]) => name), "psnr_y");
     this.rate = from("rate", RATES.map(([name]) => name), "bitrate_mbps");
     this.clip = from("clip", this.clips, this.clips[0]);
     this.across = from("over", ["mean", "median", ...this.clips.map((clip) => `clip ${clip}`)], "mean");
@@ -35,7 +37,8 @@ export class Sweep {
     this.matrix = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "BD-rate matrix" });
     this.pair = h("span", { class: "pair" });
     this.runs = new Table({ caption: "Runs", columns: [this.mark(), ...RUNS.filter((column) => !GRID.includes(column.name)
-      || [found.settings[column.name]].flat().length > 1)], file: `${this.id}-runs.csv`, sort: null });
+      || [found.settings[column.name]].flat().length > 1), ...PERCEPTUAL.filter(([name]) =>
+        found.settings.measures?.includes(name)).map(([name, words]) => metric(name, words.split(" ")[0], 2))], file: `${this.id}-runs.csv`, sort: null });
     replace(place, this.now, h("h2", {}, "Rate and distortion"), this.choices, this.plot, h("h2", {}, "BD-rate"), this.over,
       this.matrix, h("h2", {}, "Runs"),
       h("div", { class: "filters" }, choice("Show", SHOWN, this.only, (only) => this.choose({ only })), this.pair,
@@ -64,7 +67,7 @@ export class Sweep {
 
   drawChoices() {
     const { clips } = this.shown().bd_rate;
-    const metrics = this.beside ? [...METRICS, ...RGB].filter(([name]) => name in this.beside.bd_rate.metrics) : METRICS;
+    const metrics = [...METRICS, ...PERCEPTUAL, ...RGB].filter(([name]) => name in this.shown().bd_rate.metrics);
     if (!clips.includes(this.clip)) this.clip = clips[0] ?? this.clips[0];
     if (!["mean", "median"].includes(this.across) && !clips.includes(this.across.slice(5))) this.across = "mean";
     if (this.beside) this.rate = this.beside.bd_rate.rate;
@@ -253,7 +256,7 @@ const RUNS = [
       : row.error ? h("span", { class: "why" }, row.error.detail ?? row.error.type)
         : row.why ? h("span", { class: "why" }, row.why) : ""] },
   setting("clip"), setting("codec"), setting("model"), setting("structure"),
-  { ...setting("effort"), number: true }, { ...setting("quality"), number: true },
+  { ...setting("effort"), number: true }, setting("preset"), { ...setting("quality"), number: true },
   metric("bitrate_mbps", "Mbit/s", 3), metric("bpp", "bpp", 4), metric("psnr_y", "PSNR-Y", 2),
   metric("psnr_db", "PSNR", 2), metric("ssim", "SSIM", 4), metric("ms_ssim", "MS-SSIM", 4),
   { ...metric("encode_s", "encode", 1), cell: (row) => seconds(row.metrics?.encode_s) },

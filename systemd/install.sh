@@ -73,7 +73,8 @@ prepare() { # DIR: the files of the checkout, and what they need
         say "virtual environment in $prefix/.venv"
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or newer was expected"
         "$python" -m venv "$fresh/.venv"
-        "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$fresh/requirements.txt"
+        "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            -r "$fresh/requirements.txt" -r "$fresh/requirements-measures.txt"
         "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
             -r "$fresh/requirements-clips.txt"
     fi
@@ -83,8 +84,10 @@ prepare() { # DIR: the files of the checkout, and what they need
     fi
 }
 same_requirements() { # DIR: whether it needs what the installed program needs
-    cmp -s "$program/requirements.txt" "$1/requirements.txt" &&
-        cmp -s "$program/requirements-clips.txt" "$1/requirements-clips.txt"
+    local file
+    for file in requirements.txt requirements-clips.txt requirements-measures.txt; do
+        cmp -s "$program/$file" "$1/$file" || return 1
+    done
 }
 
 if [[ $roll_back == yes ]]; then

@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # order of the imports: each may only name packages above it.
 PACKAGES: dict[str, tuple[str, str]] = {
     "video": ("", "pictures and clips: types, containers, raw formats, stills, the clip library"),
-    "measures": ("", "SSIM, MS-SSIM, BD-rate"),
+    "measures": ("video", "SSIM, MS-SSIM, VMAF, XPSNR, BD-rate"),
     "metrics": ("video measures", "program: what is measured, with its definitions"),
     "coding": ("video", "the interface of every codec; the codecs by name"),
-    "peers": ("video coding", "x264, x265, SVT-AV1, VP9"),
+    "peers": ("video coding", "x264, x265, SVT-AV1, VP9, libaom, rav1e, VVenC"),
     "nvc.machine": ("", "threads, memory, vector instructions"),
     "nvc.entropy": ("", "the range coder"),
     "nvc.motion": ("video nvc.machine nvc.entropy", "motion vectors and their syntax; prediction"),

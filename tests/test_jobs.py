@@ -28,8 +28,10 @@ from service.jobs.states import (
 
 DEFAULTS = {
     "clip": "carphone", "codec": "nvc", "model": "nvc-1", "quality": 32, "frames": None, "first_frame": 0,
-    "structure": "random_access", "intra_period": 64, "effort": 0, "bitrate_mbps": None, "psnr_db": None,
-    "device": "auto", "timeout_s": 600, "keep_reconstruction": True, "label": "", "tags": {},
+    "structure": "random_access", "intra_period": 64, "effort": 0, "preset": None,
+    "bitrate_mbps": None, "psnr_db": None,
+    "measures": ["psnr", "ssim", "ms_ssim"], "device": "auto", "timeout_s": 600,
+    "keep_reconstruction": True, "label": "", "tags": {},
 }
 
 

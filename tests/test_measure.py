@@ -76,6 +76,26 @@ def test_every_part_of_the_result_is_there_and_measured(clip: Path, tmp_path: Pa
         "sha256": hashlib.sha256(stream).hexdigest(), "bytes": len(stream)}
 
 
+def test_measures_that_are_asked_for_are_in_metrics_rows_and_provenance(clip: Path, tmp_path: Path) -> None:
+    result = measuring.run(job(clip, measures=["xpsnr", "vmaf"]), tmp_path)["result"]
+    assert (result["metrics"]["xpsnr"], result["metrics"]["ssim"]) == (100.0, None)
+    assert result["metrics"]["vmaf"] == result["decoding_result"]["quality_metrics"]["vmaf"]
+    assert [row["xpsnr"] for row in result["frames"]] == 6 * [100.0]
+    assert result["provenance"]["measures"]["vmaf"] == "vmaf_v0.6.1"
+
+
+def test_a_result_without_them_says_nothing_of_other_measures(clip: Path, tmp_path: Path) -> None:
+    result = measuring.run(job(clip), tmp_path)["result"]
+    assert "measures" not in result["provenance"]
+    assert set(result["metrics"]) == {"bitrate_mbps", "bpp", "compression_ratio", "psnr_db", "ssim", "ms_ssim"}
+
+
+def test_an_orchestrator_of_an_earlier_version_names_no_measures(clip: Path, tmp_path: Path) -> None:
+    old = job(clip)
+    del old["experiment"]["measures"]
+    assert measuring.run(old, tmp_path)["result"]["metrics"]["ssim"] == pytest.approx(1.0)
+
+
 def test_the_reconstruction_holds_the_decoded_pictures(clip: Path, tmp_path: Path) -> None:
     made = measuring.run(job(clip), tmp_path)
     digest = hashlib.sha256()

@@ -71,7 +71,7 @@ def test_a_plot_of_nothing_yet_says_so(running: Orchestrator) -> None:
 
 @pytest.mark.parametrize(("path", "status", "slug", "words"), [
     ("psnr_y.gif", 404, "unknown-plot", "no plot 'psnr_y.gif'; there are psnr_y, psnr, ssim_db, ms_ssim_db"),
-    ("vmaf.svg", 404, "unknown-plot", "no plot 'vmaf.svg'"),
+    ("beauty.svg", 404, "unknown-plot", "no plot 'beauty.svg'"),
     ("psnr.svg?rate=kbps", 400, "invalid-parameter", "rate: expected bitrate_mbps or bpp, got 'kbps'"),
     ("psnr.svg?clip=foreman", 404, "unknown-curve", "clip: the experiment has no clip 'foreman'"),
 ])

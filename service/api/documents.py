@@ -67,7 +67,7 @@ def _clone(experiment: Experiment) -> dict[str, Any]:
 
 def _grid_run(run: GridRun, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "run": run.id, "status": run.state, "setting": {name: run.settings[name] for name in GRID},
+        "run": run.id, "status": run.state, "setting": {name: run.settings.get(name) for name in GRID},
         "attempts": run.attempt, "worker": run.worker, "metrics": run.figures, "url": f"/experiment/{run.id}/status",
     }
     if run.error is not None:

@@ -8,7 +8,7 @@ from service.http import openapi
 from service.http.routes import Routes
 from service.jobs.fields import request_schema
 from service.jobs.states import State
-from service.results.bd_rate_matrix import MAX_CURVES, QUALITIES, RATES
+from service.results.bd_rate_matrix import MAX_CURVES, PERCEPTUAL, QUALITIES, RATES
 from service.results.formats import MAX_ANCHORS
 from video.picture import MATRICES, RANGES
 
@@ -140,7 +140,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "One picture as PNG: of the reconstruction, the source, or their error (white from 32 levels of luma on)",
         {200: None}, (404,)),
     ("GET", "/experiment/{id}/plots/{name}"): Operation(
-        f"Rate-distortion curves as a file: {', '.join(QUALITIES)}, each .svg or .png; of one clip, or of all",
+        f"Rate-distortion curves as a file: {', '.join((*QUALITIES, *PERCEPTUAL))}, each .svg or .png; of one clip, "
+        "or of all",
         {200: None}, (404, 501), None, ("If-None-Match",)),
     ("GET", "/experiment/{id}/compressai"): Operation(
         "One curve in CompressAI's layout, for its plot command: of one clip, or the mean of all", {200: _object(

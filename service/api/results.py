@@ -5,7 +5,7 @@ from service.http.exchange import Request, Response
 from service.http.parsing import Problem
 from service.http.routes import json_body
 from service.jobs.states import TERMINAL
-from service.results.bd_rate_matrix import MAX_CURVES, QUALITIES, RATES, Document, matrix
+from service.results.bd_rate_matrix import MAX_CURVES, PERCEPTUAL, QUALITIES, RATES, Document, matrix, measured
 from service.results.curves import curves_of
 from service.results.formats import MAX_ANCHORS, LayoutError, beside, compressai, read_anchor
 from service.results.plots import FORMS, NoPlots, Plots, PlotsBusy
@@ -14,7 +14,7 @@ from service.storage.records import GridRun
 from service.storage.store import Store
 
 BODY = json_body(16 << 20)      # DCVC's anchors are of 0.7 MB
-RGB = ("psnr_rgb", "ms_ssim_rgb_db")    # of files only: no run here is measured in RGB
+PLOTS = (*QUALITIES, *PERCEPTUAL)
 
 
 class Wrong(LayoutError):
@@ -33,9 +33,9 @@ class Results:
 
     def get_plot(self, request: Request) -> Response:
         quality, _, form = request.params["name"].rpartition(".")
-        if quality not in QUALITIES or form not in FORMS:
+        if quality not in PLOTS or form not in FORMS:
             raise Problem(404, "unknown-plot", f"no plot {request.params['name'][:60]!r}; there are "
-                          f"{', '.join(QUALITIES)}, each as {' or '.join('.' + each for each in FORMS)}")
+                          f"{', '.join(PLOTS)}, each as {' or '.join('.' + each for each in FORMS)}")
         rate = request.query.get("rate", RATES[0])
         if rate not in RATES:
             raise Problem(400, "invalid-parameter", f"rate: expected {' or '.join(RATES)}, got {rate[:60]!r}",
@@ -94,8 +94,7 @@ class Results:
         rows, unmatched = beside(curves, anchors) if anchors else (curves, [])
         rate = "bpp" if anchors and all(point.get("bpp") is not None for row in rows for point in row["points"]) \
             else RATES[0]
-        seen = [name for name in RGB if any(point.get(name) is not None for row in rows for point in row["points"])]
-        return Response(200, {"curves": rows, "bd_rate": matrix(rows, rate, (*QUALITIES, *seen), method),
+        return Response(200, {"curves": rows, "bd_rate": matrix(rows, rate, measured(rows), method),
                               "unmatched": unmatched})
 
     def _curves(self, request: Request) -> tuple[list[Document], list[GridRun]]:

@@ -28,8 +28,9 @@ MAX_RUNNING = 4096
 MAX_ARTIFACTS = 100
 PROGRESS_FIELDS = ("phase", "fraction", "frame", "frames", "fps")
 # Bounds of figures by how their names begin; others lie from 0 to 1e15.
-FIGURES = (("psnr", (-100.0, 100.0)), ("ssim", (-1.0, 1.0)), ("ms_ssim", (-1.0, 1.0)), ("mse", (0.0, 1e10)))
-FRAME_FIGURES = {"bytes", "psnr_db", "psnr_y", "ssim", "ms_ssim"}
+FIGURES = (("psnr", (-100.0, 100.0)), ("ssim", (-1.0, 1.0)), ("ms_ssim", (-1.0, 1.0)), ("mse", (0.0, 1e10)),
+           ("vmaf", (0.0, 100.0)), ("xpsnr", (0.0, 100.0)))
+FRAME_FIGURES = {"bytes", "psnr_db", "psnr_y", "ssim", "ms_ssim", "vmaf", "vmaf_neg", "xpsnr"}
 ABOUT_FIELDS = ("device", "threads", "codecs", "models", "version")
 
 

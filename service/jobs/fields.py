@@ -40,8 +40,9 @@ MAX_RUNS = 1000     # of one grid: what a page can still show and a night can st
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a request. `kind`: "integer", "number", "string", "boolean" or "tags"; `low` and `high` are
-    inclusive, and for strings bound the length; `nullable` says that null means "not given"."""
+    """One field of a request. `kind`: "integer", "number", "string", "boolean", "names" or "tags"; `low` and `high` are
+    inclusive, and for strings bound the length; `nullable` says that null means "not given". "names" is a list of
+    `choices`."""
 
     name: str
     kind: str
@@ -59,6 +60,8 @@ class Field:
             words = f"an object of at most {MAX_TAGS} strings of at most {MAX_TAG_VALUE} characters"
         elif self.kind == "boolean":
             words = "true or false"
+        elif self.kind == "names":
+            words = "a list of one or more, each once, of " + ", ".join(self.choices)
         elif self.choices:
             words = "one of " + ", ".join(self.choices)
         elif self.name == "clip":
@@ -86,6 +89,9 @@ class Field:
             return {"type": "object", "maxProperties": MAX_TAGS, "propertyNames": {"pattern": TAG_PATTERN},
                     "additionalProperties": {"type": "string", "maxLength": MAX_TAG_VALUE},
                     "default": self.default, "description": self.about}
+        if self.kind == "names":
+            return {"type": "array", "items": {"enum": [*self.choices]}, "minItems": 1, "uniqueItems": True,
+                    "default": self.default, "description": self.about}
         made: dict[str, Any] = {"type": [self.kind, "null"] if self.nullable else self.kind}
         if self.choices:
             made["enum"] = [*self.choices]
@@ -111,9 +117,13 @@ FIELDS: tuple[Field, ...] = (
           choices=("intra", "low_delay", "random_access")),
     Field("intra_period", "integer", 64, "pictures from one intra picture to the next", 1, 65535),
     Field("effort", "integer", 0, "how much the encoder may search", 0, 3),
+    Field("preset", "string", None, "a peer's own name for its effort, in place of `effort`: medium, 8, …",
+          pattern=NAME_PATTERN, nullable=True),
     Field("bitrate_mbps", "number", None, "aim for this rate in place of a quality, Mbit/s", 0.0001, 10_000,
           nullable=True),
     Field("psnr_db", "number", None, "aim for this PSNR in place of a quality, dB", 10, 80, nullable=True),
+    Field("measures", "names", ["psnr", "ssim", "ms_ssim"], "what is measured of the decoded pictures; psnr always is",
+          choices=("psnr", "ssim", "ms_ssim", "vmaf", "vmaf_neg", "xpsnr")),
     Field("device", "string", "auto", "where the codec computes", choices=("auto", "cpu", "cuda")),
     Field("timeout_s", "number", 600, "seconds from start until the run is killed and failed", 1, 86_400),
     Field("keep_reconstruction", "boolean", True, "keep the decoded pictures as an artifact"),
@@ -121,7 +131,8 @@ FIELDS: tuple[Field, ...] = (
     Field("tags", "tags", {}, "names and values to find the experiment by"),
 )
 AIMS = ("quality", "bitrate_mbps", "psnr_db")
-GRID = ("clip", "codec", "model", "structure", "effort", "quality")     # may be lists; the last one varies fastest
+GRID = ("clip", "codec", "model", "structure", "effort", "preset", "quality")   # may be lists; the last varies fastest
+LATER = ("preset", "measures")      # than the first version
 _BY_NAME = {field.name: field for field in FIELDS}
 
 
@@ -143,7 +154,7 @@ def read_request(document: object) -> dict[str, Any]:
         filled["quality"] = _BY_NAME["quality"].default
     elif given != ["quality"]:
         filled["quality"] = None
-    filled["tags"] = dict(filled["tags"])
+    filled["tags"], filled["measures"] = dict(filled["tags"]), list(filled["measures"])
     if (total := count_runs(filled)) > MAX_RUNS:
         largest = max((name for name in GRID if isinstance(filled[name], list)), key=lambda name: len(filled[name]))
         raise FieldError(largest, f"the lists make {total} runs; at most {MAX_RUNS} were expected")
@@ -156,6 +167,12 @@ def changed(original: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     aim = next((name for name in AIMS if changes.get(name) is not None), None)
     kept = {name: value for name, value in original.items() if aim is None or name not in AIMS}
     return {**kept, **changes}
+
+
+def for_worker(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, without those LATER fields that have their default: a worker of an earlier version refuses
+    fields that it does not know."""
+    return {name: value for name, value in experiment.items() if name not in LATER or value != _BY_NAME[name].default}
 
 
 def request_schema() -> dict[str, Any]:
@@ -224,6 +241,11 @@ def _check(field: Field, value: Any) -> Any:
         return int(value) if field.kind == "integer" else value
     if field.kind == "tags":
         return _check_tags(field, value, wrong)
+    if field.kind == "names":
+        if not isinstance(value, list) or not value or len(set(map(str, value))) < len(value) or any(
+                item not in field.choices for item in value):
+            raise wrong
+        return [name for name in field.choices if name in value]
     if not isinstance(value, str) or not _is_text(value):
         raise wrong
     if field.choices and value not in field.choices:

@@ -20,7 +20,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -44,6 +44,7 @@ from video.picture import ClipInfo, Picture, VideoError
 __all__ = ["MeasureError", "device", "plain", "run"]
 
 OURS = ("nvc",)  # decoded in this process by a fresh codec object; all others in a process of their own
+PEERS = ("peers.ffmpeg", "peers.program")
 SEED = 0  # nothing here draws at random, but a codec's encoder may, and must then draw the same every time
 MAX_DETAIL_BYTES = 1 << 20  # of what a codec reports beside its bytes
 
@@ -117,7 +118,8 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
     else:
         decoded = decode_in_process(registry.target_of(experiment["codec"]), stream_path)
     kept = out_dir / "reconstruction.mkv" if experiment["keep_reconstruction"] else None
-    seen = measure(source, decoded, kept, encoded, progress)
+    wanted = experiment.get("measures", metrics.OWN)  # an orchestrator of an earlier version does not say
+    seen = measure(source, decoded, kept, encoded, progress, wanted, job.get("threads", 0))
 
     artifacts = {stream_path.name: {"sha256": stream_sha256, "bytes": stream_bytes}}
     if kept:
@@ -147,11 +149,13 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
             "quality_metrics": quality,
             "details": bounded(decoded.details),
         },
-        "metrics": {**rates, "psnr_db": quality["psnr"], "ssim": quality["ssim"], "ms_ssim": quality["ms_ssim"]},
+        "metrics": {**rates, "psnr_db": quality["psnr"], "ssim": quality["ssim"], "ms_ssim": quality["ms_ssim"],
+                    **{name: quality[name] for name in metrics.PERCEPTUAL if name in wanted}},
         "frames": seen["rows"],
         "clip": {**clip, **info.document()},
         "settings": experiment,
-        "provenance": provenance(encoder, encoded, job.get("threads", 0)),
+        "provenance": {**provenance(encoder, encoded, job.get("threads", 0)),
+                       **({"measures": seen["made_by"]} if seen["made_by"] else {})},
     }
     return {"result": plain(result), "artifacts": artifacts}
 
@@ -180,7 +184,8 @@ def settings_from(experiment: dict[str, Any], threads: int) -> Settings:
     """The codec's settings out of an experiment's fields."""
     same = ("structure", "intra_period", "effort", "bitrate_mbps", "psnr_db", "model", "device")
     quality = Settings.quality if experiment["quality"] is None else experiment["quality"]
-    return Settings(quality=quality, threads=threads, **{name: experiment[name] for name in same})
+    return Settings(quality=quality, threads=threads, preset=experiment.get("preset"),
+                    **{name: experiment[name] for name in same})
 
 
 def encode(encoder: Codec, source: Source, settings: Settings, progress: Report) -> tuple[Encoded, float]:
@@ -200,25 +205,28 @@ def encode(encoder: Codec, source: Source, settings: Settings, progress: Report)
 def counted_bytes(encoder: Codec, encoded: Encoded, stream_bytes: int) -> int:
     """The bytes that count as the codec's rate: all of the stream.
 
-    The peers (peers/ffmpeg.py) put theirs into a container, whose own bytes say nothing of the codec; of them the
+    The peers (peers/) put theirs into a container, whose own bytes say nothing of the codec; of them the
     packets and parameter sets count.  No other codec is believed in this.
     """
     said = encoded.details.get("rate_bytes")
-    if type(encoder).__module__ == "peers.ffmpeg" and isinstance(said, int) and 0 < said <= stream_bytes:
+    if type(encoder).__module__ in PEERS and isinstance(said, int) and 0 < said <= stream_bytes:
         return said
     return stream_bytes
 
 
-def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encoded, progress: Report) -> dict[str, Any]:
-    """Compare each decoded picture with its source as it comes; write it to ``kept``.
+def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encoded, progress: Report,
+            wanted: Collection[str] = metrics.OWN, threads: int = 0) -> dict[str, Any]:
+    """Compare each decoded picture with its source as it comes, by the measures ``wanted``; write it to ``kept``.
 
-    Returns {"count", "sha256" (over y, u, v of all pictures), "decode_s", "rows", "summary"}.
+    Returns {"count", "sha256" (over y, u, v of all pictures), "decode_s", "rows", "summary", "made_by" (the program of
+    perceptual measures, and their models)}.
     """
     info = source.info
     if (decoded.info.width, decoded.info.height) != (info.width, info.height):
         raise MeasureError("wrong-output", f"the decoder gave {decoded.info.width}×{decoded.info.height}, "
                                            f"the clip is {info.width}×{info.height}")
-    total = metrics.ClipMetrics()
+    total = metrics.ClipMetrics(wanted)
+    perceptual = metrics.PerceptualMeasures(wanted, info, threads)
     digest = hashlib.sha256()
     rows: list[dict[str, Any]] = []
     decode_s = 0.0
@@ -240,11 +248,14 @@ def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encode
                 digest.update(plane.data)
             row = total.add(reference, picture)
             rows.append({"psnr_db": row["psnr"], **{name: row[name] for name in ("psnr_y", "ssim", "ms_ssim")}})
+            perceptual.add(reference, picture)
             if writer:
                 writer.write(picture)
             progress(Progress("decode", len(rows), info.frames))
         count = len(rows) + sum(1 for _ in references)
+        found = perceptual.finish()
     finally:
+        perceptual.close()
         if writer:
             writer.close()
     if len(rows) != count:
@@ -257,8 +268,10 @@ def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encode
         "count": count,
         "sha256": digest.hexdigest(),
         "decode_s": decoded.details.pop("decode_s", decode_s),  # a decoder apart has its own clock
-        "rows": [{**asdict(report), **row} for report, row in zip(encoded.frames, rows, strict=True)],
-        "summary": total.summary(),
+        "rows": [{**asdict(report), **row, **more} for report, row, more in zip(
+            encoded.frames, rows, found.rows or [{}] * count, strict=True)],
+        "summary": {**total.summary(), **found.summary},
+        "made_by": perceptual.made_by,
     }
 
 

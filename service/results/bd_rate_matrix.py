@@ -15,7 +15,9 @@ import numpy as np
 
 from metrics import bd_rates
 
-QUALITIES = ("psnr_y", "psnr", "ssim_db", "ms_ssim_db")     # all in dB
+QUALITIES = ("psnr_y", "psnr", "ssim_db", "ms_ssim_db")     # in dB
+PERCEPTUAL = ("vmaf", "vmaf_neg", "xpsnr")      # measured only where they are asked for; 0…100, 0…100, dB
+RGB = ("psnr_rgb", "ms_ssim_rgb_db")    # of other programs' files only: no run here is measured in RGB
 RATES = ("bitrate_mbps", "bpp")
 AVERAGES = ("mean", "median")
 MAX_CURVES = 24         # each against each is more than can be read, and grows with the square
@@ -52,6 +54,12 @@ def matrix(curves: Sequence[Document], rate: str = "bitrate_mbps", qualities: Se
             average: _over_clips([*per_clip.values()], np.array(percents), np.array(overlaps), average)
             for average in AVERAGES}}
     return document
+
+
+def measured(curves: Sequence[Document]) -> tuple[str, ...]:
+    """QUALITIES, and those of PERCEPTUAL and RGB that any point of the curves has."""
+    points = [point for curve in curves for point in curve["points"]]
+    return (*QUALITIES, *(name for name in (*PERCEPTUAL, *RGB) if any(point.get(name) is not None for point in points)))
 
 
 def _table(points: Sequence[Points], lacking: Mapping[int, str], method: str

@@ -18,11 +18,11 @@ from measures import bd_rate as bdrate
 from metrics import bd_rate, ssim_db
 from service.jobs.states import TERMINAL, State
 from service.results import bd_rate_matrix as matrix_module
-from service.results.bd_rate_matrix import QUALITIES, RATES, Document, matrix
+from service.results.bd_rate_matrix import PERCEPTUAL, QUALITIES, RATES, Document, matrix, measured
 from service.storage.records import GridRun
 
 MEAN = "mean of all clips"      # in place of a clip's name
-NAMING = ("model", "structure", "effort")                   # part of a curve's name where they vary
+NAMING = ("model", "structure", "effort", "preset")         # part of a curve's name where they vary
 MAX_KEPT_BYTES = 64 << 20   # of analyses in memory; the largest have three million
 MAX_FILES = 1000        # of analyses on disk
 # Another program may come to another analysis: what it finds of this one is not for it.
@@ -84,18 +84,18 @@ class Analyses:
 def analyse(document: Mapping[str, Any], runs: Sequence[GridRun]) -> Document:
     """`document` is the filled-in experiment. "curves" has one entry for each clip and curve, points by rate."""
     curves = curves_of(document, runs)
-    return {"curves": curves, "bd_rate": matrix(curves)}
+    return {"curves": curves, "bd_rate": matrix(curves, qualities=measured(curves))}
 
 
 def curves_of(document: Mapping[str, Any], runs: Sequence[GridRun]) -> list[Document]:
     """One entry for each clip and curve, points by rate."""
-    varying = [name for name in NAMING if isinstance(document[name], list) and len(document[name]) > 1]
+    varying = [name for name in NAMING if isinstance(document.get(name), list) and len(document[name]) > 1]
     found: dict[tuple[str, str], Document] = {}
     for run in runs:
         name = _name(run.settings, varying)
         clip = run.settings["clip"]
         curve = found.setdefault((clip, name), {"clip": clip, "curve": name, "codec": run.settings["codec"],
-                                                **{field: run.settings[field] for field in NAMING}, "points": []})
+                                                **{field: run.settings.get(field) for field in NAMING}, "points": []})
         if run.state is State.COMPLETED and run.figures is not None and run.figures.get("bitrate_mbps"):
             curve["points"].append(_point(run, run.figures))
     for curve in found.values():
@@ -119,7 +119,7 @@ def mean_curves(curves: Sequence[Document]) -> list[Document]:
 
 def _mean(points: Sequence[Document]) -> Document:
     def over(name: str) -> float | None:
-        values = [point[name] for point in points]
+        values: list[Any] = [point.get(name) for point in points]
         if None in values:
             return None
         if name.endswith("ssim_db"):
@@ -127,7 +127,8 @@ def _mean(points: Sequence[Document]) -> Document:
         return statistics.fmean(values)
 
     return {"runs": [point["run"] for point in points], "quality": points[0]["quality"],
-            "psnr_db": points[0]["psnr_db"], **{name: over(name) for name in (*RATES, *QUALITIES)}}
+            "psnr_db": points[0]["psnr_db"], **{name: over(name) for name in (*RATES, *QUALITIES)},
+            **{name: over(name) for name in PERCEPTUAL if all(name in point for point in points)}}
 
 
 def _name(settings: Mapping[str, Any], varying: Sequence[str]) -> str:
@@ -142,4 +143,5 @@ def _point(run: GridRun, figures: Mapping[str, Any]) -> Document:
 
     return {"run": run.id, **{name: run.settings[name] for name in ("quality", "psnr_db")},
             "bitrate_mbps": figures["bitrate_mbps"], "bpp": figures.get("bpp"), "psnr_y": figures.get("psnr_y"),
-            "psnr": figures.get("psnr_db"), "ssim_db": decibels("ssim"), "ms_ssim_db": decibels("ms_ssim")}
+            "psnr": figures.get("psnr_db"), "ssim_db": decibels("ssim"), "ms_ssim_db": decibels("ms_ssim"),
+            **{name: figures[name] for name in PERCEPTUAL if figures.get(name) is not None}}

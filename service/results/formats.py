@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from metrics import ssim_db, weighted
-from service.results.bd_rate_matrix import Document
+from service.results.bd_rate_matrix import PERCEPTUAL, Document
 from service.results.curves import MEAN, mean_curves
 
 MAX_ANCHORS = 20        # files in one comparison
@@ -64,6 +64,7 @@ def compressai(curves: Sequence[Document], name: str, clip: str | None, descript
         "psnr-yuv-611": [point["psnr"] for point in points],
         "ssim-y": [share(point["ssim_db"]) for point in points],
         "ms-ssim-y": [share(point["ms_ssim_db"]) for point in points],
+        **{name.replace("_", "-"): [point.get(name) for point in points] for name in PERCEPTUAL},
         "encoding_time": times("encode_s"), "decoding_time": times("decode_s"),
     }
     return {"name": name, "description": description,
@@ -128,6 +129,7 @@ def _compressai(file: str, name: str, lists: Mapping[str, Any]) -> Document:
             "ssim_db": _decibels(value(index, "ssim-y")), "ms_ssim_db": _decibels(value(index, "ms-ssim-y")),
             "psnr_rgb": value(index, "psnr-rgb", "rgb_psnr", "psnr"),
             "ms_ssim_rgb_db": _decibels(value(index, "ms-ssim-rgb", "ms-ssim", "msssim")),
+            **{name: value(index, name.replace("_", "-")) for name in PERCEPTUAL if name.replace("_", "-") in keys},
         }
         if (kilobits := value(index, "bitrate")) is not None:
             point["bitrate_mbps"] = kilobits / 1000

@@ -18,7 +18,7 @@ from service.results.bd_rate_matrix import Document
 
 FORMS = {"svg": "image/svg+xml", "png": "image/png"}
 QUALITY_WORDS = {"psnr_y": "PSNR-Y, dB", "psnr": "PSNR-YUV 6:1:1, dB", "ssim_db": "SSIM, dB",
-                 "ms_ssim_db": "MS-SSIM, dB"}
+                 "ms_ssim_db": "MS-SSIM, dB", "vmaf": "VMAF", "vmaf_neg": "VMAF-NEG", "xpsnr": "XPSNR 6:1:1, dB"}
 RATE_WORDS = {"bitrate_mbps": "Mbit/s", "bpp": "bits a pixel"}
 MAX_PANELS = 12         # clips in one picture; more are too small to read
 MAX_KEPT = 32           # plots in memory

@@ -12,6 +12,7 @@ from typing import Any
 
 from service.http.client import Client, ClientError
 from service.http.exchange import new_trace
+from service.jobs.fields import for_worker
 from service.jobs.states import Blame
 from service.runtime.logs import Log
 from service.scheduling.attempt_secrets import AttemptSecrets
@@ -93,8 +94,8 @@ class Delivery:
         secret = {"secret": self._secrets.of(run.id, run.attempt)} if with_secret else {}
         base = self._callback().rstrip("/")
         clip = {**run.clip, "url": base + run.clip["url"]} if run.clip.get("url") else run.clip
-        return {"run": run.id, "attempt": run.attempt, "experiment": run.settings, "clip": clip, "callback": base,
-                "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"], **secret}
+        return {"run": run.id, "attempt": run.attempt, "experiment": for_worker(run.settings), "clip": clip,
+                "callback": base, "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"], **secret}
 
     def _is_current(self, lease: Lease) -> bool:
         with self._lock:

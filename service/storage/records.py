@@ -124,18 +124,20 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "stream_sha256": ("encoding_result", "sha256"),
     "decoded_sha256": ("decoding_result", "decoded_sha256"),
 }
+OPTIONAL_FIGURES = {name: ("metrics", name) for name in ("vmaf", "vmaf_neg", "xpsnr")}    # where they were asked for
 
 
 def figures_of(result: Any) -> dict[str, Any]:
-    """The figures of a worker's result; null where it has none."""
+    """The figures of a worker's result; null where it has none, and of OPTIONAL_FIGURES those that it has."""
     figures = {}
-    for name, path in FIGURES.items():
+    for name, path in (FIGURES | OPTIONAL_FIGURES).items():
         value = result
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None
         plain = isinstance(value, str) if name.endswith("sha256") else (
             isinstance(value, int | float) and not isinstance(value, bool))
-        figures[name] = value if plain else None
+        if plain or name in FIGURES:
+            figures[name] = value if plain else None
     return figures
 
 
