@@ -140,7 +140,8 @@ def run(client: Exercise, args: argparse.Namespace, document: Mapping[str, Any])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="check.py", usage=__doc__, add_help=True)
+    parser = argparse.ArgumentParser(prog="check.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default=os.environ.get("NVC_URL") or "http://127.0.0.1:8081")
     parser.add_argument("--key", default=os.environ.get("NVC_KEY") or None)
     parser.add_argument("--ca")

@@ -2,10 +2,17 @@
 
     python client.py submit FIELD=VALUE …      submit an experiment; prints its id
     python client.py submit --watch …          and follow it to its end
+    python client.py submit set=NAME [--clips FOLDER] …
+                                               a set of clips (sets/, or a file NAME.toml) with its settings; clips that
+                                               the service does not have yet are uploaded from FOLDER
+    python client.py report ID [--anchor CURVE] [--format markdown|csv|latex]
+                                               the table that papers print: BD-rates by class, coding times
     python client.py watch ID                  show progress until it has ended
     python client.py get ID [NAME]             its status document, or the artifact NAME, as bytes, to standard output
     python client.py list [--state S] [--tag NAME:VALUE] [--limit N]
     python client.py cancel ID                 stop it, as far as it has not ended
+    python client.py download ID [FOLDER]      its artifacts and its document, into FOLDER (the id, if none is given)
+    python client.py delete ID                 forget it, with its artifacts; not while it is unfinished
     python client.py rerun ID                  the same again; prints the new id
     python client.py upload FILE [NAME] [width=W height=H fps=R pixel_format=F]
                                                a clip: a video, picture, archive or folder of pictures; of what has no
@@ -44,23 +51,24 @@ if sys.version_info < (3, 11):
 
 
 import argparse
-import csv
 import json
 import os
 import re
 import secrets
-import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from service.http.client import Ambiguous, Client, ClientError, Refused, Unreachable
-from service.jobs.fields import FIELDS, GRID
+from service.jobs.fields import FIELDS, GRID, SHORTHANDS
 from service.jobs.states import TERMINAL, State
+from service.reports.sets import ClipSet, read_set
+from service.reports.sets import known as known_sets
+from service.reports.tables import FORMATS, tables_of
+from service.reports.transfers import download, export, packed, upload_set
 
+KINDS = {field.name: field.kind for field in (*FIELDS, *SHORTHANDS)}
 WAIT_S = 25.0  # the orchestrator answers after this long even if nothing has changed
 
 
@@ -70,15 +78,26 @@ def request_of(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            known = ", ".join(field.name for field in FIELDS)
+            known = ", ".join(KINDS)
             raise ValueError(f"{word!r}: FIELD=VALUE was expected; fields are {known}")
         if name.startswith("tags."):
             request.setdefault("tags", {})[name.removeprefix("tags.")] = text
-        elif name in GRID and "," in text and not text.startswith("["):
-            request[name] = [value_of(part) for part in text.split(",") if part]
+            continue
+        one = str if KINDS.get(name) == "string" and text != "null" else value_of
+        listed = (name in GRID and "," in text) or KINDS.get(name) in ("names", "range")
+        if text.startswith("["):
+            request[name] = value_of(text)
         else:
-            request[name] = text if name == "label" else value_of(text)
+            request[name] = [one(part) for part in text.split(",") if part] if listed else one(text)
     return request
+
+
+def with_set(request: dict[str, Any], found: ClipSet) -> dict[str, Any]:
+    """The request with the set's clips and tag, and its settings where the request does not say other."""
+    aims = {"quality", "bitrate_mbps", "psnr_db", "psnr_range"}
+    usual = {name: value for name, value in found.settings.items() if not (name in aims and aims & request.keys())}
+    return {**usual, "clip": [clip.name for clip in found.clips], **request,
+            "tags": {"set": found.name, **request.get("tags", {})}}
 
 
 def value_of(text: str) -> Any:
@@ -117,6 +136,8 @@ def how_far(found: dict[str, Any]) -> tuple[float, str]:
     now = found.get("progress") or {}
     if found["status"] in TERMINAL:
         return 1.0, found["status"]
+    if waits := found.get("waits_for"):
+        return 0.0, f"queued: {waits['reason']}"
     frames = f" {now['frame']}/{now['frames']}" if now.get("frames") else ""
     return now.get("fraction") or 0.0, f"{found['status']} {now.get('phase') or ''}{frames}"
 
@@ -133,45 +154,6 @@ def line_of(found: dict[str, Any]) -> str:
     if found.get("error"):
         parts.append(str(found["error"].get("detail") or found["error"].get("type")))
     return "  ".join([*parts, found.get("label") or ""]).rstrip()
-
-
-def export(client: Client, name: str, folder: Path) -> Iterator[Path]:
-    """Write the runs of an experiment as a table, and each curve as a file of CompressAI's layout. Raises ClientError,
-    OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = client.get(f"/experiment/{name}/status", read_s=60).document
-    if "runs" not in found:
-        rows = [{"run": found["experiment_id"], "status": found["status"], **(found.get("metrics") or {})}]
-    else:
-        rows = [{"run": run["run"], "status": run["status"], **run["setting"], **(run["metrics"] or {})}
-                for run in found["runs"]]
-    columns = dict.fromkeys(column for row in rows for column in row)
-    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as out:
-        table = csv.DictWriter(out, list(columns))
-        table.writeheader()
-        table.writerows(rows)
-    yield folder / "runs.csv"
-    curves = found.get("curves", [{"curve": None}])
-    for curve in dict.fromkeys(curve["curve"] for curve in curves):
-        made = client.get(f"/experiment/{name}/compressai", params={"curve": curve} if curve else {}).document
-        path = folder / f"{re.sub('[^A-Za-z0-9._-]+', '-', made['name'])}.json"
-        path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        yield path
-
-
-@contextmanager
-def packed(path: Path) -> Iterator[Path]:
-    """The file, or a folder of pictures as one file: TAR, since pictures are compressed already. Raises OSError."""
-    if not path.is_dir():
-        yield path
-        return
-    with tempfile.NamedTemporaryFile(suffix=".tar") as out:
-        with tarfile.open(fileobj=out, mode="w") as archive:
-            for each in sorted(path.iterdir()):
-                if each.is_file():
-                    archive.add(each, each.name)
-        out.flush()
-        yield Path(out.name)
 
 
 def read_anchors(paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -236,6 +218,14 @@ def run(client: Client, args: argparse.Namespace) -> int:
         made = client.post(f"/experiment/{args.id}/{args.command}", {}, idempotent=args.command == "cancel").document
         say(made, f"{made['experiment_id']}  {made['status']}")
         return 0
+    if args.command == "delete":
+        client.delete(f"/experiment/{args.id}")
+        say({"deleted": args.id}, f"{args.id}  deleted")
+        return 0
+    if args.command == "download":
+        for path in download(client, args.id, Path(args.folder or args.id)):
+            say({"file": str(path)}, str(path))
+        return 0
     if args.command == "plot":
         query = {name: value for name in ("clip", "rate") if (value := getattr(args, name)) is not None}
         client.download(f"/experiment/{args.id}/plots/{args.name}{'?' if query else ''}{urlencode(query)}",
@@ -250,8 +240,19 @@ def run(client: Client, args: argparse.Namespace) -> int:
         found = client.post(f"/experiment/{args.id}/bd_rate", body, idempotent=True, read_s=60).document
         say(found, "\n".join(lines_of_bd(found)))
         return 0
+    if args.command == "report":
+        found = client.get(f"/experiment/{args.id}/status", read_s=60).document
+        name = args.set or found["settings"]["tags"].get("set", "")
+        groups = read_set(name).groups if args.set or name in known_sets() else None
+        print(FORMATS[args.format](tables_of(found, args.anchor, groups)))
+        return 0
     if args.command == "submit":
-        made = client.post("/experiment", request_of(args.fields), idempotent=True,
+        request = request_of(args.fields)
+        if (name := request.pop("set", None)) is not None:
+            clips = read_set(str(name))
+            upload_set(client, clips, args.clips)
+            request = with_set(request, clips)
+        made = client.post("/experiment", request, idempotent=True,
                            headers={"Idempotency-Key": secrets.token_hex(16)}).document
         args.id = made["experiment_id"]
         if not args.watch:
@@ -267,36 +268,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default=os.environ.get("NVC_URL", "http://127.0.0.1:8081"))
     parser.add_argument("--json", action="store_true")
+    anywhere = argparse.ArgumentParser(add_help=False)      # behind the command, as well as before it
+    anywhere.add_argument("--url", default=argparse.SUPPRESS)
+    anywhere.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True)
-    submitting = commands.add_parser("submit")
+    about = "\n".join(f"    {field.name:20} {field.about}" for field in (*FIELDS, *SHORTHANDS))
+    submitting = commands.add_parser("submit", parents=[anywhere], epilog=f"fields:\n{about}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     submitting.add_argument("--watch", action="store_true")
+    submitting.add_argument("--clips", type=Path, metavar="FOLDER")
     submitting.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
-    commands.add_parser("watch").add_argument("id", metavar="ID")
-    getting = commands.add_parser("get")
+    reporting = commands.add_parser("report", parents=[anywhere])
+    reporting.add_argument("id", metavar="ID")
+    reporting.add_argument("--anchor", metavar="CURVE")
+    reporting.add_argument("--set", metavar="NAME", help="whose classes; default: of the set that was submitted")
+    reporting.add_argument("--format", choices=list(FORMATS), default="markdown")
+    commands.add_parser("watch", parents=[anywhere]).add_argument("id", metavar="ID")
+    getting = commands.add_parser("get", parents=[anywhere])
     getting.add_argument("id", metavar="ID")
     getting.add_argument("name", metavar="NAME", nargs="?")
-    listing = commands.add_parser("list")
+    listing = commands.add_parser("list", parents=[anywhere])
     listing.add_argument("--state", choices=[state.value for state in State])
     listing.add_argument("--tag")
     listing.add_argument("--limit", type=int)
-    for verb in ("cancel", "rerun"):
-        commands.add_parser(verb).add_argument("id", metavar="ID")
-    uploading = commands.add_parser("upload")
+    downloading = commands.add_parser("download", parents=[anywhere])
+    downloading.add_argument("id", metavar="ID")
+    downloading.add_argument("folder", metavar="FOLDER", nargs="?")
+    for verb in ("cancel", "rerun", "delete"):
+        commands.add_parser(verb, parents=[anywhere]).add_argument("id", metavar="ID")
+    uploading = commands.add_parser("upload", parents=[anywhere])
     uploading.add_argument("file", metavar="FILE")
     uploading.add_argument("words", metavar="NAME or FIELD=VALUE", nargs="*")
-    plotting = commands.add_parser("plot")
+    plotting = commands.add_parser("plot", parents=[anywhere])
     plotting.add_argument("id", metavar="ID")
     plotting.add_argument("name", metavar="NAME")
     plotting.add_argument("--clip")
     plotting.add_argument("--rate", choices=["bitrate_mbps", "bpp"])
-    exporting = commands.add_parser("export")
+    exporting = commands.add_parser("export", parents=[anywhere])
     exporting.add_argument("id", metavar="ID")
     exporting.add_argument("folder", metavar="FOLDER")
-    against = commands.add_parser("bd")
+    against = commands.add_parser("bd", parents=[anywhere])
     against.add_argument("id", metavar="ID")
     against.add_argument("--anchor", metavar="FILE", nargs="+", action="extend", default=[])
     against.add_argument("--method", choices=["pchip", "akima", "cubic"], default="pchip")
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].lstrip("-").partition("=")[0]
+        parser.error(f"{unknown[0]}: fields are written {name}=VALUE" if name in KINDS
+                     else f"unrecognized arguments: {' '.join(unknown)}")
     args.url = args.url if "://" in args.url else f"http://{args.url}"
     try:
         return run(Client(args.url, key=os.environ.get("NVC_KEY")), args)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from coding.interface import Decoded, Encoded, Progress, Report, Settings, no_report, refuse_gpu, refuse_preset
-from nvc.decode import StreamDecoder
+from nvc.decoder import StreamDecoder
 from nvc.encoder.clip import encode_clip
 from nvc.encoder.rate_control import choose_quality
 from nvc.machine.allocator import keep_memory

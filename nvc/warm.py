@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-
-import nvc
+from pathlib import Path
 
 
 def compile_all() -> list[str]:
     """Call warm() of every module of nvc that has it; their names. Quick where the cache is full."""
     warmed = []
-    for module in pkgutil.walk_packages(nvc.__path__, "nvc."):
+    for module in pkgutil.walk_packages([str(Path(__file__).parent)], "nvc."):
         if module.name != "nvc.warm":
             warm = getattr(importlib.import_module(module.name), "warm", None)
             if warm is not None:

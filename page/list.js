@@ -77,8 +77,8 @@ function columns(waits) {
 }
 
 function aim(row) {
-  if (row.bitrate_mbps !== null) return `${row.bitrate_mbps} Mbit/s`;
-  return row.psnr_db !== null ? `${row.psnr_db} dB` : `quality ${values(row.quality)}`;
+  if (row.bitrate_mbps !== null) return `${values(row.bitrate_mbps)} Mbit/s`;
+  return row.psnr_db !== null ? `${values(row.psnr_db)} dB` : `quality ${values(row.quality)}`;
 }
 
 function stateOf(row, waiting) {

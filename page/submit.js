@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { button, bytes, h, replace } from "./dom.js";
 
-const GRID = ["clip", "codec", "model", "quality", "effort", "preset", "structure"];
+const GRID = ["clip", "codec", "model", "quality", "effort", "preset", "bitrate_mbps", "psnr_db", "structure"];
 const FIRST = ["clip", "codec", "quality", "structure", "effort", "frames", "label"];
 const AIMS = ["quality", "bitrate_mbps", "psnr_db"];
 
@@ -146,7 +146,10 @@ function read(name, schema, input) {
     return Object.fromEntries(text.split(",").map((pair) => pair.trim()).filter(Boolean).map((pair) =>
       [pair.split(":")[0].trim(), pair.split(":").slice(1).join(":").trim()]));
   }
-  if (types.includes("array")) return text.split(",").map((part) => part.trim()).filter(Boolean);
+  if (types.includes("array")) {
+    return text.split(",").map((part) => part.trim()).filter(Boolean).map((part) => (one.items?.type === "number"
+      && Number.isFinite(Number(part)) ? Number(part) : part));
+  }
   if (!GRID.includes(name) || !text.includes(",")) return value(text);
   return text.split(",").map((part) => part.trim()).filter(Boolean).map(value);
 }

@@ -11,7 +11,7 @@ const METRICS = [["psnr_y", "PSNR-Y, dB"], ["psnr", "PSNR-YUV 6:1:1, dB"], ["ssi
 const PERCEPTUAL = [["vmaf", "VMAF"], ["vmaf_neg", "VMAF-NEG"], ["xpsnr", "XPSNR 6:1:1, dB"]];
 const RATES = [["bitrate_mbps", "Mbit/s"], ["bpp", "bits a pixel"]];
 
-const GRID = ["clip", "codec", "model", "structure", "effort", "preset", "quality"]; // shown where they vary
+const GRID = ["clip", "codec", "model", "structure", "effort", "preset", "bitrate_mbps", "psnr_db", "quality"]; // shown where they vary
 const RGB = [["psnr_rgb", "PSNR-RGB, dB"], ["ms_ssim_rgb_db", "MS-SSIM-RGB, dB"]]; // of other programs' files only
 const WORDS = Object.fromEntries([...METRICS, ...PERCEPTUAL, ...RGB]);
 const SHOWN = [["", "all runs"], ["unfinished", "unfinished"], ["completed", "completed"], ["failed", "failed"]];
@@ -241,7 +241,9 @@ function stateWords(counts) {
 }
 
 function aim(point) {
-  return point.quality !== null && point.quality !== undefined ? `quality ${point.quality}: ` : "";
+  const [name, value] = [["quality", point.quality], ["aim", point.psnr_db && `${point.psnr_db} dB`],
+    ["aim", point.target_mbps && `${point.target_mbps} Mbit/s`]].find(([, value]) => value !== null && value !== undefined) ?? [];
+  return name ? `${name} ${value}: ` : "";
 }
 
 const setting = (name) => ({ name, value: (row) => row.setting[name], cell: (row) => values(row.setting[name]) });
@@ -256,7 +258,9 @@ const RUNS = [
       : row.error ? h("span", { class: "why" }, row.error.detail ?? row.error.type)
         : row.why ? h("span", { class: "why" }, row.why) : ""] },
   setting("clip"), setting("codec"), setting("model"), setting("structure"),
-  { ...setting("effort"), number: true }, setting("preset"), { ...setting("quality"), number: true },
+  { ...setting("effort"), number: true }, setting("preset"),
+  { ...setting("bitrate_mbps"), cell: (row) => row.setting.bitrate_mbps ?? "" },
+  { ...setting("psnr_db"), cell: (row) => row.setting.psnr_db ?? "" }, { ...setting("quality"), number: true },
   metric("bitrate_mbps", "Mbit/s", 3), metric("bpp", "bpp", 4), metric("psnr_y", "PSNR-Y", 2),
   metric("psnr_db", "PSNR", 2), metric("ssim", "SSIM", 4), metric("ms_ssim", "MS-SSIM", 4),
   { ...metric("encode_s", "encode", 1), cell: (row) => seconds(row.metrics?.encode_s) },

@@ -44,6 +44,7 @@ from coding.interface import (
     refuse_gpu,
 )
 from peers.kinds import KINDS, Kind, encoder_options
+from peers.search import choose_constant
 from video.containers import RATE_TAG, SIZE_TAG, read_container
 from video.frames import CODE_OF_MATRIX, FULL, LIMITED, frame_of
 from video.picture import DEFAULT_LIMITS, ClipInfo, Picture, VideoError
@@ -120,6 +121,9 @@ class Peer:
         ``pictures_sha256`` is "": these encoders do not show what they reconstruct.
         """
         refuse_gpu(self.name, settings)
+        if settings.psnr_db is not None:
+            return choose_constant(self.kind, lambda source, chosen, report: self.encode(source, info, chosen, report),
+                                   self.decode, pictures, settings, progress)
         options = encoder_options(self.name, settings)
         self.warm()
         coded = _padded_info(info, self.kind)

@@ -3,11 +3,9 @@
 Settings.      One pass, preset medium or its like, tuned for PSNR, constant quality; closed GOPs of ``intra_period``
                pictures, with the encoder's own scene-cut detection as it is by default.
 
-    quality    CRF or QP falls in a straight line, see KINDS: x264, x265 CRF = 51 - 0.75 · quality; svtav1, vp9, aom
-               CRF = 63 - 0.875 · quality, rounded (so that 32, the default, is CRF 27 and 35); rav1e QP = 255 -
-               4 · quality; vvenc QP = 51 - 0.75 · quality, rounded.  ``options["crf"]``, or ``options["qp"]`` of the
-               latter two, rules over it, and ``bitrate_mbps`` over both (one pass, average bit rate).  There is no
-               search for ``psnr_db``.
+    quality    0…63: the CRF or QP in KINDS, at which PSNR is about nvc's at the same quality (fitted by bench/scales.py
+               on training clips).  ``options["crf"]``, or ``options["qp"]`` of rav1e and vvenc, rules over it, and
+               ``bitrate_mbps`` over both (one pass, average bit rate); ``psnr_db`` is searched for (peers/search.py).
     structure  intra: intra pictures only.  low_delay: no picture refers to a later one.  random_access: the default.
     effort     0…3: one of four presets, see KINDS.  ``preset`` names another, and rules over it.
     options    crf or qp; preset, tune (as the encoder names them); params (x264-params and the like,
@@ -24,6 +22,8 @@ from typing import cast
 from coding.interface import STRUCTURES, Settings, SettingsError
 
 MAX_QUALITY, MAX_EFFORT = 63, 3
+QUALITY_STEP = 9
+QUALITIES = range(0, MAX_QUALITY + 1, QUALITY_STEP)  # of the tables in KINDS
 SVT_TUNES = {"vq": "0", "psnr": "1", "ssim": "2"}
 
 Options = tuple[dict[str, str], list[str]]  # for the encoder's own interface; "key=value" for its library
@@ -35,7 +35,8 @@ class Kind:
 
     library: str  # FFmpeg's name of the encoder
     coded_as: str  # FFmpeg's name of the format
-    scale: tuple[float, float]  # CRF or QP at quality 0, and its fall for one step of quality
+    worst: int  # the largest CRF or QP; 0 is the best
+    scale: tuple[float, ...]  # CRF or QP at each of QUALITIES; straight between them
     whole: bool  # the encoder takes whole numbers only
     presets: tuple[str, str, str, str]  # for effort 0…3
     every_preset: tuple[str, ...]
@@ -51,6 +52,12 @@ class Kind:
     version: Callable[[ctypes.CDLL, str], str] | None = None
     remove_units: str = ""  # bit stream filter that takes out the encoder's text
     headers_in_pictures: bool = False  # parameter sets are in the packets, and need not be counted again
+
+    def constant_at(self, quality: int) -> float:
+        """CRF or QP at a quality, 0…63."""
+        below = min(quality // QUALITY_STEP, len(QUALITIES) - 2)
+        share = quality / QUALITY_STEP - below
+        return round((1 - share) * self.scale[below] + share * self.scale[below + 1], 2)
 
 
 def _call(name: str) -> Callable[[ctypes.CDLL, str], str]:
@@ -123,41 +130,48 @@ def _numbers(last: int) -> tuple[str, ...]:
 
 KINDS = {
     "x264": Kind(
-        library="libx264", coded_as="h264", scale=(51, 0.75), whole=False, own=_x264,
+        library="libx264", coded_as="h264", whole=False, own=_x264,
+        worst=51, scale=(45.8, 41.5, 37.2, 33, 29.1, 25.9, 22.8, 20),
         presets=("medium", "slow", "slower", "veryslow"), every_preset=_H26X_PRESETS, preset_option="preset",
         params_option="x264-params", align=2, min_side=2, file_name="libx264",
         remove_units="filter_units=remove_types=6",  # SEI
         version=lambda library, file: f"core {file.rpartition('.so.')[2]}",
     ),
     "x265": Kind(
-        library="libx265", coded_as="hevc", scale=(51, 0.75), whole=False, own=_x265,
+        library="libx265", coded_as="hevc", whole=False, own=_x265,
+        worst=51, scale=(45.5, 40.9, 36.3, 32.1, 28.1, 24.7, 21.1, 17.5),
         presets=("medium", "slow", "slower", "veryslow"), every_preset=_H26X_PRESETS, preset_option="preset",
         params_option="x265-params", align=2, min_side=16, file_name="libx265",
         version=lambda library, file: (ctypes.c_char_p.in_dll(library, "x265_version_str").value or b"").decode(),
     ),
     "svtav1": Kind(
-        library="libsvtav1", coded_as="av1", scale=(63, 0.875), whole=True, own=_svtav1,
+        library="libsvtav1", coded_as="av1", whole=True, own=_svtav1,
+        worst=63, scale=(63, 63, 60.9, 56.7, 48.3, 38.3, 28.9, 19.2),
         presets=("8", "6", "4", "2"), every_preset=_numbers(13), preset_option="preset",
         params_option="svtav1-params", align=1, min_side=64, file_name="libSvtAv1Enc",
         version=_call("svt_av1_get_version"),
     ),
     "vp9": Kind(
-        library="libvpx-vp9", coded_as="vp9", scale=(63, 0.875), whole=True, own=_vp9,
+        library="libvpx-vp9", coded_as="vp9", whole=True, own=_vp9,
+        worst=63, scale=(63, 63, 59.5, 52.4, 45.2, 38.5, 31.7, 25),
         presets=("2", "1", "1", "0"), every_preset=_numbers(8), preset_option="cpu-used", params_option="",
         align=1, min_side=1, file_name="libvpx", version=_call("vpx_codec_version_str"),
     ),
     "aom": Kind(
-        library="libaom-av1", coded_as="av1", scale=(63, 0.875), whole=True, own=_aom, program=True,
+        library="libaom-av1", coded_as="av1", whole=True, own=_aom, program=True,
+        worst=63, scale=(63, 62.9, 60, 55, 46.3, 37.4, 28.9, 19.8),
         presets=("6", "4", "3", "2"), every_preset=_numbers(8), preset_option="cpu-used", params_option="aom-params",
         align=1, min_side=1,
     ),
     "rav1e": Kind(
-        library="librav1e", coded_as="av1", scale=(255, 4), whole=True, own=_rav1e, program=True, constant="qp",
+        library="librav1e", coded_as="av1", whole=True, own=_rav1e, program=True, constant="qp",
+        worst=255, scale=(251.9, 217.3, 190.1, 163.2, 135.9, 110.2, 80.8, 51.5),
         presets=("6", "4", "3", "2"), every_preset=_numbers(10), preset_option="speed", params_option="rav1e-params",
         align=1, min_side=16,
     ),
     "vvenc": Kind(
-        library="libvvenc", coded_as="vvc", scale=(51, 0.75), whole=True, own=_vvenc, program=True, constant="qp",
+        library="libvvenc", coded_as="vvc", whole=True, own=_vvenc, program=True, constant="qp",
+        worst=63, scale=(48.4, 43.7, 39.2, 34.8, 30.6, 27, 23.5, 20),
         presets=("faster", "fast", "medium", "slow"), every_preset=("faster", "fast", "medium", "slow", "slower"),
         preset_option="preset", params_option="vvenc-params", align=8, min_side=64, bits=10,
         headers_in_pictures=True,
@@ -179,8 +193,6 @@ def encoder_options(name: str, settings: Settings) -> dict[str, str]:
         raise SettingsError(f"structure: expected one of {', '.join(STRUCTURES)}, got {settings.structure!r}")
     if settings.intra_period < 1:
         raise SettingsError(f"intra_period: expected at least 1, got {settings.intra_period}")
-    if settings.psnr_db is not None:
-        raise SettingsError(f"psnr_db: {name} does not search for a quality; give quality or bitrate_mbps")
     if settings.bitrate_mbps is not None and settings.bitrate_mbps <= 0:
         raise SettingsError(f"bitrate_mbps: expected a rate above 0, got {settings.bitrate_mbps}")
     if "params" in own and not kind.params_option:
@@ -206,8 +218,7 @@ def encoder_options(name: str, settings: Settings) -> dict[str, str]:
 def _constant(name: str, settings: Settings) -> float:
     """The CRF or QP."""
     kind = KINDS[name]
-    first, fall = kind.scale
-    value = settings.options.get(kind.constant, first - fall * settings.quality)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= first:
-        raise SettingsError(f"options.{kind.constant}: expected a number from 0 to {first:g}, got {value!r}")
+    value = settings.options.get(kind.constant, kind.constant_at(settings.quality))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= kind.worst:
+        raise SettingsError(f"options.{kind.constant}: expected a number from 0 to {kind.worst}, got {value!r}")
     return float(round(value)) if kind.whole else float(value)

@@ -58,7 +58,7 @@ prepare() { # DIR: the files of the checkout, and what they need
     local fresh=$1 entry
     rm -rf "$fresh"
     install -d -m 0755 "$fresh"
-    folders=(coding deployment_check measures nvc page peers service video systemd deploy)
+    folders=(coding deployment_check measures nvc page peers service sets video systemd deploy)
     for entry in "$source_dir"/*.py "$source_dir"/requirements*.txt "${folders[@]/#/$source_dir/}" \
         "$source_dir"/README.md; do
         [[ -e $entry ]] && cp -R "$entry" "$fresh/"

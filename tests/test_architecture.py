@@ -23,22 +23,22 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "measures": ("video", "SSIM, MS-SSIM, VMAF, XPSNR, BD-rate"),
     "metrics": ("video measures", "program: what is measured, with its definitions"),
     "coding": ("video", "the interface of every codec; the codecs by name"),
-    "peers": ("video coding", "x264, x265, SVT-AV1, VP9, libaom, rav1e, VVenC"),
+    "peers": ("video coding metrics", "x264, x265, SVT-AV1, VP9, libaom, rav1e, VVenC"),
     "nvc.machine": ("", "threads, memory, vector instructions"),
     "nvc.entropy": ("", "the range coder"),
     "nvc.motion": ("video nvc.machine nvc.entropy", "motion vectors and their syntax; prediction"),
     "nvc.stream": ("video coding nvc.motion", "the syntax of a stream; reading and writing it"),
     "nvc.network": ("video nvc.entropy nvc.stream", "the networks, exact in integers"),
     "nvc.tiles": ("video nvc.entropy nvc.network", "tiles: copied, coded by samples, coded by the networks"),
-    "nvc.decode": ("video nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles",
+    "nvc.decoder": ("video nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles",
                    "the decoder: everything it imports is normative"),
     "nvc.encoder.search": ("video nvc.machine nvc.entropy nvc.motion", "search for motion"),
     "nvc.encoder.sources": ("video nvc.machine nvc.motion nvc.stream nvc.tiles nvc.encoder.search",
                             "scene cuts, mini-GOPs, propagation, temporal filter"),
     "nvc.encoder.quantisation": ("nvc.network", "choice of symbols, refinement"),
-    "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles nvc.decode "
+    "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles nvc.decoder "
                     "nvc.encoder.search nvc.encoder.sources nvc.encoder.quantisation", "the encoder, rate control"),
-    "nvc": ("video coding metrics nvc.machine nvc.stream nvc.network nvc.decode nvc.encoder",
+    "nvc": ("video coding metrics nvc.machine nvc.stream nvc.network nvc.decoder nvc.encoder",
             "nvc as a codec; compilation ahead of use"),
     "service.runtime": ("", "settings, logs, metrics, systemd, version"),
     "codec": ("service.runtime video coding metrics nvc nvc.machine nvc.stream nvc.network",
@@ -59,24 +59,25 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "orchestrator": ("video service.runtime service.http service.storage service.clips service.results "
                      "service.scheduling service.api", "program: accepts experiments, hands them to workers"),
     "worker": ("service.runtime service.http service.jobs service.processes service.runs", "program: runs codecs"),
-    "client": ("service.http service.jobs", "program: submit, watch, get, list"),
+    "service.reports": ("service.http", "sets of clips; the tables of papers; files up and down"),
+    "client": ("service.http service.jobs service.reports", "program: submit, watch, get, list"),
     "deployment_check": ("service.http service.jobs", "traffic for a deployment, and the verdict on what was seen"),
     "check": ("deployment_check service.processes", "program: tries a deployment"),
     "demo": ("video", "program: `make demo`"),
     "examples": ("video coding", "codecs of a user's own, to start from"),
-    "train": ("video coding codec nvc.entropy nvc.motion nvc.stream nvc.network nvc.decode nvc.encoder.search "
+    "train": ("video coding codec nvc.entropy nvc.motion nvc.stream nvc.network nvc.decoder nvc.encoder.search "
               "nvc.encoder.sources nvc.encoder", "makes the weights"),
     "bench.rates": ("video metrics coding codec", "rate-distortion points, tables, plots"),
     "bench.others": ("", "other systems, to compare with"),
-    "bench": ("video measures metrics coding codec nvc.motion nvc.network nvc.encoder service.runtime service.http "
-              "bench.rates", "makes the numbers, into bench/results/"),
+    "bench": ("video measures metrics coding peers codec nvc.motion nvc.network nvc.encoder service.runtime "
+              "service.http bench.rates", "makes the numbers, into bench/results/"),
 }
 
 # Module: what it must never reach, by whatever way.  (a: b means all of b's modules.)
 NEVER: dict[str, str] = {
     "orchestrator": "torch numba codec coding nvc train worker service.runs service.processes",
     "service.scheduling.scheduler": "torch numba codec coding nvc train worker service.runs service.processes",
-    "nvc.decode": "nvc.encoder nvc.stream.writing nvc.codec train codec",
+    "nvc.decoder": "nvc.encoder nvc.stream.writing nvc.codec train codec",
     "nvc.encoder.encode": "train codec",
     "service.http.server": "torch numpy service.jobs service.storage codec nvc",
     "service.jobs.states": "torch numpy sqlite3 service.http service.storage",

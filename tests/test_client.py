@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 import client
+from service.jobs.fields import FIELDS
+from service.reports.sets import ClipSet, SetClip
 from tests.orchestrator_rig import RESULT, ROOT, FakeWorker, Orchestrator
 
 Run = Callable[..., tuple[int, str, str]]
@@ -39,6 +41,9 @@ def finish(worker: FakeWorker, runs: int, **end: Any) -> None:
         "quality": 20, "clip": "bikes", "keep_reconstruction": False}),
     (["codec=nvc,x264", "quality=8,16"], {"codec": ["nvc", "x264"], "quality": [8, 16]}),
     (["quality=[8,16]"], {"quality": [8, 16]}),
+    (["preset=8,6", "psnr_db=32,34.5"], {"preset": ["8", "6"], "psnr_db": [32, 34.5]}),
+    (["measures=vmaf"], {"measures": ["vmaf"]}),
+    (["psnr_range=32,42", "points=5", "preset=null"], {"psnr_range": [32, 42], "points": 5, "preset": None}),
     (["label=1, 2", "tags.paper=table-2", "tags.n=3"], {"label": "1, 2", "tags": {"paper": "table-2", "n": "3"}}),
 ])
 def test_words_make_a_request(words: list[str], request_: dict[str, Any]) -> None:
@@ -162,3 +167,97 @@ def test_cancelling_and_running_again(run: Run, worker: FakeWorker) -> None:
     code, out, _ = run("rerun", name)
     assert (code, out.split()[1]) == (0, "queued")
     assert out.split()[0] != name
+
+
+def test_options_are_taken_behind_the_command_too(run: Run, running: Orchestrator, worker: FakeWorker) -> None:
+    name = run("submit", f"codec={worker.codec}", "tags.client=behind")[1].strip()
+    worker.end(worker.next_offer())
+    assert client.main(["list", "--tag", "client:behind", "--json", "--url", running.url]) == 0
+    code, out, _ = run("list", "--tag", "client:behind", "--json")
+    assert [code, json.loads(out.splitlines()[-1])["experiment_id"]] == [0, name]
+
+
+def test_a_field_written_as_an_option_says_how_it_is_written(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("submit", "--quality", "20")
+    assert (ended.value.code, "--quality: fields are written quality=VALUE" in capfd.readouterr().err) == (2, True)
+
+
+def test_submit_help_lists_the_fields(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("submit", "--help")
+    printed = capfd.readouterr().out
+    assert all(f"\n    {field.name} " in printed for field in FIELDS)
+
+
+def test_a_sweeps_artifacts_are_downloaded_run_by_run(run: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    finish(worker, 2, artifacts={"stream.nvc": worker.store(b"coded")})
+    name = run("submit", "--watch", f"codec={worker.codec}", "quality=1,2")[1].split()[0]
+    code, out, _ = run("download", name, str(tmp_path / "all"))
+    assert (code, sorted(line.removeprefix(f"{tmp_path}/all/") for line in out.splitlines())) == (0, [
+        "0/experiment.json", "0/stream.nvc", "1/experiment.json", "1/stream.nvc", "experiment.json"])
+    assert (tmp_path / "all" / "1" / "stream.nvc").read_bytes() == b"coded"
+    assert json.loads((tmp_path / "all" / "experiment.json").read_text())["experiment_id"] == name
+
+
+def test_an_experiment_is_deleted_once_it_has_ended(run: Run, worker: FakeWorker) -> None:
+    name = run("submit", f"codec={worker.codec}")[1].strip()
+    assert run("delete", name)[0] == 1
+    worker.end(worker.next_offer())
+    assert run("delete", name) == (0, f"{name}  deleted\n", "")
+    assert run("get", name)[0] == 1
+
+
+def test_a_queued_experiment_says_why_it_waits(run: Run, running: Orchestrator, worker: FakeWorker) -> None:
+    first, second = (run("submit", f"codec={worker.codec}")[1].strip() for _ in range(2))
+    offer = worker.next_offer()
+    reason = f"the only slot is taken, of the workers that have codec {worker.codec}"
+    assert json.loads(run("get", second)[1])["waits_for"] == {"reason": reason, "next": "a slot becomes free"}
+    assert client.how_far(running.status(second)) == (0.0, f"queued: {reason}")
+    assert "waits_for" not in running.status(first)
+    run("cancel", second)
+    worker.end(offer)
+
+
+SET = """about = "Two clips."
+source = "nowhere"
+clips = [
+    { class = "One", name = "first", file = "first_16x8_25fps.yuv", size = "16x8", fps = "25", frames = 3 },
+    { class = "Two", name = "generated" },
+]
+[settings]
+quality = [1, 2]
+frames = 2
+"""
+
+
+def test_a_set_is_uploaded_submitted_and_reported(run: Run, running: Orchestrator, worker: FakeWorker, tmp_path: Path
+                                                  ) -> None:
+    (tmp_path / "mine.toml").write_text(SET)
+    (tmp_path / "clips" / "deep").mkdir(parents=True)
+    (tmp_path / "clips" / "deep" / "first_16x8_25fps.yuv").write_bytes(bytes(16 * 8 * 3))
+    words = ("submit", f"set={tmp_path}/mine.toml", f"codec={worker.codec}", "effort=0,1", "tags.paper=p")
+    code, _, error = run(*words)
+    assert (code, error) == (2, "client.py: set mine: 1 clips are not at the service, and --clips FOLDER says where "
+                                "they are: first_16x8_25fps.yuv. Source: nowhere\n")
+    finish(worker, 8)
+    code, out, error = run(*words, "--clips", str(tmp_path / "clips"), "--watch")
+    assert (code, error.splitlines()[0]) == (0, "uploaded first: 2 pictures, the set says 3")
+    settings = running.status(out.split()[0])["settings"]
+    assert (settings["clip"], settings["quality"], settings["frames"], settings["tags"]) == (
+        ["first", "generated"], [1, 2], 2, {"set": "mine", "paper": "p"})
+    code, out, _ = run("report", out.split()[0], "--set", f"{tmp_path}/mine.toml", "--format", "csv")
+    assert (code, [line.split(",")[2] for line in out.splitlines()]) == (0, ["class", "One", "Two", "Overall"])
+
+
+def test_an_aim_that_is_given_takes_the_place_of_the_sets() -> None:
+    found = ClipSet("s", "", "", {"quality": [1, 2], "frames": 9}, (SetClip("A", "bikes"),))
+    assert client.with_set({"psnr_db": 40, "codec": "nvc"}, found) == {
+        "psnr_db": 40, "codec": "nvc", "frames": 9, "clip": ["bikes"], "tags": {"set": "s"}}
+
+
+def test_a_file_of_another_size_is_not_the_sets_clip(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text(SET.replace("first_16x8_25fps.yuv", "wrong.png").replace("first", "wrong"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "wrong.png")
+    code, _, error = run("submit", f"set={tmp_path}/other.toml", "--clips", str(tmp_path))
+    assert (code, error) == (2, f"client.py: {tmp_path}/wrong.png: its size is 8x8, the set's clip has 16x8\n")

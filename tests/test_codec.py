@@ -19,7 +19,7 @@ from synthetic import info_of, moving, sha_of
 import codec
 from coding.interface import BitstreamError, Cancelled, CodecError, Progress, Settings
 from metrics import ClipMetrics
-from nvc import decode
+from nvc import decoder
 from nvc.machine.parallel import shares
 from nvc.network.cost import kmac_per_pixel
 from nvc.network.model import DEFAULT_MODEL, load_model, models
@@ -274,7 +274,7 @@ def test_a_stream_of_a_few_bytes_that_claims_a_large_picture_is_refused_before_t
     header = Header(model=load_model(DEFAULT_MODEL).id, width=8192, height=4320, fps=Fraction(25))
     writer = Writer(header)
     writer.add(Packet(0, "I", (), 40, b"\x01\x02"))
-    monkeypatch.setattr(decode, "reconstruct", reached)
+    monkeypatch.setattr(decoder, "reconstruct", reached)
     with pytest.raises(BitstreamError, match="tiles are longer than its bytes"):
         list(codec.get("nvc").decode(writer.finish()))
 

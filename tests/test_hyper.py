@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coding.interface import Settings
-from nvc.decode import side_of
+from nvc.decoder import side_of
 from nvc.encoder import encode
 from nvc.entropy import range_coder
 from nvc.network import hyper_latent

@@ -140,8 +140,9 @@ def test_two_aims_are_refused(pair: tuple[str, str]) -> None:
 
 def test_the_schema_lists_every_field_and_no_other() -> None:
     schema = request_schema()
-    assert (list(schema["properties"]), schema["additionalProperties"]) == (list(DEFAULTS), False)
-    assert {name: field["default"] for name, field in schema["properties"].items()} == DEFAULTS
+    every = DEFAULTS | {"psnr_range": None, "points": 5}
+    assert (list(schema["properties"]), schema["additionalProperties"]) == (list(every), False)
+    assert {name: field["default"] for name, field in schema["properties"].items()} == every
 
 
 def test_an_experiment_without_lists_has_one_run_that_bears_its_name() -> None:
@@ -172,6 +173,40 @@ def test_a_grid_of_a_thousand_runs_is_the_largest() -> None:
 
 def test_qualities_and_another_aim_are_refused_together() -> None:
     assert refusal({"quality": [1, 2], "psnr_db": 40}).field == "psnr_db"
+
+
+def test_a_range_of_psnr_stands_for_a_list() -> None:
+    assert read_request({"psnr_range": [32, 42], "points": 5}) == DEFAULTS | {
+        "quality": None, "psnr_db": [32, 34.5, 37, 39.5, 42]}
+    assert read_request({"psnr_range": [30.0, 40.0]})["psnr_db"] == [30, 32.5, 35, 37.5, 40]
+
+
+@pytest.mark.parametrize(("document", "words"), [
+    ({"psnr_range": [42, 32]}, "psnr_range: expected two numbers from 10 to 80, the lower one first or null, got an"),
+    ({"psnr_range": [32]}, "psnr_range: expected two numbers"),
+    ({"psnr_range": [32, 99]}, "psnr_range: expected a number from 10 to 80"),
+    ({"psnr_range": 32}, "psnr_range: expected two numbers"),
+    ({"points": 5}, "points: is for psnr_range, which is not given"),
+    ({"psnr_range": [32, 42], "points": 1}, "points: expected an integer from 2 to 50, got 1"),
+    ({"psnr_range": [32, 42], "quality": 9}, "psnr_range: give exactly one of quality, bitrate_mbps, psnr_db, "),
+])
+def test_a_wrong_range_is_refused(document: dict[str, object], words: str) -> None:
+    assert str(refusal(document)).startswith(words)
+
+
+def test_bit_rates_may_be_a_list() -> None:
+    runs = runs_of(read_request({"bitrate_mbps": [0.5, 1]}))
+    assert [(run["bitrate_mbps"], run["quality"]) for run in runs] == [(0.5, None), (1, None)]
+
+
+@pytest.mark.parametrize("value", [[], ["psnr", "psnr"], ["beauty"], "vmaf", [["psnr"]]])
+def test_wrong_measures_are_refused(value: object) -> None:
+    assert str(refusal({"measures": value})).startswith(
+        "measures: expected a list of one or more, each once, of psnr, ssim, ms_ssim, vmaf, vmaf_neg, xpsnr, got ")
+
+
+def test_measures_are_kept_in_one_order() -> None:
+    assert read_request({"measures": ["vmaf", "psnr"]})["measures"] == ["psnr", "vmaf"]
 
 
 def test_changes_replace_fields_and_an_aim_replaces_the_aim() -> None:

@@ -31,7 +31,7 @@ def test_conservation_says_why_each_unfinished_run_waits(running: Orchestrator, 
         f"worker {worker.name}", 1, "a heartbeat renews the lease, or it is taken back")
     assert 0 < rows[held]["lease_s_left"] <= 5
     assert (rows[queued]["owner"], rows[queued]["why"]) == (
-        "orchestrator", "all 1 slots of the workers that can take it are taken")
+        "orchestrator", f"the only slot is taken, of the workers that have codec {worker.codec}")
     running.post(f"/experiment/{queued}/cancel")
     worker.end(offer)
 

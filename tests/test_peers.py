@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import io
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 
 import av
 import numpy as np
@@ -17,7 +19,9 @@ from peers import ffmpeg, program
 from peers.ffmpeg import Peer
 from peers.kinds import KINDS, encoder_options
 from peers.program import ProgramPeer
+from video import library
 from video.ffmpeg_program import ProgramMissing
+from video.files import open_clip
 from video.picture import ClipInfo, Picture
 
 NAMES = list(KINDS)
@@ -188,25 +192,25 @@ def test_matrix_and_range_are_kept(name: str) -> None:
 
 
 def test_options_of_the_default() -> None:
-    assert encoder_options("x264", Settings()) == {"preset": "medium", "g": "64", "tune": "psnr", "crf": "27"}
+    assert encoder_options("x264", Settings()) == {"preset": "medium", "g": "64", "tune": "psnr", "crf": "30.83"}
     assert encoder_options("x265", Settings(threads=1)) == {
-        "preset": "medium", "g": "64", "tune": "psnr", "crf": "27",
+        "preset": "medium", "g": "64", "tune": "psnr", "crf": "29.88",
         "x265-params": "keyint=64:open-gop=0:info=0:log-level=none:pools=1:frame-threads=1",
     }  # fmt: skip
     assert encoder_options("svtav1", Settings(threads=2)) == {
-        "preset": "8", "g": "64", "crf": "35", "svtav1-params": "tune=1:lp=2",
+        "preset": "8", "g": "64", "crf": "52", "svtav1-params": "tune=1:lp=2",
     }  # fmt: skip
     assert encoder_options("vp9", Settings()) == {
         "cpu-used": "2", "g": "64", "deadline": "good", "row-mt": "1", "auto-alt-ref": "1", "tune": "psnr",
-        "lag-in-frames": "25", "crf": "35", "b": "0",
+        "lag-in-frames": "25", "crf": "48", "b": "0",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("settings", "option", "value"),
     [
-        (Settings(quality=63), "crf", "3.75"),
-        (Settings(quality=0), "crf", "51"),
+        (Settings(quality=63), "crf", "20"),
+        (Settings(quality=0), "crf", "45.8"),
         (Settings(options={"crf": 22.5}), "crf", "22.5"),
         (Settings(effort=3), "preset", "veryslow"),
         (Settings(options={"preset": "ultrafast"}), "preset", "ultrafast"),
@@ -236,13 +240,13 @@ def test_a_preset_rules_over_the_effort(name: str) -> None:
 def test_options_of_the_programs_peers() -> None:
     assert encoder_options("aom", Settings()) == {
         "cpu-used": "6", "g": "64", "usage": "good", "row-mt": "1", "tune": "psnr", "lag-in-frames": "35", "b": "0",
-        "crf": "35",
+        "crf": "50",
     }  # fmt: skip
     assert encoder_options("rav1e", Settings()) == {
-        "speed": "6", "g": "64", "qp": "127", "rav1e-params": "tune=psnr",
+        "speed": "6", "g": "64", "qp": "148", "rav1e-params": "tune=psnr",
     }  # fmt: skip
     assert encoder_options("vvenc", Settings()) == {
-        "preset": "faster", "qpa": "0", "qp": "27",
+        "preset": "faster", "qpa": "0", "qp": "32",
         "vvenc-params": "poc0idr=1:intraperiod=64:decodingrefreshtype=idr_no_radl",
     }  # fmt: skip
 
@@ -264,6 +268,34 @@ def test_pictures_of_eight_bits_pass_through_ten_and_back_without_a_change() -> 
     assert quality_of(source, list(peer("vvenc").decode(encoded.data))) > 55
 
 
+@pytest.mark.parametrize(("name", "target"), [("x264", 33.0), ("x264", 40.0), ("svtav1", 40.0), ("vvenc", 33.0)])
+def test_a_psnr_is_met_as_nearly_as_the_encoder_can(name: str, target: float) -> None:
+    with open_clip(library.find("carphone")) as real:
+        source, info = list(islice(real, 8)), replace(real.info, frames=8)
+    seen: list[Progress] = []
+    encoded = peer(name).encode(iter(source), info, Settings(psnr_db=target, threads=1), seen.append)
+    found = encoded.details["rate_control"]
+    probes = [probe["psnr_db"] for probe in found["probes"]]
+    assert abs(quality_of(source, list(peer(name).decode(encoded.data))) - target) == pytest.approx(
+        min(abs(psnr - target) for psnr in probes), abs=1e-3)
+    assert found["met"] is (min(abs(psnr - target) for psnr in probes) <= 0.05)
+    assert abs(min(probes, key=lambda psnr: abs(psnr - target)) - target) < (0.5 if KINDS[name].whole else 0.05)
+    assert [progress.frame for progress in seen] == sorted(progress.frame for progress in seen)
+
+
+def test_two_aims_are_one_too_many() -> None:
+    source, info = clip(64, 64, 1)
+    with pytest.raises(SettingsError, match="psnr_db: expected one aim, got bitrate_mbps too"):
+        peer("x264").encode(source, info, Settings(psnr_db=40.0, bitrate_mbps=1.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_higher_quality_is_never_a_worse_constant(name: str) -> None:
+    constants = [KINDS[name].constant_at(quality) for quality in range(64)]
+    assert constants == sorted(constants, reverse=True)
+    assert 0 < constants[63] < constants[0] <= KINDS[name].worst
+
+
 def test_a_bit_rate_rules_over_the_quality() -> None:
     assert "crf" not in encoder_options("x264", Settings(bitrate_mbps=0.5))
 
@@ -275,7 +307,6 @@ def test_a_bit_rate_rules_over_the_quality() -> None:
         (Settings(effort=4), "effort: expected 0 to 3, got 4"),
         (Settings(structure="open"), "structure: expected one of intra, low_delay, random_access, got 'open'"),
         (Settings(intra_period=0), "intra_period: expected at least 1, got 0"),
-        (Settings(psnr_db=40.0), "psnr_db: vp9 does not search"),
         (Settings(bitrate_mbps=0.0), "bitrate_mbps: expected a rate above 0"),
         (Settings(options={"crf": 64}), "options.crf: expected a number from 0 to 63, got 64"),
         (Settings(options={"crf": "18"}), "options.crf: expected a number"),

@@ -343,7 +343,8 @@ def test_it_says_why_a_run_waits(placed: Placement, clock: Clock) -> None:
     placed.start(placed.leases["r1"])
     assert placed.why("r1") == ("worker w1 is at work", "a heartbeat renews the lease, or it is taken back", 10.0)
     placed.enqueue(make_run(2))
-    assert placed.why("r2") == ("all 1 slots of the workers that can take it are taken", "a slot is freed", None)
+    assert placed.why("r2") == (
+        "the only slot is taken, of the workers that have codec nvc", "a slot becomes free", None)
     placed.enqueue(make_run(3, attempt=1), delay_s=4.0)
     assert placed.why("r3") == ("back-off after attempt 1", "it joins the queue", 4.0)
     clock.now += 3600

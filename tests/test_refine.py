@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coding.interface import Settings
 from nvc.codec import Nvc
-from nvc.decode import reconstruct, side_of
+from nvc.decoder import reconstruct, side_of
 from nvc.encoder.encode import SymbolWriter, Tally, analysis_of, lambda_scale_of
 from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.refine import Refinement, refine

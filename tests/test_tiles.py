@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from synthetic import info_of, moving, screen, sha_of
 
-import nvc.decode
+import nvc.decoder
 from coding.interface import Settings
 from nvc.codec import Nvc
 from nvc.encoder import encode
@@ -260,7 +260,7 @@ def test_no_network_runs_for_a_picture_that_is_a_copy(monkeypatch: pytest.Monkey
     text = Picture(*(np.ascontiguousarray(plane[:, :plane.shape[1] * 2 // 3]) for plane in screen(1)[0]))
     clip = [text] * 5
     encoded = NVC.encode(clip, info_of(clip), Settings(quality=40))
-    monkeypatch.setattr(nvc.decode, "reconstruct", lambda *_: pytest.fail("a network ran"))
+    monkeypatch.setattr(nvc.decoder, "reconstruct", lambda *_: pytest.fail("a network ran"))
     assert sha_of(NVC.decode(encoded.data)) == sha_of(clip)
 
 

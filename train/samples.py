@@ -23,7 +23,7 @@ import torch
 
 import codec
 import nvc.network.model
-from nvc.decode import Frame, Moved
+from nvc.decoder import Frame, Moved
 from nvc.encoder.encode import Encoder, Settings, Tally
 from nvc.encoder.sources.structure import Planner, Unit, schedule
 from nvc.entropy import range_coder

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from coding.interface import Settings
-from nvc.decode import Clock, Frame, Moved, reconstruct, references_of, side_of, spans_of
+from nvc.decoder import Clock, Frame, Moved, reconstruct, references_of, side_of, spans_of
 from nvc.encoder import tile_choice
 from nvc.encoder.analysis import Analysis
 from nvc.encoder.effort import EFFORT_MAX, EFFORTS

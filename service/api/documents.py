@@ -9,17 +9,22 @@ from service.storage.records import Conservation, Experiment, GridRun, Run, RunR
 
 # What a worker's result may not say, because it is the orchestrator's to say.
 OWN = ("experiment_id", "status", "label", "settings", "attempts", "timeline", "artifacts", "error", "progress", "runs",
-       "run", "clone_of", "rerun")
+       "waits_for", "run", "clone_of", "rerun")
 
 
-def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
+def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None],
+           why: Callable[[str], tuple[str, str, float | None]]) -> dict[str, Any]:
     """The whole document of an experiment with one run, or of one run of a grid. `progress` gives the newest of a run
-    at work, by its id."""
+    at work, by its id; `why` is View.why."""
     record = experiment.runs[0]
     head: dict[str, Any] = {"experiment_id": experiment.id}
     if record.run.id != experiment.id:
         head["run"] = record.run.id
-    return head | {"status": record.run.state} | _clone(experiment) | _run(experiment, record, progress)
+    waits = {}
+    if record.run.state is State.QUEUED:    # no times: they would make another document of it at every look
+        reason, following, _ = why(record.run.id)
+        waits = {"waits_for": {"reason": reason, "next": following}}
+    return head | {"status": record.run.state} | waits | _clone(experiment) | _run(experiment, record, progress)
 
 
 def grid(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:

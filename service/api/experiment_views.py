@@ -90,7 +90,9 @@ class ExperimentViews:
     def status_document(self, experiment_id: str) -> StatusDocument:
         """The whole document of an experiment, or of a run of a grid. Raises UnknownExperiment."""
         found = self.store.experiment(experiment_id)
-        document = (documents.grid if found.grid else documents.status)(found, self.scheduler.view.live_progress)
+        view = self.scheduler.view
+        document = (documents.grid(found, view.live_progress) if found.grid
+                    else documents.status(found, view.live_progress, view.why))
         of = (found.origin or {}).get("rerun_of")
         if of is not None and found.id == experiment_id:
             document["rerun"] = documents.repetition(of, self.store.grid(found.id), self.store.grid(of))

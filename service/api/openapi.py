@@ -33,7 +33,8 @@ SCHEMAS: dict[str, Schema] = {
     "Accepted": _object(("experiment_id", "status"), experiment_id=TEXT, status=STATE, url=TEXT, events=TEXT),
     "Status": _object(
         ("experiment_id", "status", "settings", "timeline"), experiment_id=TEXT, run=TEXT, status=STATE, label=TEXT,
-        clone_of=TEXT, rerun=_named("Rerun"), counts=_named("Counts"), runs=_list(_named("GridRun")),
+        waits_for=_object(("reason", "next"), reason=TEXT, next=TEXT), clone_of=TEXT,
+        rerun=_named("Rerun"), counts=_named("Counts"), runs=_list(_named("GridRun")),
         curves=_list(_named("Curve")), bd_rate=_named("BDRates"), encoding_result=ANY,
         decoding_result=ANY, metrics=ANY, frames=_list(ANY), clip=ANY, settings=ANY, provenance=ANY,
         artifacts={"type": "object", "additionalProperties": _object(("url", "sha256", "bytes"), url=TEXT, sha256=TEXT,

@@ -114,6 +114,23 @@ class Client:
             body = json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8")
         return self._again(idempotent, lambda: self._call("POST", path, fields, read_s, data=body))
 
+    def delete(self, path: str, *, trace: Trace | None = None) -> Reply:
+        """DELETE, tried again when it failed on the way: a second one finds nothing and is refused with 404, which is
+        then no failure.  Raises ClientError."""
+        tries = 0
+
+        def once() -> Reply:
+            nonlocal tries
+            tries += 1
+            try:
+                return self._call("DELETE", path, _fields(None, trace), None)
+            except Refused as error:
+                if error.status == 404 and tries > 1:
+                    return Reply(204, Headers({}), None)
+                raise
+
+        return self._again(True, once)
+
     def put_file(self, path: str, source: Path, *, sha256: str | None = None, trace: Trace | None = None,
                  headers: Mapping[str, str] | None = None, read_s: float | None = None) -> Reply:
         """Upload a file, streamed; `sha256` (hex) travels as Repr-Digest and is checked by the server."""

@@ -40,9 +40,9 @@ MAX_RUNS = 1000     # of one grid: what a page can still show and a night can st
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a request. `kind`: "integer", "number", "string", "boolean", "names" or "tags"; `low` and `high` are
-    inclusive, and for strings bound the length; `nullable` says that null means "not given". "names" is a list of
-    `choices`."""
+    """One field of a request. `kind`: "integer", "number", "string", "boolean", "names" (a list of `choices`), "range"
+    (two numbers, the lower one first) or "tags"; `low` and `high` are inclusive, and for strings bound the length;
+    `nullable` says that null means "not given"."""
 
     name: str
     kind: str
@@ -62,6 +62,8 @@ class Field:
             words = "true or false"
         elif self.kind == "names":
             words = "a list of one or more, each once, of " + ", ".join(self.choices)
+        elif self.kind == "range":
+            words = f"two numbers from {self.low:g} to {self.high:g}, the lower one first"
         elif self.choices:
             words = "one of " + ", ".join(self.choices)
         elif self.name == "clip":
@@ -92,6 +94,9 @@ class Field:
         if self.kind == "names":
             return {"type": "array", "items": {"enum": [*self.choices]}, "minItems": 1, "uniqueItems": True,
                     "default": self.default, "description": self.about}
+        if self.kind == "range":
+            return {"type": ["array", "null"], "items": {"type": "number", "minimum": self.low, "maximum": self.high},
+                    "minItems": 2, "maxItems": 2, "default": self.default, "description": self.about}
         made: dict[str, Any] = {"type": [self.kind, "null"] if self.nullable else self.kind}
         if self.choices:
             made["enum"] = [*self.choices]
@@ -131,9 +136,16 @@ FIELDS: tuple[Field, ...] = (
     Field("tags", "tags", {}, "names and values to find the experiment by"),
 )
 AIMS = ("quality", "bitrate_mbps", "psnr_db")
-GRID = ("clip", "codec", "model", "structure", "effort", "preset", "quality")   # may be lists; the last varies fastest
+# May be lists; the last one varies fastest.
+GRID = ("clip", "codec", "model", "structure", "effort", "preset", "bitrate_mbps", "psnr_db", "quality")
+# Of requests only: they stand for a list of psnr_db.
+SHORTHANDS: tuple[Field, ...] = (
+    Field("psnr_range", "range", None, "a sweep from one PSNR to another, [from, to] in dB, in place of psnr_db",
+          10, 80, nullable=True),
+    Field("points", "integer", 5, "of psnr_range: how many, evenly spaced", 2, 50),
+)
 LATER = ("preset", "measures")      # than the first version
-_BY_NAME = {field.name: field for field in FIELDS}
+_BY_NAME = {field.name: field for field in (*FIELDS, *SHORTHANDS)}
 
 
 def read_request(document: object) -> dict[str, Any]:
@@ -145,6 +157,7 @@ def read_request(document: object) -> dict[str, Any]:
     for name in document:
         if name not in _BY_NAME:
             raise UnknownField(str(name), "no such field; known are " + ", ".join(_BY_NAME))
+    document = _without_shorthands(document)
     filled = {field.name: _check_grid(field, document[field.name]) if field.name in document else field.default
               for field in FIELDS}
     given = [name for name in AIMS if document.get(name) is not None]
@@ -161,10 +174,24 @@ def read_request(document: object) -> dict[str, Any]:
     return filled
 
 
+def _without_shorthands(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The request with psnr_range and points written out as a list of psnr_db. Raises FieldError."""
+    given = {field.name: _check(field, document[field.name]) for field in SHORTHANDS if field.name in document}
+    others = {name: value for name, value in document.items() if name not in given}
+    if given.get("psnr_range") is None:
+        if "points" in given:
+            raise FieldError("points", "is for psnr_range, which is not given")
+        return others
+    if aim := next((name for name in AIMS if others.get(name) is not None), None):
+        raise FieldError("psnr_range", f"give exactly one of {', '.join(AIMS)}, psnr_range; {aim} is given too")
+    (low, high), points = given["psnr_range"], given.get("points", _BY_NAME["points"].default)
+    return others | {"psnr_db": [round(low + n * (high - low) / (points - 1), 4) for n in range(points)]}
+
+
 def changed(original: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A filled-in experiment as a new request with some fields otherwise; an aim that is given takes the place of the
     original's."""
-    aim = next((name for name in AIMS if changes.get(name) is not None), None)
+    aim = next((name for name in (*AIMS, "psnr_range") if changes.get(name) is not None), None)
     kept = {name: value for name, value in original.items() if aim is None or name not in AIMS}
     return {**kept, **changes}
 
@@ -181,7 +208,7 @@ def request_schema() -> dict[str, Any]:
     both = [{"required": list(pair), "properties": {name: given[name] for name in pair}}
             for pair in (AIMS[:2], AIMS[1:], (AIMS[0], AIMS[2]))]
     return {"type": "object", "additionalProperties": False, "not": {"anyOf": both},
-            "properties": {field.name: field.schema() for field in FIELDS}}
+            "properties": {field.name: field.schema() for field in (*FIELDS, *SHORTHANDS)}}
 
 
 def runs_of(experiment: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -241,6 +268,14 @@ def _check(field: Field, value: Any) -> Any:
         return int(value) if field.kind == "integer" else value
     if field.kind == "tags":
         return _check_tags(field, value, wrong)
+    if field.kind == "range":
+        number = Field(field.name, "number", None, "", field.low, field.high)
+        if not isinstance(value, list) or len(value) != 2:
+            raise wrong
+        low, high = (_check(number, item) for item in value)
+        if not low < high:
+            raise wrong
+        return [low, high]
     if field.kind == "names":
         if not isinstance(value, list) or not value or len(set(map(str, value))) < len(value) or any(
                 item not in field.choices for item in value):

@@ -109,7 +109,8 @@ def mean_curves(curves: Sequence[Document]) -> list[Document]:
     made = []
     for name in dict.fromkeys(curve["curve"] for curve in curves):
         mine = [curve for curve in curves if curve["curve"] == name]
-        by_setting = [{(point["quality"], point["psnr_db"]): point for point in curve["points"]} for curve in mine]
+        by_setting = [{(point["quality"], point["psnr_db"], point.get("target_mbps")): point
+                       for point in curve["points"]} for curve in mine]
         common = [setting for setting in by_setting[0] if all(setting in points for points in by_setting)]
         points = [_mean([points[setting] for points in by_setting]) for setting in common]
         points.sort(key=lambda point: point["bitrate_mbps"])
@@ -141,7 +142,9 @@ def _point(run: GridRun, figures: Mapping[str, Any]) -> Document:
         value = figures.get(name)
         return None if value is None else ssim_db(value)
 
+    target = run.settings.get("bitrate_mbps")
     return {"run": run.id, **{name: run.settings[name] for name in ("quality", "psnr_db")},
+            **({} if target is None else {"target_mbps": target}),
             "bitrate_mbps": figures["bitrate_mbps"], "bpp": figures.get("bpp"), "psnr_y": figures.get("psnr_y"),
             "psnr": figures.get("psnr_db"), "ssim_db": decibels("ssim"), "ms_ssim_db": decibels("ms_ssim"),
             **{name: figures[name] for name in PERCEPTUAL if figures.get(name) is not None}}

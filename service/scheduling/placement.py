@@ -341,7 +341,8 @@ class Placement:
             first = min(able, key=lambda worker: worker.not_before)
             return f"worker {first.name} is left alone: {first.trouble}", "it is asked again", first.not_before - now
         slots = sum(worker.slots for worker in open_to_it)
-        return f"all {slots} slots of the workers that can take it are taken", "a slot is freed", None
+        words = f"all {slots} slots are taken" if slots > 1 else "the only slot is taken"
+        return f"{words}, of the workers that have codec {codec}", "a slot becomes free", None
 
     def _why_nobody(self, codec: str, device: str) -> str:
         living = [worker for worker in self.workers.values() if self.alive(worker) and worker.present]
