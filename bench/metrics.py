@@ -5,6 +5,9 @@ one run on the same pictures, one thread each, one library after the other in ev
 same: Gaussian window of 11, sigma 1.5, population covariance. `difference` is the largest between ours and theirs.
 
 scikit-image is asked for what it computes fastest: float32 planes, no gradient, no full map.
+
+`perceptual`: VMAF, VMAF and VMAF-NEG, and XPSNR as runs measure them, pictures streamed through a pipe, beside the
+FFmpeg program's own command line that reads the same pictures from two Y4M files: pictures a second, two threads each.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +32,11 @@ import skimage.metrics
 import torch
 
 import metrics
+from measures.perceptual import MODELS, PerceptualMeasures
 from measures.ssim import MS_SSIM_SIDE, ssim, ssim_and_ms_ssim
-from video.picture import Picture
+from video.ffmpeg_program import executable
+from video.picture import ClipInfo, Picture
+from video.planar import Y4MWriter
 
 WIDTH, HEIGHT = 640, 360
 assert min(WIDTH, HEIGHT) >= MS_SSIM_SIDE
@@ -99,6 +108,42 @@ def measure(rounds: int, count: int) -> dict[str, Any]:
     }
 
 
+def by_the_program_alone(folder: Path, names: tuple[str, ...]) -> None:
+    """The command line that a user of the program would write."""
+    models = "|".join(rf"version={MODELS[name]}\\:name={name}" for name in names if name in MODELS)
+    graph = f"libvmaf=n_threads=2:model={models}" if models else "xpsnr"
+    subprocess.run([executable("a bench"), "-loglevel", "error", "-nostdin", "-i", folder / "b.y4m", "-i",
+                    folder / "a.y4m", "-lavfi", graph, "-f", "null", "-"], check=True)
+
+
+def perceptual(rounds: int, count: int) -> dict[str, Any]:
+    pairs = pictures(20) * (count // 20)
+    info = ClipInfo(WIDTH, HEIGHT, Fraction(25), len(pairs))
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for side, file in enumerate("ab"):
+            with Path(name, f"{file}.y4m").open("wb") as out:
+                writer = Y4MWriter(out, info)
+                for pair in pairs:
+                    writer.write(pair[side])
+        for names in (("vmaf",), ("vmaf", "vmaf_neg"), ("xpsnr",)):
+            rates: dict[str, list[float]] = {"ours": [], "program": []}
+            for _ in range(rounds):
+                began = time.perf_counter()
+                with PerceptualMeasures(names, info, 2) as measures:
+                    for pair in pairs:
+                        measures.add(*pair)
+                    measures.finish()
+                rates["ours"].append(len(pairs) / (time.perf_counter() - began))
+                began = time.perf_counter()
+                by_the_program_alone(Path(name), names)
+                rates["program"].append(len(pairs) / (time.perf_counter() - began))
+            medians = {who: round(statistics.median(values), 1) for who, values in rates.items()}
+            found["+".join(names)] = {**medians, "ratio": round(medians["ours"] / medians["program"], 2),
+                                      "rounds": {who: [round(rate, 1) for rate in each] for who, each in rates.items()}}
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -113,7 +158,8 @@ def main() -> int:
         "command": "python -m bench.metrics", "cpu": model, "python": platform.python_version(),
         "numpy": np.__version__, "torch": torch.__version__, "scikit-image": skimage.__version__,
         "size": f"{WIDTH}x{HEIGHT}", "threads": 1,
-        "load_average_at_start": os.getloadavg(), **measure(options.rounds, options.pictures)}, indent=1))
+        "load_average_at_start": os.getloadavg(), **measure(options.rounds, options.pictures),
+        "perceptual": perceptual(options.rounds, 100)}, indent=1))
     return 0
 
 
