@@ -1,4 +1,4 @@
-"""Fit the peers' scales to nvc's: python -m bench.scales FOLDER > bench/results/scales.json
+"""Fit the peers' scales to nvc's: python -m bench.scales [FOLDER] > bench/results/scales.json
 
 Equal `quality` should give about equal PSNR (YUV 6:1:1) in every codec, so that the curves of a sweep share their
 range.  Clips of FOLDER (training clips: never those that figures are reported on) are coded by nvc at QUALITIES, and by
@@ -23,6 +23,7 @@ from coding import registry
 from coding.interface import Settings
 from metrics import ClipMetrics
 from peers.kinds import KINDS, QUALITIES
+from video import library
 from video.files import open_clip
 from video.picture import ClipInfo, Picture
 
@@ -54,12 +55,13 @@ def fit(constants: np.ndarray, mine: np.ndarray, wanted: np.ndarray) -> list[flo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="training clips")
+    parser.add_argument("folder", type=Path, nargs="?", help="training clips; without it the library's")
     parser.add_argument("--clips", type=int, default=8, help="so many, spread over the folder; default %(default)s")
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--peers", nargs="+", default=list(KINDS), choices=list(KINDS))
     options = parser.parse_args()
-    paths = sorted(path for path in options.folder.iterdir() if path.suffix in (".mp4", ".mkv", ".webm", ".y4m"))
+    paths = [library.find(name) for name in library.names()] if options.folder is None else sorted(
+        path for path in options.folder.iterdir() if path.suffix in (".mp4", ".mkv", ".webm", ".y4m"))
     paths = [paths[n] for n in sorted({n * len(paths) // options.clips for n in range(options.clips)})]
     clips = [read(path, options.frames) for path in paths]
 

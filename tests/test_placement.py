@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from service.jobs.states import State
 from service.scheduling.placement import Placement
@@ -325,6 +328,96 @@ def test_a_worker_silent_for_an_hour_is_forgotten(placed: Placement, clock: Cloc
 
 
 # --- why
+
+
+def test_a_run_that_comes_back_goes_before_the_rounds_of_others(placed: Placement) -> None:
+    for number in range(1, 6):
+        placed.enqueue(make_run(number))
+    beat(placed, "w1")
+    assert grants(placed) == [("r1", 1, "w1")]
+    placed.withdraw("r1")
+    placed.let_go(("r1", 1))
+    placed.enqueue(make_run(1, attempt=1))
+    assert served(placed, 3) == ["r1", "r2", "r3"]
+
+
+KINDS = ((("nvc",), "cpu"), (("nvc", "x264"), "cpu"), (("x264",), "cuda:0"))
+
+
+class Twin(RuleBasedStateMachine):
+    """Placement chooses the worker that looking at every worker would choose, whatever happens to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.placed = Placement(LEASE_S, self.clock, uniform=lambda low, high: high)
+        self.number = 0
+        self.held: dict[str, list[tuple[str, int]]] = {}
+        for worker in range(3):
+            self.heartbeat(worker, KINDS[1], 2, False)
+
+    @rule(worker=st.integers(0, 2), kind=st.sampled_from([KINDS[1], *KINDS]), slots=st.sampled_from([2, 1, 3, 0]),
+          draining=st.sampled_from([False, False, False, True]))
+    def heartbeat(self, worker: int, kind: tuple[tuple[str, ...], str], slots: int, draining: bool) -> None:
+        name = f"w{worker}"
+        beat(self.placed, name, *self.held.get(name, ()), slots=slots, codecs=kind[0], device=kind[1],
+             draining=draining)
+
+    @rule(codec=st.sampled_from(["nvc", "x264"]), avoid=st.sampled_from([(), (), (0,), (1, 2)]))
+    def submit(self, codec: str, avoid: tuple[int, ...]) -> None:
+        self.number += 1
+        self.placed.enqueue(make_run(self.number, codec=codec), frozenset(f"w{worker}" for worker in avoid))
+
+        for lease in self.placed.choose():
+            self.held.setdefault(lease.worker, []).append(lease.key)
+
+    @rule(worker=st.integers(0, 2), reported=st.booleans())
+    def end(self, worker: int, reported: bool) -> None:
+        if held := self.held.get(f"w{worker}"):
+            key = held.pop()
+            self.placed.withdraw(key[0])
+            if reported:
+                self.placed.let_go(key)
+
+    @rule(worker=st.integers(0, 2), what=st.sampled_from(["trouble", "well", "drain", "undrain"]))
+    def mark(self, worker: int, what: str) -> None:
+        if what in ("drain", "undrain"):
+            self.placed.drain(f"w{worker}", what == "drain")
+        elif what == "trouble":
+            self.placed.trouble(f"w{worker}", "it refuses")
+        else:
+            self.placed.well(f"w{worker}")
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 11.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        for lease in self.placed.expired():
+            self.placed.withdraw(lease.run.id)
+
+    @invariant()
+    def the_worker_is_the_one_that_looking_at_all_gives(self) -> None:
+        placed, now = self.placed, self.clock()
+        placed._free.wake(now)
+        for codec, avoid in (("nvc", frozenset()), ("x264", frozenset()), ("nvc", frozenset({"w0"}))):
+            able = [worker for worker in placed.workers.values() if placed.alive(worker) and worker.takes_runs
+                    and worker.can(codec, "auto")]
+            able = [worker for worker in able if worker.name not in avoid] or able
+            free = [worker for worker in able if worker.free and worker.not_before <= now]
+            expected = max(free, key=lambda worker: (worker.free / worker.slots, -worker.last_grant), default=None)
+            found = placed._worker_for((codec, "auto", avoid))
+            assert (found and found.name) == (expected and expected.name)
+
+    @invariant()
+    def leases_run_out_when_looking_at_all_says_so(self) -> None:
+        now = self.clock()
+        leases = self.placed.leases.values()
+        assert {lease.key for lease in self.placed.expired()} == {lease.key for lease in leases if lease.expires <= now}
+        due = min((lease.due for lease in leases), default=None)
+        assert self.placed._leases.next_due() == due
+
+
+TestTwin = Twin.TestCase
+TestTwin.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 
 
 def test_it_says_why_a_run_waits(placed: Placement, clock: Clock) -> None:

@@ -17,7 +17,9 @@ from service.jobs.states import Blame
 from service.runtime.logs import Log
 from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.dispatch import OfferAnswer, OfferOutcome, SerialTasks, cancel, offer
-from service.scheduling.placement import Lease, Placement, Worker
+from service.scheduling.free_workers import Worker
+from service.scheduling.leases import Lease
+from service.scheduling.placement import Placement
 from service.scheduling.run_metrics import RunMetrics
 from service.storage.records import Run
 

@@ -9,7 +9,8 @@ Round robin
 An experiment's runs go oldest first. An experiment that was given a worker goes to the end of the round, so a sweep of
 a thousand runs does not hold up an experiment that is submitted after it, nor do many small experiments hold up the
 sweep. `_turn` is the round that is now being served. An experiment that joins, or was given a worker, is next served
-in the following round; the lowest round goes first, and of equal ones the oldest run. This is start-time fair
+in the following round; the lowest round goes first, and of equal ones the oldest run. An experiment one of whose runs comes
+back from a worker joins the round that is being served: what was at work when a worker died is soon at work again. This is start-time fair
 queueing: an experiment that could not be served for a while is served at once, and has no credit beyond that. Rounds
 are not remembered across a restart.
 """
@@ -36,7 +37,8 @@ class Waiting:
 @dataclass
 class _Lane:
     """`runs`: the runs of each experiment by age. `order`: a heap of experiments by round and oldest run. An entry may
-    be out of date but never too high, since rounds only rise and an older run that joins adds an entry of its own."""
+    be out of date but not too high: an older run that joins, and one that comes back and may lower its experiment's
+    round, add an entry of their own. (Other lanes of that experiment may find it one round later.)"""
 
     runs: dict[int, list[tuple[int, str, int]]] = field(default_factory=dict)
     order: list[tuple[int, int, int]] = field(default_factory=list)
@@ -59,7 +61,8 @@ class FairQueue:
         self.remove(run.id)
         self.waiting[run.id] = waiting
         self._counts[run.experiment] = self._counts.get(run.experiment, 0) + 1
-        self._turns.setdefault(run.experiment, self._turn + 1)
+        turn = self._turn + (run.attempt == 0)
+        self._turns[run.experiment] = min(turn, self._turns.get(run.experiment, turn))
         if waiting.due > now:
             heapq.heappush(self._delayed, (waiting.due, run.number, run.id, run.attempt))
         else:
@@ -109,7 +112,7 @@ class FairQueue:
         run = waiting.run
         lane = self._lanes.setdefault(waiting.lane, _Lane())
         runs = lane.runs.setdefault(run.experiment, [])
-        if not runs or run.number < runs[0][0]:
+        if not runs or run.attempt or run.number < runs[0][0]:
             heapq.heappush(lane.order, (self._turns[run.experiment], run.number, run.experiment))
         heapq.heappush(runs, (run.number, run.id, run.attempt))
 

@@ -43,7 +43,7 @@ class View:
                 "heard_s_ago": round(now - worker.heard, 3),
                 "running": [{"run": lease.run.id, "attempt": lease.attempt, **lease.progress,
                              "lease_s_left": round(lease.expires - now, 3)}
-                            for lease in placed.leases.values() if lease.worker == worker.name],
+                            for lease in placed.leases_of(worker.name)],
             } for worker in sorted(placed.workers.values(), key=lambda worker: worker.name)]
 
     def worker_states(self) -> list[str]:

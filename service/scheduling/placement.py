@@ -24,73 +24,16 @@ silence of the workers means nothing then.
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from service.jobs.states import backoff_s
 from service.scheduling.fair_queue import FairQueue, LaneKey, Waiting
+from service.scheduling.free_workers import FreeWorkers, Worker, waiting_times
+from service.scheduling.leases import Key, Lease, Leases
 from service.storage.records import Run
 
 DEADLINE_GRACE_S = 15.0     # the worker kills a run at its deadline; the orchestrator only if the worker does not
 FORGET_WORKER_S = 3600.0    # a worker silent for so long is no longer shown
-
-Key = tuple[str, int]       # run, attempt
-
-
-@dataclass
-class Lease:
-    """A worker's right to an attempt, until `expires` (monotonic seconds)."""
-
-    run: Run
-    attempt: int
-    worker: str
-    expires: float
-    deadline: float
-    granted: float = 0.0
-    waited: float = 0.0     # seconds from joining the queue to the grant
-    began: float = 0.0      # when the worker was known to hold it
-    started: bool = False
-    progress: dict[str, Any] = field(default_factory=dict)
-    stored: float = 0.0     # when progress was last written down, and what
-    recorded: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> Key:
-        return self.run.id, self.attempt
-
-
-@dataclass
-class Worker:
-    """A worker as its heartbeats describe it. `busy`: attempts that take a slot there; `ended`: attempts that have
-    ended although a heartbeat on its way may still name them; `not_before`: no dispatch until then, because of
-    `trouble`."""
-
-    name: str
-    url: str
-    slots: int
-    about: dict[str, Any]
-    boot_id: str = ""
-    heard: float = float("-inf")
-    present: bool = False       # false: only remembered from before a restart
-    draining: bool = False      # says so itself
-    drained: bool = False       # someone told the orchestrator so
-    dispatch_key: str = ""      # what it wants to be shown; "" of one of an earlier version
-    attempt_secrets: bool = False   # it shows the secrets of its attempts
-    busy: set[Key] = field(default_factory=set)
-    ended: set[Key] = field(default_factory=set)
-    not_before: float = float("-inf")
-    trouble: str = ""
-    failures: int = 0
-    last_grant: float = float("-inf")
-
-    @property
-    def free(self) -> int:
-        return max(0, self.slots - len(self.busy))
-
-    def can(self, codec: str, device: str) -> bool:
-        """Whether it has what such a run needs; a worker that does not list its codecs is taken to have any."""
-        codecs, own = self.about.get("codecs") or (codec,), str(self.about.get("device") or device)
-        return codec in codecs and device in ("auto", own.partition(":")[0])
 
 
 class Placement:
@@ -99,12 +42,24 @@ class Placement:
     def __init__(self, lease_s: float, clock: Callable[[], float],
                  uniform: Callable[[float, float], float] = random.uniform) -> None:
         self.workers: dict[str, Worker] = {}
-        self.leases: dict[str, Lease] = {}      # by run
         self._lease_s = lease_s
         self._clock = clock
         self._uniform = uniform
         self._queue = FairQueue()
+        self._leases = Leases()
+        self._free = FreeWorkers(self.workers, self.alive)
+        self._slot_at: dict[Key, str] = {}      # the worker whose slot an attempt takes
+        self._arrivals = 0
         self._looked = clock()
+
+    @property
+    def leases(self) -> Mapping[str, Lease]:
+        """By run."""
+        return self._leases.by_run
+
+    def leases_of(self, name: str) -> list[Lease]:
+        """Of a worker."""
+        return self._leases.of_worker(name)
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
@@ -115,7 +70,7 @@ class Placement:
         now = self._clock()
         worker = self.workers.get(name)
         if worker is None:
-            worker = self.workers[name] = Worker(name, url, slots, {})
+            worker = self._add(Worker(name, url, slots, {}))
         if worker.boot_id != boot_id:   # a new process: nothing that was held against the old one holds
             worker.boot_id, worker.not_before, worker.trouble, worker.failures = boot_id, float("-inf"), "", 0
             worker.drained = False
@@ -123,7 +78,7 @@ class Placement:
         worker.draining, worker.heard, worker.present = draining, now, True
         renewed, unknown = [], []
         for key, progress in running.items():
-            lease = self.leases.get(key[0])
+            lease = self._leases.by_run.get(key[0])
             if lease is not None and lease.key == key and lease.worker == name:
                 lease.expires = now + self._lease_s
                 lease.progress = {**lease.progress, **progress}
@@ -132,17 +87,37 @@ class Placement:
                 unknown.append(key)
         worker.ended &= set(running)
         at_work = {key for key, progress in running.items() if progress.get("phase") != "deliver"}
-        worker.busy = {lease.key for lease in self.leases.values() if lease.worker == name and (
+        busy = {lease.key for lease in self._leases.of_worker(name) if (
             lease.key not in running or lease.key in at_work)} | (at_work - worker.ended)
+        for key in worker.busy - busy:
+            self._slot_at.pop(key, None)
+        self._slot_at.update(dict.fromkeys(busy, name))
+        worker.busy = busy
+        self._free.update(worker, now)
         return renewed, unknown
 
     def remember(self, name: str, url: str, about: Mapping[str, Any]) -> None:
         """A worker known from before a restart: attempts it holds may be asked about, nothing new is sent to it."""
         known = dict(about)
         dispatch_key, attempt_secrets = known.pop("dispatch_key", ""), bool(known.pop("attempt_secrets", False))
-        self.workers.setdefault(name, Worker(
-            name, url, 0, known, str(about.get("boot_id", "")), heard=self._clock(), drained=bool(about.get("drained")),
-            dispatch_key=dispatch_key, attempt_secrets=attempt_secrets))
+        if name not in self.workers:
+            self._add(Worker(name, url, 0, known, str(about.get("boot_id", "")), heard=self._clock(),
+                             drained=bool(about.get("drained")), dispatch_key=dispatch_key,
+                             attempt_secrets=attempt_secrets))
+
+    def _add(self, worker: Worker) -> Worker:
+        self._arrivals += 1
+        worker.order = self._arrivals
+        self.workers[worker.name] = worker
+        return worker
+
+    def drain(self, name: str, drained: bool) -> Worker | None:
+        """Give the worker nothing new, or something again. None if it is not known."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            worker.drained = drained
+            self._free.update(worker, self._clock())
+        return worker
 
     def alive(self, worker: Worker) -> bool:
         return self._clock() - worker.heard < self._lease_s
@@ -168,6 +143,7 @@ class Placement:
             worker.failures += 1
             worker.trouble = why
             worker.not_before = self._clock() + backoff_s(worker.failures, at_least_s, self._uniform)
+            self._free.update(worker, self._clock())
 
     def busy(self, name: str, why: str, retry_after_s: float) -> None:
         """The worker had no room after all; it said when to ask again."""
@@ -175,18 +151,21 @@ class Placement:
         if worker is not None:
             worker.trouble = why
             worker.not_before = self._clock() + retry_after_s
+            self._free.update(worker, self._clock())
 
     def well(self, name: str) -> None:
         """A dispatch to the worker succeeded."""
         worker = self.workers.get(name)
         if worker is not None:
             worker.failures, worker.trouble, worker.not_before = 0, "", float("-inf")
+            self._free.update(worker, self._clock())
 
     def forget_lost(self) -> list[str]:
         """Drop workers that have been silent for very long; their names."""
         gone = [name for name, worker in self.workers.items() if self._clock() - worker.heard > FORGET_WORKER_S]
         for name in gone:
-            del self.workers[name]
+            for key in self.workers.pop(name).busy:
+                self._slot_at.pop(key, None)
         return gone
 
     # --- runs ------------------------------------------------------------------------------------------------------
@@ -201,19 +180,21 @@ class Placement:
         """The run is over or goes back: neither queued nor leased any more. Its lease, if it had one; the slot stays
         taken until `let_go` or a heartbeat."""
         self._queue.remove(run_id)
-        return self.leases.pop(run_id, None)
+        return self._leases.remove(run_id)
 
     def let_go(self, key: Key) -> None:
         """The attempt has ended at the worker that had it."""
-        for worker in self.workers.values():
-            if key in worker.busy:
-                worker.busy.discard(key)
-                worker.ended.add(key)
+        worker = self.workers.get(self._slot_at.pop(key, ""))
+        if worker is not None and key in worker.busy:
+            worker.busy.discard(key)
+            worker.ended.add(key)
+            self._free.update(worker, self._clock())
 
     def choose(self) -> list[Lease]:
         """Grant as many runs as can go now. Each returned lease takes a slot; the store has not heard of it yet."""
         now = self._clock()
         self._queue.wake(now)
+        self._free.wake(now)
         granted = []
         while (lease := self._grant_one(now)) is not None:
             granted.append(lease)
@@ -223,7 +204,7 @@ class Placement:
         best: tuple[tuple[int, int], str, Worker] | None = None
         for place, lane, run_id in self._queue.heads():
             if best is None or place < best[0]:
-                worker = self._worker_for(lane, now)
+                worker = self._worker_for(lane)
                 if worker is not None:
                     best = (place, run_id, worker)
         if best is None:
@@ -233,20 +214,27 @@ class Placement:
         lease = self._lease(waiting.run, waiting.run.attempt + 1, worker.name)
         lease.waited = now - max(waiting.since, waiting.due)
         worker.busy.add(lease.key)
+        self._slot_at[lease.key] = worker.name
         worker.last_grant = now
+        self._free.update(worker, now)
         return lease
 
     def _capable(self, lane: LaneKey) -> list[Worker]:
         """Workers that may take the lane's runs at some time: those to avoid only if there are no others."""
         codec, device, avoid = lane
-        able = [worker for worker in self.workers.values() if self.alive(worker) and worker.present and worker.slots
-                and not worker.draining and not worker.drained and worker.can(codec, device)]
+        able = [worker for worker in self.workers.values() if self.alive(worker) and worker.takes_runs
+                and worker.can(codec, device)]
         return [worker for worker in able if worker.name not in avoid] or able
 
-    def _worker_for(self, lane: LaneKey, now: float) -> Worker | None:
+    def _worker_for(self, lane: LaneKey) -> Worker | None:
         """The one with the largest share of free slots, and of equals the one that was given nothing for longest."""
-        able = [worker for worker in self._capable(lane) if worker.free and worker.not_before <= now]
-        return max(able, key=lambda worker: (worker.free / worker.slots, -worker.last_grant), default=None)
+        codec, device, avoid = lane
+        worker = self._free.best(codec, device, avoid)
+        if worker is None and avoid and not any(
+                each.name not in avoid and self.alive(each) and each.takes_runs and each.can(codec, device)
+                for each in self.workers.values()):
+            return self._free.best(codec, device, frozenset())
+        return worker
 
     # --- leases ----------------------------------------------------------------------------------------------------
 
@@ -258,11 +246,11 @@ class Placement:
 
     def knows(self, run_id: str) -> bool:
         """Whether the run is queued or leased here."""
-        return run_id in self._queue.waiting or run_id in self.leases
+        return run_id in self._queue.waiting or run_id in self._leases.by_run
 
     def renew(self, lease: Lease) -> bool:
         """Begin the lease anew, if it is still in force: it was granted, but is only now being sent."""
-        if self.leases.get(lease.run.id) is not lease:
+        if self._leases.by_run.get(lease.run.id) is not lease:
             return False
         lease.expires = self._clock() + self._lease_s
         return True
@@ -271,12 +259,12 @@ class Placement:
         now = self._clock()
         lease = Lease(run, attempt, worker, now + self._lease_s,
                       now + run.settings["timeout_s"] + DEADLINE_GRACE_S + self._lease_s, now)
-        self.leases[run.id] = lease
+        self._leases.add(lease)
         return lease
 
     def current(self, run_id: str, attempt: int) -> Lease | None:
         """The lease on exactly this attempt, if it is in force."""
-        lease = self.leases.get(run_id)
+        lease = self._leases.by_run.get(run_id)
         return lease if lease is not None and lease.attempt == attempt else None
 
     def start(self, lease: Lease) -> None:
@@ -284,6 +272,7 @@ class Placement:
         lease.started = True
         lease.began = self._clock()
         lease.deadline = lease.began + lease.run.settings["timeout_s"] + DEADLINE_GRACE_S
+        self._leases.sooner(lease)
 
     def looking(self, longest_s: float) -> None:
         """To be called at least every `longest_s`. If it was not, this process was stopped, and no worker could have
@@ -292,28 +281,26 @@ class Placement:
         missed = now - self._looked - longest_s
         self._looked = now
         if missed > longest_s:
-            for lease in self.leases.values():
+            for lease in self._leases.by_run.values():
                 lease.expires += missed
             for worker in self.workers.values():
                 worker.heard += missed
 
     def expired(self) -> list[Lease]:
         """Leases that have run out. They stay until withdrawn."""
-        return [lease for lease in self.leases.values() if lease.expires <= self._clock()]
+        now = self._clock()
+        return [lease for lease in self._leases.over(now) if lease.expires <= now]
 
     def overdue(self) -> list[Lease]:
         """Attempts past their deadline whose worker keeps the lease but does not end them."""
-        return [lease for lease in self.leases.values() if lease.deadline <= self._clock() < lease.expires]
+        now = self._clock()
+        return [lease for lease in self._leases.over(now) if lease.deadline <= now < lease.expires]
 
     def next_due_s(self) -> float | None:
         """Seconds until `choose` or `expired` may give something although nothing happened; None: never."""
-        now = self._clock()
-        times = [min(lease.expires, lease.deadline) for lease in self.leases.values()]
-        if (due := self._queue.next_due()) is not None:
-            times.append(due)
-        if self._queue.waiting:
-            times += [worker.not_before for worker in self.workers.values() if worker.not_before > now]
-        return max(0.0, min(times) - now) if times else None
+        worker_due = self._free.next_wake() if self._queue.waiting else None
+        times = [*waiting_times(self._leases.next_due(), self._queue.next_due(), worker_due)]
+        return max(0.0, min(times) - self._clock()) if times else None
 
     # --- why -------------------------------------------------------------------------------------------------------
 
@@ -321,7 +308,7 @@ class Placement:
         """Of an unfinished run: why it waits, what happens next, and in how many seconds (None: when something else
         happens)."""
         now = self._clock()
-        lease = self.leases.get(run_id)
+        lease = self._leases.by_run.get(run_id)
         if lease is not None:
             left = max(0.0, lease.expires - now)
             if lease.started:

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.runtime.logs import Log
 from service.scheduling.change_notifier import ChangeNotifier
-from service.scheduling.placement import Lease
+from service.scheduling.leases import Lease
 from service.scheduling.run_metrics import RunMetrics
 from service.storage.records import Stale
 from service.storage.store import Store

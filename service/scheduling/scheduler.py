@@ -30,8 +30,9 @@ from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.change_notifier import ChangeNotifier
 from service.scheduling.delivery import Delivery
 from service.scheduling.dispatch import OfferAnswer
+from service.scheduling.leases import Lease
 from service.scheduling.overview import View
-from service.scheduling.placement import Lease, Placement
+from service.scheduling.placement import Placement
 from service.scheduling.progress import Progress
 from service.scheduling.run_metrics import RunMetrics
 from service.storage.records import Run, Stale, StoreError
@@ -248,9 +249,8 @@ class Scheduler:
     def drain_worker(self, name: str, drained: bool) -> bool:
         """Give the worker nothing new, or something again; false if it is not known."""
         with self._lock:
-            worker = self._placement.workers.get(name)
+            worker = self._placement.drain(name, drained)
             if worker is not None:
-                worker.drained = drained
                 about = {"url": worker.url, "boot_id": worker.boot_id, "dispatch_key": worker.dispatch_key,
                          "attempt_secrets": worker.attempt_secrets, **worker.about, "drained": drained}
         if worker is None:
