@@ -9,10 +9,10 @@ Round robin
 An experiment's runs go oldest first. An experiment that was given a worker goes to the end of the round, so a sweep of
 a thousand runs does not hold up an experiment that is submitted after it, nor do many small experiments hold up the
 sweep. `_turn` is the round that is now being served. An experiment that joins, or was given a worker, is next served
-in the following round; the lowest round goes first, and of equal ones the oldest run. An experiment one of whose runs comes
-back from a worker joins the round that is being served: what was at work when a worker died is soon at work again. This is start-time fair
-queueing: an experiment that could not be served for a while is served at once, and has no credit beyond that. Rounds
-are not remembered across a restart.
+in the following round; the lowest round goes first, and of equal ones the oldest run. An experiment one of whose runs
+comes back from a worker joins the round that is being served: what was at work when a worker died is soon at work
+again. This is start-time fair queueing: an experiment that could not be served for a while is served at once, and has
+no credit beyond that. Rounds are not remembered across a restart.
 """
 
 import heapq

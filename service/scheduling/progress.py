@@ -36,6 +36,8 @@ class Progress:
     def record(self, lease: Lease) -> None:
         """Wake those who wait; keep some of it for replay. Called with the lock of leases held."""
         now = self._clock()
+        if all(value is None for value in lease.progress.values()):
+            return      # a heartbeat of a run that has said nothing yet
         if now - lease.stored >= KEPT_S and lease.progress != lease.recorded and lease.run.attempt == lease.attempt:
             lease.stored, lease.recorded = now, lease.progress
             data = {"run": lease.run.id, "attempt": lease.attempt, **with_eta(lease, now)}
