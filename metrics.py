@@ -1,14 +1,15 @@
-"""What is measured, and its definitions. All on 8-bit 4:2:0 pictures, of which the distorted came out of a decoder.
+"""What is measured, and its definitions. All on 4:2:0 pictures of 8 to 12 bits, of which the distorted came out of a
+decoder; where the decoder's have fewer bits than the source, they are brought to its depth first.
 
-PSNR          10 log10(255² / MSE) of one plane of one picture, in dB.  Identical planes have no PSNR; they are given
-              as 100 dB, and so is anything above, since JSON has no infinity.
+PSNR          10 log10(peak² / MSE), the peak being 255, 1023 or 4095, of one plane of one picture, in dB.  Identical
+              planes have no PSNR; they are given as 100 dB, and so is anything above, since JSON has no infinity.
 psnr          (6 Y + U + V) / 8 of the planes' PSNRs.
 SSIM, MS-SSIM of luma, see measures/ssim.py.
 VMAF, XPSNR   where they are asked for, see measures/perceptual.py.
 of a clip     The mean over pictures of each of these.  ``…_of_mean_mse``: the PSNR of the mean MSE over all pictures
               instead, which bad pictures pull down further; both averagings are found in papers.
 bit rate      8 · bytes · fps / frames / 10^6, in Mbit/s.  bpp: bits per luma sample.
-compression   Bytes of the clip as raw 8-bit 4:2:0 over its coded bytes.
+compression   Bytes of the clip as raw 4:2:0 over its coded bytes; a sample of 10 bits is 10/8 of a byte.
 BD-rate       see measures/bd_rate.py.
 
     python metrics.py REFERENCE DISTORTED [--measures NAMES] [--frames N] [--json]
@@ -30,6 +31,8 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -39,7 +42,8 @@ from measures.bd_rate import BDRate, bd_rate, bd_rates
 from measures.perceptual import NAMES as PERCEPTUAL
 from measures.perceptual import PerceptualMeasures
 from measures.ssim import MS_SSIM_SIDE, SSIM_SIDE, ssim, ssim_and_ms_ssim
-from video.picture import ClipInfo, Picture, VideoError
+from video.picture import MOST_BITS, ClipInfo, Picture, VideoError
+from video.pixels import change_depth
 
 __all__ = ["BDRate", "ClipMetrics", "MetricsError", "bd_rate", "bd_rates", "frame_metrics", "psnr",
            "rate_metrics", "ssim_db"]
@@ -55,9 +59,9 @@ class MetricsError(Exception):
     """Two clips that cannot be compared, or a rate of nothing."""
 
 
-def psnr(mse: float) -> float:
-    """PSNR in dB of a mean squared error of 8-bit samples, at most MAX_DB."""
-    return min(MAX_DB, 10 * math.log10(255**2 / mse)) if mse > 0 else MAX_DB
+def psnr(mse: float, bits: int = 8) -> float:
+    """PSNR in dB of a mean squared error of samples of so many bits, at most MAX_DB."""
+    return min(MAX_DB, 10 * math.log10(((1 << bits) - 1) ** 2 / mse)) if mse > 0 else MAX_DB
 
 
 def weighted(y: float, u: float, v: float) -> float:
@@ -81,24 +85,27 @@ def plane_errors(reference: Picture, distorted: Picture) -> dict[str, float]:
     return errors
 
 
-def frame_psnr(reference: Picture, distorted: Picture) -> float:
+def frame_psnr(reference: Picture, distorted: Picture, bits: int = 8) -> float:
     """PSNR of one picture in dB, the planes weighted 6:1:1; what rate control aims at."""
-    return weighted(**{name: psnr(mse) for name, mse in plane_errors(reference, distorted).items()})
+    return weighted(**{name: psnr(mse, bits) for name, mse in plane_errors(reference, distorted).items()})
 
 
-def frame_metrics(reference: Picture, distorted: Picture, wanted: Collection[str] = OWN) -> dict[str, float | None]:
+def frame_metrics(
+    reference: Picture, distorted: Picture, wanted: Collection[str] = OWN, bits: int = 8
+) -> dict[str, float | None]:
     """Of one picture: psnr, psnr_y, psnr_u, psnr_v (dB), mse_y, mse_u, mse_v, ssim, ms_ssim (luma).
 
     ssim is None under 11 lines or columns, ms_ssim under 161; either where it is not wanted (ms_ssim gives ssim too).
     MetricsError when the sizes differ.
     """
     errors = plane_errors(reference, distorted)
-    ratios = {name: psnr(mse) for name, mse in errors.items()}
+    ratios = {name: psnr(mse, bits) for name, mse in errors.items()}
+    peak = (1 << bits) - 1
     similarity: tuple[float | None, float | None] = (None, None)
     if "ms_ssim" in wanted:
-        similarity = ssim_and_ms_ssim(reference.y, distorted.y)
+        similarity = ssim_and_ms_ssim(reference.y, distorted.y, peak)
     elif "ssim" in wanted:
-        similarity = ssim(reference.y, distorted.y), None
+        similarity = ssim(reference.y, distorted.y, peak), None
     return {
         "psnr": weighted(**ratios),
         **{f"psnr_{name}": value for name, value in ratios.items()},
@@ -112,15 +119,15 @@ class ClipMetrics:
     """Metrics of a clip, picture by picture: ``add`` each pair in order, then ask for the ``summary``.  ``wanted``: of
     MEASURES; those of PERCEPTUAL are measured elsewhere (measures/perceptual.py)."""
 
-    def __init__(self, wanted: Collection[str] = OWN) -> None:
-        self.frames = 0
+    def __init__(self, wanted: Collection[str] = OWN, bits: int = 8) -> None:
+        self.frames, self._bits = 0, bits
         self._wanted = frozenset(wanted)
         self._sums = dict.fromkeys(AVERAGED, 0.0)
         self._missing: dict[str, str] = {}
 
     def add(self, reference: Picture, distorted: Picture) -> dict[str, float | None]:
         """The :func:`frame_metrics` of this pair, which are kept in the means."""
-        values = frame_metrics(reference, distorted, self._wanted)
+        values = frame_metrics(reference, distorted, self._wanted, self._bits)
         self.frames += 1
         for name in AVERAGED:
             value = values[name]
@@ -143,7 +150,7 @@ class ClipMetrics:
         if not self.frames:
             raise MetricsError("no picture was compared")
         means = {name: None if name in self._missing else self._sums[name] / self.frames for name in AVERAGED}
-        of_mean = {name: psnr(self._sums[f"mse_{name}"] / self.frames) for name in PLANES}
+        of_mean = {name: psnr(self._sums[f"mse_{name}"] / self.frames, self._bits) for name in PLANES}
         return {
             "frames": self.frames,
             **means,
@@ -164,7 +171,7 @@ def rate_metrics(total_bytes: int, info: ClipInfo) -> dict[str, float]:
     return {
         "bitrate_mbps": float(Fraction(8 * total_bytes, 10**6) / seconds),
         "bpp": 8 * total_bytes / (info.width * info.height * info.frames),
-        "compression_ratio": info.picture_bytes * info.frames / total_bytes,
+        "compression_ratio": info.samples * info.bits / 8 * info.frames / total_bytes,
     }
 
 
@@ -182,21 +189,26 @@ def compare(
     """
     from video.files import open_clip  # brings FFmpeg with it, which those who only ask for BD-rates need not load
 
-    total, rows = ClipMetrics(wanted), []
-    with (open_clip(reference) as a, open_clip(distorted) as b,
-          PerceptualMeasures(wanted, a.info) as perceptual):  # fmt: skip
+    rows = []
+    with ExitStack() as stack:
+        a, b = (stack.enter_context(open_clip(path, most_bits=MOST_BITS)) for path in (reference, distorted))
+        bits = max(a.info.bits, b.info.bits)
+        total = ClipMetrics(wanted, bits)
+        perceptual = stack.enter_context(PerceptualMeasures(wanted, replace(a.info, bits=bits)))
         pictures, others = itertools.islice(a, frames), itertools.islice(b, frames)
         for index, picture in enumerate(pictures):
+            picture = change_depth(picture, a.info.bits, bits, a.info.range == "full")
             other = next(others, None)
             if other is None:
                 raise MetricsError(f"{distorted} ends after {index} pictures, {reference} goes on")
+            other = change_depth(other, b.info.bits, bits, b.info.range == "full")
             rows.append({"index": index, **total.add(picture, other)})
             perceptual.add(picture, other)
         if next(others, None) is not None:
             raise MetricsError(f"{reference} ends after {len(rows)} pictures, {distorted} goes on")
         notes = [
             f"{name} differs ({getattr(a.info, name)} and {getattr(b.info, name)}); samples are compared as they are"
-            for name in ("matrix", "range")
+            for name in ("matrix", "range", "bits")
             if getattr(a.info, name) != getattr(b.info, name)
         ]
         for path, clip in ((reference, a), (distorted, b)):

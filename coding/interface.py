@@ -115,9 +115,16 @@ def no_report(progress: Progress) -> None:
     """The callback of callers that do not care."""
 
 
+def most_bits(codec: Codec) -> int:
+    """The depth up to which a codec takes pictures: its ``most_bits``, 8 where it does not say. Deeper clips are
+    converted before it gets them, and their quality is measured at their own depth all the same."""
+    return int(getattr(codec, "most_bits", 8))
+
+
 @runtime_checkable
 class Codec(Protocol):
-    """One codec, by name. Raises CodecError for bad settings or bytes; Cancelled passes through from the callback."""
+    """One codec, by name; it may have ``most_bits``, see above. Raises CodecError for bad settings or bytes; Cancelled
+    passes through from the callback."""
 
     name: str
 

@@ -14,8 +14,8 @@ from importlib.metadata import entry_points
 from coding.interface import Codec, CodecError
 
 ENTRY_POINTS = "neural_codec.codecs"
-_PEERS = {name: f"peers.ffmpeg:{name}" for name in ("x264", "x265", "svtav1", "vp9")} | {
-    name: f"peers.program:{name}" for name in ("aom", "rav1e", "vvenc")}
+_PEERS = {name: f"peers.ffmpeg:{name}" for name in ("x264", "x265", "svtav1")} | {
+    name: f"peers.program:{name}" for name in ("vp9", "aom", "rav1e", "vvenc")}
 _factories: dict[str, str] = {"nvc": "nvc.codec:Nvc", **_PEERS}
 _made: dict[str, Codec] = {}
 _lock = threading.Lock()

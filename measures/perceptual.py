@@ -1,4 +1,4 @@
-"""VMAF, VMAF-NEG and XPSNR of 8-bit 4:2:0 clips, by filters of the FFmpeg program (video/ffmpeg_program.py).
+"""VMAF, VMAF-NEG and XPSNR of 4:2:0 clips, by filters of the FFmpeg program (video/ffmpeg_program.py).
 
 vmaf      Li et al., "Toward a practical perceptual video quality metric", 2016, and libvmaf's model vmaf_v0.6.1;
           0…100 for each picture.  Of a clip: the mean over pictures, and ``vmaf_harmonic_mean``.
@@ -112,7 +112,7 @@ class _Filter:
         self._pairs = 0
         program = executable(" and ".join(name.replace("_", "-").upper() for name in names))
         self._folder = tempfile.TemporaryDirectory(prefix="measures-")
-        given = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{info.width}x{info.height}", "-r", str(info.fps)]
+        given = ["-f", "rawvideo", "-pix_fmt", info.form, "-s", f"{info.width}x{info.height}", "-r", str(info.fps)]
         with Path(self._folder.name, ERRORS).open("wb") as errors:
             self._process = subprocess.Popen(
                 [program, "-hide_banner", "-loglevel", "error", *given, "-i", "pipe:0", "-filter_complex",

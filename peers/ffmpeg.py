@@ -10,7 +10,8 @@ Bytes.         The stream is a Matroska file, so that any player can show it.  I
                (600 bytes and more, in every stream) is taken out first.
 Odd sizes.     Some take even sizes only, and most have a smallest size: pictures are padded by their edges, and the
                file says which part counts; ``details["padded_to"]`` says the size that was coded.
-Depth.         VVenC codes pictures of 10 bits: samples times 4, and what is decoded is rounded to 8 bits.
+Depth.         Pictures of up to 10 or 12 bits are coded as they are.  VVenC codes 8 bits as 10: samples times 4, and
+               what is decoded is rounded back.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ from coding.interface import (
 )
 from peers.kinds import KINDS, Kind, encoder_options
 from peers.search import choose_constant
-from video.containers import RATE_TAG, SIZE_TAG, read_container
+from video.containers import BITS_TAG, RATE_TAG, SIZE_TAG, read_container
 from video.frames import CODE_OF_MATRIX, FULL, LIMITED, frame_of
-from video.picture import DEFAULT_LIMITS, ClipInfo, Picture, VideoError
+from video.picture import DEFAULT_LIMITS, MOST_BITS, ClipInfo, Picture, VideoError
+from video.pixels import change_depth
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 writes its settings to standard error otherwise
 
@@ -68,25 +70,23 @@ def svtav1() -> Peer:
     return Peer("svtav1")
 
 
-def vp9() -> Peer:
-    return Peer("vp9")
-
-
 @dataclass(frozen=True)
 class Made:
     """What an encoder made: a Matroska file; types of the pictures in display order; seconds; bytes of parameter sets
-    outside of the packets; the text in which it stores its settings."""
+    outside of the packets; the text in which it stores its settings; its version, where it is not the usual one."""
 
     data: bytes
     types: list[str]
     seconds: float
     header_bytes: int
     settings_text: str = ""
+    encoder_version: str = ""
 
 
 def tags(info: ClipInfo) -> dict[str, str]:
-    """What the file says in its metadata: the exact frame rate, and the size without the padding."""
-    return {RATE_TAG: f"{info.fps.numerator}/{info.fps.denominator}", SIZE_TAG: f"{info.width}x{info.height}"}
+    """What the file says in its metadata: the exact frame rate, the size without the padding, the pictures' depth."""
+    return {RATE_TAG: f"{info.fps.numerator}/{info.fps.denominator}", SIZE_TAG: f"{info.width}x{info.height}",
+            BITS_TAG: str(info.bits)}
 
 
 class Peer:
@@ -95,6 +95,7 @@ class Peer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.kind = KINDS[name]
+        self.most_bits = max(self.kind.depths)  # coding.interface.most_bits
 
     def warm(self) -> None:
         """Nothing to load. CodecError where this build of FFmpeg lacks the encoder."""
@@ -123,20 +124,23 @@ class Peer:
         refuse_gpu(self.name, settings)
         if settings.psnr_db is not None:
             return choose_constant(self.kind, lambda source, chosen, report: self.encode(source, info, chosen, report),
-                                   self.decode, pictures, settings, progress)
+                                   self.decode, pictures, info, settings, progress)
         options = encoder_options(self.name, settings)
         self.warm()
         coded = _padded_info(info, self.kind)
+        options |= self.kind.deep if coded.bits > 8 else ()
         made = self._encode(pictures, info, coded, settings, options, progress)
         progress(Progress("encode", len(made.types), len(made.types)))
         sizes = self._sizes(made.data)
         reports = [FrameReport(i, *row) for i, row in enumerate(zip(made.types, sizes, strict=True))]
         details = {
             **self.describe(),
+            **({"encoder_version": made.encoder_version} if made.encoder_version else {}),
             "options": options,
             **({"encoder_settings": made.settings_text} if made.settings_text else {}),
-            **({"padded_to": f"{coded.width}x{coded.height}"} if coded != info else {}),
-            **({"coded_bits": self.kind.bits} if self.kind.bits != 8 else {}),
+            **({"padded_to": f"{coded.width}x{coded.height}"} if (coded.width, coded.height) != (
+                info.width, info.height) else {}),
+            "coded_bits": coded.bits,
             "threads": settings.threads or os.cpu_count(),
             "encode_s": made.seconds,
             "packet_bytes": sum(sizes),
@@ -159,7 +163,7 @@ class Peer:
             _set_up(stream, coded, settings)
             try:
                 for picture in pictures:
-                    frame = frame_of(padded(picture, coded), coded)
+                    frame = frame_of(fitted(picture, info, coded), coded)
                     frame.pts, frame.time_base = count, 1 / info.fps
                     began = time.perf_counter()
                     packets += stream.encode(frame)
@@ -188,11 +192,11 @@ class Peer:
         """Decode from the bytes alone. BitstreamError when they are no stream of this codec, here or on the way."""
         frames = len(self._sizes(data))
         try:
-            info, pictures, close = read_container(io.BytesIO(data), self.name, DEFAULT_LIMITS, "matroska")
+            info, pictures, close = read_container(io.BytesIO(data), self.name, DEFAULT_LIMITS, "matroska", MOST_BITS)
         except VideoError as error:
             raise BitstreamError(f"damaged stream: {error}") from error
-        if self.kind.bits != 8:  # rounded back to what the encoder was given: nothing that the source had is lost
-            info = replace(info, converted="", range=_range_of_file(data))
+        if self.kind.coded_as == "vvc":
+            info = replace(info, range=_range_of_file(data))
         decoded = Decoded(replace(info, frames=frames), iter(()))
         decoded.pictures = self._decoded(pictures, close, frames, decoded.details, progress)
         return decoded
@@ -238,7 +242,7 @@ class Peer:
 
 
 def _set_up(stream: av.VideoStream, coded: ClipInfo, settings: Settings) -> None:
-    stream.width, stream.height, stream.pix_fmt = coded.width, coded.height, "yuv420p"
+    stream.width, stream.height, stream.pix_fmt = coded.width, coded.height, coded.form
     stream.codec_context.colorspace = CODE_OF_MATRIX[coded.matrix]
     stream.codec_context.color_range = FULL if coded.range == "full" else LIMITED
     stream.codec_context.thread_count = settings.threads
@@ -246,16 +250,17 @@ def _set_up(stream: av.VideoStream, coded: ClipInfo, settings: Settings) -> None
 
 
 def _padded_info(info: ClipInfo, kind: Kind) -> ClipInfo:
-    """The clip with sizes that the encoder takes."""
+    """The clip with a size and depth that the encoder takes."""
 
     def up(side: int) -> int:
         return max(-(-side // kind.align) * kind.align, kind.min_side)
 
-    return replace(info, width=up(info.width), height=up(info.height))
+    return replace(info, width=up(info.width), height=up(info.height), bits=kind.coded_bits(info.bits))
 
 
-def padded(picture: Picture, coded: ClipInfo) -> Picture:
-    """Repeat the last line and column until the picture has the coded size."""
+def fitted(picture: Picture, info: ClipInfo, coded: ClipInfo) -> Picture:
+    """The clip's picture in the coded depth and size: the last line and column are repeated until it has that."""
+    picture = change_depth(picture, info.bits, coded.bits, info.range == "full")
     if picture.y.shape == (coded.height, coded.width):
         return picture
     shapes = ((coded.height, coded.width), coded.chroma_shape, coded.chroma_shape)

@@ -47,11 +47,16 @@ class Kind:
     own: Callable[[Settings, int, str], Options]  # of settings, intra period (1: intra only), tune
     constant: str = "crf"  # the option of constant quality
     program: bool = False  # encoded by the FFmpeg program, since PyAV's build lacks the encoder
-    bits: int = 8  # of the pictures that the encoder is handed
+    depths: tuple[int, ...] = (8, 10)  # that the encoder takes
     file_name: str = ""  # how the library's file name begins, to ask it for its version
     version: Callable[[ctypes.CDLL, str], str] | None = None
     remove_units: str = ""  # bit stream filter that takes out the encoder's text
+    deep: tuple[tuple[str, str], ...] = ()  # options that more than 8 bits need
     headers_in_pictures: bool = False  # parameter sets are in the packets, and need not be counted again
+
+    def coded_bits(self, bits: int) -> int:
+        """The depth that pictures of so many bits are coded with: the smallest that holds them."""
+        return min((depth for depth in self.depths if depth >= bits), default=max(self.depths))
 
     def constant_at(self, quality: int) -> float:
         """CRF or QP at a quality, 0…63."""
@@ -138,7 +143,7 @@ KINDS = {
         version=lambda library, file: f"core {file.rpartition('.so.')[2]}",
     ),
     "x265": Kind(
-        library="libx265", coded_as="hevc", whole=False, own=_x265,
+        library="libx265", coded_as="hevc", depths=(8, 10, 12), whole=False, own=_x265,
         worst=51, scale=(45.5, 40.9, 36.3, 32.1, 28.1, 24.7, 21.1, 17.5),
         presets=("medium", "slow", "slower", "veryslow"), every_preset=_H26X_PRESETS, preset_option="preset",
         params_option="x265-params", align=2, min_side=16, file_name="libx265",
@@ -152,19 +157,19 @@ KINDS = {
         version=_call("svt_av1_get_version"),
     ),
     "vp9": Kind(
-        library="libvpx-vp9", coded_as="vp9", whole=True, own=_vp9,
+        library="libvpx-vp9", coded_as="vp9", depths=(8, 10, 12), whole=True, own=_vp9,
         worst=63, scale=(63, 63, 59.5, 52.4, 45.2, 38.5, 31.7, 25),
         presets=("2", "1", "1", "0"), every_preset=_numbers(8), preset_option="cpu-used", params_option="",
-        align=1, min_side=1, file_name="libvpx", version=_call("vpx_codec_version_str"),
+        align=1, min_side=1, deep=(("profile", "2"),), file_name="libvpx", version=_call("vpx_codec_version_str"),
     ),
     "aom": Kind(
-        library="libaom-av1", coded_as="av1", whole=True, own=_aom, program=True,
+        library="libaom-av1", coded_as="av1", depths=(8, 10, 12), whole=True, own=_aom, program=True,
         worst=63, scale=(63, 62.9, 60, 55, 46.3, 37.4, 28.9, 19.8),
         presets=("6", "4", "3", "2"), every_preset=_numbers(8), preset_option="cpu-used", params_option="aom-params",
         align=1, min_side=1,
     ),
     "rav1e": Kind(
-        library="librav1e", coded_as="av1", whole=True, own=_rav1e, program=True, constant="qp",
+        library="librav1e", coded_as="av1", depths=(8, 10, 12), whole=True, own=_rav1e, program=True, constant="qp",
         worst=255, scale=(251.9, 217.3, 190.1, 163.2, 135.9, 110.2, 80.8, 51.5),
         presets=("6", "4", "3", "2"), every_preset=_numbers(10), preset_option="speed", params_option="rav1e-params",
         align=1, min_side=16,
@@ -173,7 +178,7 @@ KINDS = {
         library="libvvenc", coded_as="vvc", whole=True, own=_vvenc, program=True, constant="qp",
         worst=63, scale=(48.4, 43.7, 39.2, 34.8, 30.6, 27, 23.5, 20),
         presets=("faster", "fast", "medium", "slow"), every_preset=("faster", "fast", "medium", "slow", "slower"),
-        preset_option="preset", params_option="vvenc-params", align=8, min_side=64, bits=10,
+        preset_option="preset", params_option="vvenc-params", align=8, min_side=64, depths=(10,),
         headers_in_pictures=True,
     ),
 }  # fmt: skip

@@ -1,4 +1,5 @@
-"""The peers whose encoders PyAV's build of FFmpeg lacks: libaom, rav1e and VVenC, by the FFmpeg program.
+"""The peers whose encoders PyAV's build of FFmpeg lacks: libaom, rav1e, VVenC, and VP9 of more than 8 bits, by the
+FFmpeg program.
 
 The program (video/ffmpeg_program.py) reads raw pictures from a pipe and writes the Matroska file that the other peers
 write too; it is decoded as theirs are, by PyAV.
@@ -12,21 +13,25 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import av
 import av.error
-import numpy as np
 
 from coding.interface import CodecError, Progress, Report, Settings
-from peers.ffmpeg import PICTURE_TYPES, Made, Peer, padded, tags
+from peers.ffmpeg import PICTURE_TYPES, Made, Peer, fitted, tags
 from video.ffmpeg_program import ProgramError, executable, version
 from video.picture import ClipInfo, Picture
 
 MATRICES = {"bt601": "smpte170m", "bt709": "bt709", "bt2020": "bt2020nc"}  # as the program names them
 RANGES = {"limited": "tv", "full": "pc"}
 FILE, ERRORS = "stream.mkv", "errors"  # in a temporary folder
+
+
+def vp9() -> Vp9:
+    return Vp9()
 
 
 def aom() -> ProgramPeer:
@@ -88,8 +93,7 @@ class ProgramPeer(Peer):
         return Made(data, types, seconds, 0 if self.kind.headers_in_pictures else header_bytes)
 
     def _command(self, info: ClipInfo, coded: ClipInfo, settings: Settings, options: dict[str, str]) -> list[str]:
-        form = "yuv420p10le" if self.kind.bits == 10 else "yuv420p"
-        given = ["-f", "rawvideo", "-pix_fmt", form, "-s", f"{coded.width}x{coded.height}", "-r", str(coded.fps),
+        given = ["-f", "rawvideo", "-pix_fmt", coded.form, "-s", f"{coded.width}x{coded.height}", "-r", str(coded.fps),
                  "-colorspace", MATRICES[coded.matrix], "-color_range", RANGES[coded.range], "-i", "pipe:0"]
         chosen = [word for name, value in options.items() for word in (f"-{name}:v", value)]
         threads = ["-threads", str(settings.threads)] if settings.threads else []
@@ -104,7 +108,7 @@ class ProgramPeer(Peer):
         count, seconds = 0, 0.0
         with contextlib.suppress(BrokenPipeError), pipe:  # it has ended: its exit status says more
             for picture in pictures:
-                data = b"".join(self._samples(plane) for plane in padded(picture, coded))
+                data = b"".join(plane.tobytes() for plane in fitted(picture, info, coded))
                 began = time.perf_counter()
                 pipe.write(data)
                 pipe.flush()
@@ -115,8 +119,23 @@ class ProgramPeer(Peer):
             raise CodecError(f"{self.name}: no picture to encode")
         return seconds
 
-    def _samples(self, plane: np.ndarray) -> bytes:
-        return plane.tobytes() if self.kind.bits == 8 else (plane.astype("<u2") << (self.kind.bits - 8)).tobytes()
+
+class Vp9(Peer):
+    """By PyAV, as x264 is; pictures of more than 8 bits (profile 2) by the program, since PyAV's libvpx takes none."""
+
+    def __init__(self) -> None:
+        super().__init__("vp9")
+
+    def _encode(
+        self, pictures: Iterable[Picture], info: ClipInfo, coded: ClipInfo, settings: Settings,
+        options: dict[str, str], progress: Report,
+    ) -> Made:  # fmt: skip
+        if coded.bits == 8:
+            return super()._encode(pictures, info, coded, settings, options, progress)
+        program = ProgramPeer(self.name)
+        program.warm()
+        made = program._encode(pictures, info, coded, settings, options, progress)
+        return replace(made, encoder_version=program.describe()["encoder_version"])
 
 
 def _types(data: bytes) -> tuple[list[str], int]:

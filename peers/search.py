@@ -15,7 +15,7 @@ from typing import Any
 from coding.interface import Decoded, Encoded, Progress, Report, Settings, SettingsError
 from metrics import frame_psnr
 from peers.kinds import Kind
-from video.picture import Picture
+from video.picture import ClipInfo, Picture
 
 PASSES = 8
 TOLERANCE_DB = 0.03  # where 0.05 is promised of encoders that take fractions
@@ -33,7 +33,7 @@ class Probe:
 
 
 def choose_constant(kind: Kind, encode: Encode, decode: Callable[[bytes], Decoded], pictures: Iterable[Picture],
-                    settings: Settings, progress: Report) -> Encoded:
+                    info: ClipInfo, settings: Settings, progress: Report) -> Encoded:
     """Encode so that ``settings.psnr_db`` is met as nearly as the encoder can; ``details["rate_control"]`` has the
     trace, and whether it is met.  SettingsError for a target that is not positive, or beside a bit rate."""
     target = settings.psnr_db
@@ -51,7 +51,7 @@ def choose_constant(kind: Kind, encode: Encode, decode: Callable[[bytes], Decode
             break  # the end of the scale, or as near as whole numbers come
         options = {**settings.options, kind.constant: constant}
         encoded = encode(pictures, replace(settings, psnr_db=None, options=options), _of_pass(progress, len(probes)))
-        ratios = [frame_psnr(*pair) for pair in zip(pictures, decode(encoded.data), strict=True)]
+        ratios = [frame_psnr(*pair, info.bits) for pair in zip(pictures, decode(encoded.data), strict=True)]
         probes.append(Probe(constant, sum(ratios) / len(ratios), encoded))
         if abs(probes[-1].psnr - target) <= TOLERANCE_DB:
             break

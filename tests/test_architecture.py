@@ -70,7 +70,8 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "bench.rates": ("video metrics coding codec", "rate-distortion points, tables, plots"),
     "bench.others": ("", "other systems, to compare with"),
     "bench": ("video measures metrics coding peers codec nvc.motion nvc.network nvc.encoder service.runtime "
-              "service.http bench.rates", "makes the numbers, into bench/results/"),
+              "service.http service.jobs service.storage service.scheduling bench.rates",
+              "makes the numbers, into bench/results/"),
 }
 
 # Module: what it must never reach, by whatever way.  (a: b means all of b's modules.)

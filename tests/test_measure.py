@@ -67,7 +67,7 @@ def test_every_part_of_the_result_is_there_and_measured(clip: Path, tmp_path: Pa
     assert {row["type"] for row in result["frames"]} == {"I"}
     assert result["clip"] == {
         "name": "six", "sha256": hashlib.sha256(clip.read_bytes()).hexdigest(), "width": 48, "height": 32,
-        "fps": "30000/1001", "frames": 6, "matrix": "bt709", "range": "limited", "converted": "",
+        "fps": "30000/1001", "frames": 6, "bits": 8, "matrix": "bt709", "range": "limited", "converted": "",
         "sample_aspect": "1:1", "rotation": 0, "field_order": "progressive", "primaries": "", "transfer": "",
         "chroma_location": "", "variable_frame_rate": None, "warnings": []}
     assert result["settings"] == read_request({"codec": "raw"})
@@ -109,7 +109,8 @@ def test_the_reconstruction_holds_the_decoded_pictures(clip: Path, tmp_path: Pat
 def test_a_clip_of_another_format_is_converted_and_the_result_says_so(tmp_path: Path) -> None:
     (tmp_path / "deep.y4m").write_bytes(b"YUV4MPEG2 W48 H32 F25:1 C444p10\nFRAME\n" + bytes(48 * 32 * 3 * 2))
     made = measuring.run(job(tmp_path / "deep.y4m"), tmp_path)
-    assert made["result"]["clip"]["converted"] == "yuv444p10le to yuv420p"
+    assert made["result"]["clip"]["converted"] == "yuv444p10le to yuv420p10le"
+    assert made["result"]["clip"]["coded_bits"] == 8
 
 
 def test_no_reconstruction_is_kept_unless_asked_for(clip: Path, tmp_path: Path) -> None:

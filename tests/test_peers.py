@@ -18,7 +18,7 @@ from metrics import ClipMetrics
 from peers import ffmpeg, program
 from peers.ffmpeg import Peer
 from peers.kinds import KINDS, encoder_options
-from peers.program import ProgramPeer
+from peers.program import ProgramPeer, Vp9
 from video import library
 from video.ffmpeg_program import ProgramMissing
 from video.files import open_clip
@@ -28,7 +28,7 @@ NAMES = list(KINDS)
 
 
 def peer(name: str) -> Peer:
-    return ProgramPeer(name) if KINDS[name].program else Peer(name)
+    return Vp9() if name == "vp9" else ProgramPeer(name) if KINDS[name].program else Peer(name)
 
 
 def clip(width: int, height: int, count: int) -> tuple[list[Picture], ClipInfo]:
@@ -58,7 +58,7 @@ def packets(data: bytes) -> list[av.Packet]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peer_has_the_interface_of_a_codec(name: str) -> None:
-    made = getattr(program if KINDS[name].program else ffmpeg, name)()
+    made = getattr(program if KINDS[name].program or name == "vp9" else ffmpeg, name)()
     assert isinstance(made, Codec)
     assert made.name == name
 

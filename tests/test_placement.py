@@ -341,6 +341,15 @@ def test_a_run_that_comes_back_goes_before_the_rounds_of_others(placed: Placemen
     assert served(placed, 3) == ["r1", "r2", "r3"]
 
 
+def test_a_heartbeat_that_says_nothing_of_progress_keeps_what_was_said(placed: Placement) -> None:
+    placed.enqueue(make_run(1))
+    beat(placed, "w1")
+    placed.choose()
+    placed.heartbeat("w1", "http://w1", 1, {}, {("r1", 1): {"phase": "encode", "frame": 7}})
+    placed.heartbeat("w1", "http://w1", 1, {}, {("r1", 1): {"phase": "decode", "frame": None}})
+    assert placed.leases["r1"].progress == {"phase": "decode", "frame": 7}
+
+
 KINDS = ((("nvc",), "cpu"), (("nvc", "x264"), "cpu"), (("x264",), "cuda:0"))
 
 

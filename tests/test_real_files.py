@@ -202,7 +202,8 @@ def test_rounded_rates_mean_their_fractions(text: str, fps: Fraction) -> None:
 def test_the_document_of_a_clip_says_what_a_player_needs() -> None:
     info = replace(ClipInfo(16, 8, Fraction(25), 3), sample_aspect=Fraction(16, 11), rotation=90, warnings=("x",))
     assert info.document() == {
-        "width": 16, "height": 8, "fps": "25/1", "frames": 3, "matrix": "bt601", "range": "limited", "converted": "",
+        "width": 16, "height": 8, "fps": "25/1", "frames": 3, "bits": 8, "matrix": "bt601", "range": "limited",
+        "converted": "",
         "sample_aspect": "16:11", "rotation": 90, "field_order": "progressive", "primaries": "", "transfer": "",
         "chroma_location": "", "variable_frame_rate": None, "warnings": ["x"]}
 

@@ -40,7 +40,7 @@ def test_headerless_video_is_kept_with_a_header(running: Orchestrator, path: str
     status, clip = put(running, path, data)
     assert status == 201
     assert {name: clip[name] for name in ("width", "height", "fps", "frames", "converted")} == {
-        "width": 16, "height": 8, "fps": "25/1", "frames": 2, "converted": "yuv444p10le to yuv420p"}
+        "width": 16, "height": 8, "fps": "25/1", "frames": 2, "converted": "yuv444p10le to yuv420p10le"}
     assert (clip["wrapped_from"], clip["wrapped_sha256"]) == ("yuv444p10le", hashlib.sha256(data).hexdigest())
     kept = running.get(f"/clips/{clip['name']}/data").content
     assert kept.startswith(b"YUV4MPEG2 W16 H8 F25:1 Ip A1:1 C444p10 ")

@@ -23,9 +23,20 @@ import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 
-from video.frames import CODE_OF_MATRIX, FULL, LIMITED, MATRIX_OF_CODE, REORDERED, frame_of, is_full, picture_of
+from video.frames import (
+    CODE_OF_MATRIX,
+    FULL,
+    LIMITED,
+    MATRIX_OF_CODE,
+    REORDERED,
+    bits_of,
+    frame_of,
+    is_full,
+    picture_of,
+)
 from video.picture import (
     DEFAULT_FPS,
+    MOST_BITS,
     PRIMARIES,
     TRANSFERS,
     ClipInfo,
@@ -66,6 +77,8 @@ SLICE_WIDTH, SLICE_HEIGHT = 360, 288
 RATE_TAG = "FRAME_RATE"  # Matroska keeps nanoseconds a picture, from which 60000/1001 does not come back
 ASPECT_TAG = "SAMPLE_ASPECT"  # PyAV gives no way to Matroska's own field, DisplayWidth
 SIZE_TAG = "PICTURE_SIZE"  # of coders that only take even sizes: the part of their pictures that counts, from top left
+BITS_TAG = "NVC_BITS"  # of the pictures, where an encoder takes only deeper ones
+DEPTHS = tuple(str(bits) for bits in range(8, MOST_BITS + 1))
 
 Opened = tuple[ClipInfo, Iterator[Picture], Callable[[], None]]
 
@@ -86,8 +99,10 @@ def is_animated_png(file: BinaryIO) -> bool:
     return animated
 
 
-def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: str | None = None) -> Opened:
+def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: str | None = None,
+                   most_bits: int = 8) -> Opened:
     """Open a file or seekable stream and decode its first picture. Gives info, pictures and a function that closes.
+    Pictures have the file's depth, up to ``most_bits``; a file of this program's own says which it is to have.
 
     Raises NotAVideo, NoVideoStream, EmptyVideo, TooLarge, and DamagedVideo here (first picture) or while iterating.
     """
@@ -108,7 +123,7 @@ def read_container(source: Path | BinaryIO, name: str, limits: Limits, demuxer: 
         if first is None:
             raise EmptyVideo(f"{name}: holds no picture")
         check_size(name, first.width, first.height, limits)
-        info = replace(_info(container, stream, first, packets, name), cut=cut)
+        info = replace(_info(container, stream, first, packets, name, most_bits), cut=cut)
     except BaseException:
         container.close()
         raise
@@ -271,7 +286,7 @@ def _field_order(stream: av.VideoStream, frame: av.VideoFrame) -> str:
 
 
 def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame, packets: Packets,
-          name: str) -> ClipInfo:
+          name: str, most_bits: int) -> ClipInfo:
     timing, notes = _timing(container, stream, packets, name)
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if len(videos) > 1:
@@ -286,7 +301,10 @@ def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFram
     from_rgb = form.is_rgb or form.has_palette or form.is_bit_stream  # converted to limited range (pixels.py)
     matrix = None if from_rgb else MATRIX_OF_CODE.get(int(frame.colorspace))
     full = not from_rgb and is_full(frame)
-    plain = form.name in ("yuv420p", "yuvj420p") or REORDERED.get(form.name) == "yuv420p"
+    said = container.metadata.get(BITS_TAG, "")
+    bits = bits_of(form, min(most_bits, int(said)) if said in DEPTHS else most_bits)
+    target = "yuv420p" if bits == 8 else f"yuv420p{bits}le"
+    plain = target in (form.name.replace("yuvj", "yuv"), REORDERED.get(form.name)) or said == str(bits)
     aspect = _tag(container, ASPECT_TAG, ":")
     width, height = _tag(container, SIZE_TAG, "x") or (frame.width, frame.height)
     if width > frame.width or height > frame.height:
@@ -300,7 +318,8 @@ def _info(container: InputContainer, stream: av.VideoStream, frame: av.VideoFram
         frames=packets.count or stream.frames or None,
         matrix=matrix or default_matrix(frame.height),
         range="full" if full else "limited",
-        converted="" if plain else f"{form.name} to yuv420p",
+        converted="" if plain else f"{form.name} to {target}",
+        bits=bits,
         sample_aspect=Fraction(*aspect) if aspect else stream.sample_aspect_ratio or Fraction(1),
         rotation=frame.rotation,
         field_order=fields,
@@ -323,7 +342,7 @@ def _pictures(first: av.VideoFrame, rest: Iterator[av.VideoFrame], info: ClipInf
     for index, frame in enumerate(itertools.chain([first], rest)):
         if (frame.width, frame.height) != coded:
             raise size_change(name, index, frame, first)
-        yield _cropped(picture_of(frame, info.matrix), info)
+        yield _cropped(picture_of(frame, info.matrix, info.bits), info)
 
 
 def _cropped(picture: Picture, info: ClipInfo) -> Picture:
@@ -362,7 +381,7 @@ class VideoWriter:
         small = info.width <= SLICE_WIDTH and info.height <= SLICE_HEIGHT
         options = LOSSLESS[codec] | ({"slices": "1"} if small else {})
         self._stream = cast(av.VideoStream, container.add_stream(codec, rate=info.fps, options=options))
-        self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, "yuv420p"
+        self._stream.width, self._stream.height, self._stream.pix_fmt = info.width, info.height, info.form
         self._stream.codec_context.colorspace = CODE_OF_MATRIX[info.matrix]
         self._stream.codec_context.color_range = FULL if info.range == "full" else LIMITED
         for attribute, names, said in (("color_primaries", PRIMARIES, info.primaries),

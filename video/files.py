@@ -2,7 +2,7 @@
 
 Y4M and headerless ``.yuv`` are read with NumPy (video/planar.py), every other container through PyAV
 (video/containers.py), picture files alone, in folders (video/stills.py) and in archives (video/archives.py) too.
-Everything becomes 8-bit 4:2:0 on the way in (video/pixels.py), and
+Everything becomes 4:2:0 on the way in, of 8 bits unless more are asked for (video/pixels.py), and
 ``ClipInfo.converted`` says so where it was something else.  Pictures are read and written one at a time: a clip is
 never in memory whole.
 
@@ -100,22 +100,24 @@ class Clip:
 
 
 def open_clip(
-    source: str | Path | BinaryIO, *, raw: RawFormat | None = None, limits: Limits = DEFAULT_LIMITS
-) -> Clip:
+    source: str | Path | BinaryIO, *, raw: RawFormat | None = None, limits: Limits = DEFAULT_LIMITS,
+    most_bits: int = 8,
+) -> Clip:  # fmt: skip
     """Open a clip and read what is known of it.
 
     ``source`` is a file (video, PNG, JPEG, WebP, a ZIP or TAR of these, or ``.yuv`` whose name tells its format), a
     folder of pictures, ``-`` for standard input, or an open binary stream.  A stream that cannot seek must be Y4M, or
     headerless with ``raw``.
     ``raw`` makes any source headerless video of that format.
+    ``most_bits``, 8…12: pictures of more bits than that are converted to so many, others keep their own depth.
 
     Raises VideoError (no such file, no format in the name), NotAVideo, NoVideoStream, EmptyVideo, DamagedVideo
     (first picture), TooLarge.
     """
     if source == "-":
-        return _open_stream(sys.stdin.buffer, "standard input", raw, limits)
+        return _open_stream(sys.stdin.buffer, "standard input", raw, limits, most_bits)
     if not isinstance(source, str | Path):
-        return _open_stream(source, str(getattr(source, "name", "stream")), raw, limits)
+        return _open_stream(source, str(getattr(source, "name", "stream")), raw, limits, most_bits)
     path = Path(source)
     if path.is_dir():
         return Clip(str(path), *read_folder(path, limits), limits)
@@ -129,7 +131,8 @@ def open_clip(
         head = file.read(12)
         file.seek(0)
         if raw is not None or head.startswith(Y4M_MAGIC):
-            info, pictures = read_raw(file, str(path), raw, limits) if raw else read_y4m(file, str(path), limits)
+            info, pictures = (read_raw(file, str(path), raw, limits, most_bits) if raw else
+                              read_y4m(file, str(path), limits, most_bits))
             return Clip(str(path), info, pictures, file.close, limits)
         if not head:
             raise EmptyVideo(f"{path}: is empty (0 bytes)")
@@ -147,29 +150,30 @@ def open_clip(
         file.close()
         raise
     file.close()
-    return Clip(str(path), *read_container(path, str(path), limits), limits)
+    return Clip(str(path), *read_container(path, str(path), limits, None, most_bits), limits)
 
 
-def _open_stream(stream: BinaryIO, name: str, raw: RawFormat | None, limits: Limits) -> Clip:
+def _open_stream(stream: BinaryIO, name: str, raw: RawFormat | None, limits: Limits, most_bits: int) -> Clip:
     """A stream is the caller's: closing the clip leaves it open."""
     if isinstance(stream, io.RawIOBase):  # its reads may stop short; a buffer's do not
         stream = cast(BinaryIO, io.BufferedReader(stream))
     if raw is not None:
-        return Clip(name, *read_raw(stream, name, raw, limits), lambda: None, limits)
+        return Clip(name, *read_raw(stream, name, raw, limits, most_bits), lambda: None, limits)
     if not stream.seekable():
-        return Clip(name, *read_y4m(stream, name, limits), lambda: None, limits)
+        return Clip(name, *read_y4m(stream, name, limits, most_bits), lambda: None, limits)
     start = stream.tell()
     head = stream.read(12)
     stream.seek(start)
     if head.startswith(Y4M_MAGIC):
-        return Clip(name, *read_y4m(stream, name, limits), lambda: None, limits)
-    return Clip(name, *read_container(stream, name, limits, picture_demuxer(head)), limits)
+        return Clip(name, *read_y4m(stream, name, limits, most_bits), lambda: None, limits)
+    return Clip(name, *read_container(stream, name, limits, picture_demuxer(head), most_bits), limits)
 
 
-def read_info(path: str | Path, *, raw: RawFormat | None = None, limits: Limits = DEFAULT_LIMITS) -> ClipInfo:
+def read_info(path: str | Path, *, raw: RawFormat | None = None, limits: Limits = DEFAULT_LIMITS, most_bits: int = 8
+              ) -> ClipInfo:
     """What :func:`open_clip` says, with ``frames`` counted by reading where the file does not tell it. Raises alike,
     and DamagedVideo of a file that is known to be cut off."""
-    with open_clip(path, raw=raw, limits=limits) as clip:
+    with open_clip(path, raw=raw, limits=limits, most_bits=most_bits) as clip:
         if clip.info.cut:
             raise DamagedVideo(f"{path}: is cut off: {clip.info.cut}")
         if clip.info.frames is not None:

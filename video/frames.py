@@ -28,13 +28,22 @@ REORDERED = {
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
 
 
-def picture_of(frame: av.VideoFrame, matrix: str) -> Picture:
-    """A decoded frame as an 8-bit 4:2:0 picture of its own memory; RGB goes by ``matrix``."""
+def bits_of(form: av.VideoFormat, most_bits: int) -> int:
+    """The depth of pictures that are made of such frames: their own up to ``most_bits``; 8 of RGB and of what is no
+    plain format."""
+    plain = form.name in REORDERED or (not (form.is_rgb or form.has_palette or form.is_bit_stream)
+                                       and _is_plain_planar(form))
+    return max(8, min(max(c.bits for c in form.components), most_bits)) if plain else 8
+
+
+def picture_of(frame: av.VideoFrame, matrix: str, target: int = 8) -> Picture:
+    """A decoded frame as a 4:2:0 picture of ``target`` bits and its own memory; RGB, which is for 8 bits only, goes by
+    ``matrix``."""
     form = frame.format
     if form.name in REORDERED:
         frame = frame.reformat(format=REORDERED[form.name])
         form = frame.format
-    if form.name in ("yuv420p", "yuvj420p"):
+    if form.name in ("yuv420p", "yuvj420p") and target == 8:
         return Picture(*(samples.copy() for samples in _samples(frame)))
     bits = max(c.bits for c in form.components)
     if form.is_rgb or form.has_palette or form.is_bit_stream:
@@ -44,7 +53,7 @@ def picture_of(frame: av.VideoFrame, matrix: str) -> Picture:
     if not _is_plain_planar(form):
         bits = 8 if bits <= 8 else 16
         frame = frame.reformat(format="yuv444p" if bits == 8 else "yuv444p16le", interpolation=EXACT)
-    return to_420(list(_samples(frame)), bits, is_full(frame))
+    return to_420(list(_samples(frame)), bits, is_full(frame), target)
 
 
 def is_full(frame: av.VideoFrame) -> bool:
@@ -79,9 +88,9 @@ def _samples(frame: av.VideoFrame) -> Iterator[np.ndarray]:
 
 
 def frame_of(picture: Picture, info: ClipInfo) -> av.VideoFrame:
-    """A picture as a yuv420p frame, with the clip's matrix and range. Raises VideoError on another size."""
+    """A picture as a 4:2:0 frame, with the clip's depth, matrix and range. Raises VideoError on another size."""
     check_picture(picture, info)
-    frame = av.VideoFrame(info.width, info.height, "yuv420p")
+    frame = av.VideoFrame(info.width, info.height, info.form)
     frame.colorspace = CODE_OF_MATRIX[info.matrix]
     frame.color_range = FULL if info.range == "full" else LIMITED
     for target, plane in zip(_samples(frame), picture, strict=True):

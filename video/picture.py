@@ -21,8 +21,17 @@ DEFAULT_FPS = Fraction(25)  # of what has no rate: single pictures, folders of p
 MAX_FPS = 1000  # containers count milliseconds
 
 
+MOST_BITS = 12  # of a sample
+
+
+def kind_of(bits: int) -> type[np.unsignedinteger[Any]]:
+    """Of the samples of pictures of so many bits: uint8, or uint16 over 8."""
+    return np.uint8 if bits == 8 else np.uint16
+
+
 class Picture(NamedTuple):
-    """One 8-bit 4:2:0 picture: uint8, C-contiguous; y is (H, W), u and v are (ceil(H/2), ceil(W/2))."""
+    """One 4:2:0 picture: uint8 (uint16 of more than 8 bits), C-contiguous; y is (H, W), u and v are (ceil(H/2),
+    ceil(W/2))."""
 
     y: np.ndarray
     u: np.ndarray
@@ -43,7 +52,8 @@ class ClipInfo:
     frames: int | None = None
     matrix: str = "bt601"  # one of MATRICES: how RGB became Y'CbCr
     range: str = "limited"  # "limited" (Y 16…235) or "full" (0…255)
-    converted: str = ""  # "" when the file held 8-bit 4:2:0, else e.g. "yuv444p10le to yuv420p"
+    converted: str = ""  # "" when the file held such pictures, else e.g. "yuv444p10le to yuv420p"
+    bits: int = 8  # of a sample, 8…MOST_BITS
     # What players need to show the pictures, and no measure depends on; "" and None where the file does not say.
     sample_aspect: Fraction = Fraction(1)  # width of a sample over its height
     rotation: int = 0  # degrees counter-clockwise
@@ -65,7 +75,8 @@ class ClipInfo:
             varies = {"smallest_interval_s": self.intervals_s[0], "largest_interval_s": self.intervals_s[1],
                       "duration_s": float(self.duration_s)}
         return {"width": self.width, "height": self.height, "fps": f"{self.fps.numerator}/{self.fps.denominator}",
-                "frames": self.frames, "matrix": self.matrix, "range": self.range, "converted": self.converted,
+                "frames": self.frames, "bits": self.bits, "matrix": self.matrix, "range": self.range,
+                "converted": self.converted,
                 "sample_aspect": f"{self.sample_aspect.numerator}:{self.sample_aspect.denominator}",
                 "rotation": self.rotation, "field_order": self.field_order, "primaries": self.primaries,
                 "transfer": self.transfer, "chroma_location": self.chroma_location, "variable_frame_rate": varies,
@@ -77,10 +88,20 @@ class ClipInfo:
         return (self.height + 1) // 2, (self.width + 1) // 2
 
     @property
-    def picture_bytes(self) -> int:
-        """Bytes of one raw 8-bit 4:2:0 picture."""
+    def samples(self) -> int:
+        """Of one 4:2:0 picture."""
         rows, columns = self.chroma_shape
         return self.width * self.height + 2 * rows * columns
+
+    @property
+    def picture_bytes(self) -> int:
+        """Bytes of one raw 4:2:0 picture in memory and in files: two for each sample of more than 8 bits."""
+        return self.samples * (1 if self.bits == 8 else 2)
+
+    @property
+    def form(self) -> str:
+        """The sample format by FFmpeg's name."""
+        return "yuv420p" if self.bits == 8 else f"yuv420p{self.bits}le"
 
 
 def notes_of_fields(field_order: str) -> tuple[str, ...]:
@@ -152,8 +173,9 @@ def check_picture(picture: Picture, info: ClipInfo) -> None:
     """Raise VideoError unless the picture has the size and type that ``info`` promises."""
     expected = ((info.height, info.width), info.chroma_shape, info.chroma_shape)
     for name, plane, shape in zip("yuv", picture, expected, strict=True):
-        if plane.shape != shape or plane.dtype != np.uint8:
-            raise VideoError(f"{name}: expected uint8 {shape}, got {plane.dtype} {plane.shape}")
+        if plane.shape != shape or plane.dtype != kind_of(info.bits):
+            kind = np.dtype(kind_of(info.bits)).name
+            raise VideoError(f"{name}: expected {kind} {shape}, got {plane.dtype} {plane.shape}")
 
 
 def check_rate(name: str, fps: Fraction) -> None:

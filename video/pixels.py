@@ -1,8 +1,8 @@
-"""From the other sample formats to 8-bit 4:2:0, in one step and with one rounding.
+"""From the other sample formats to 4:2:0 of 8 bits, or of up to 12, in one step and with one rounding.
 
 Chroma is averaged over the samples that a 4:2:0 sample covers (two of 4:2:2, four of 4:4:4; the last column and row
-are repeated where the size is odd).  Depth goes to 8 bits as the range wants it: limited range is a shift (16 and 235
-move with the depth), full range a scale by 255/(2^depth - 1).  All values are rounded to nearest, halves upwards.
+are repeated where the size is odd).  Depth changes as the range wants it: limited range is a shift (16 and 235 move
+with the depth), full range a scale by (2^bits - 1)/(2^depth - 1).  All values are rounded to nearest, halves upwards.
 No dithering: the same input gives the same bytes on every machine.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from video.picture import Picture
+from video.picture import Picture, kind_of
 
 BAND_ROWS = 256  # even, so that chroma's pairs of rows stay together
 
@@ -26,15 +26,15 @@ LUMA_WEIGHTS = {
 }
 
 
-def to_420(planes: Sequence[np.ndarray], depth: int, full_range: bool) -> Picture:
-    """Planes y, u, v (or y alone) of unsigned integers of ``depth`` bits to one 8-bit 4:2:0 picture.
+def to_420(planes: Sequence[np.ndarray], depth: int, full_range: bool, bits: int = 8) -> Picture:
+    """Planes y, u, v (or y alone) of unsigned integers of ``depth`` bits to one 4:2:0 picture of ``bits``, 8…12.
 
-    y is (H, W); u and v have H or ceil(H/2) rows and W or ceil(W/2) columns.  Without chroma u and v become 128.
+    y is (H, W); u and v have H or ceil(H/2) rows and W or ceil(W/2) columns.  Without chroma u and v become grey.
     """
-    y = _to_eight_bits(planes[0], 1, depth, full_range)
+    y = _to_bits(planes[0], 1, depth, full_range, bits)
     rows, columns = (y.shape[0] + 1) // 2, (y.shape[1] + 1) // 2
     if len(planes) == 1:
-        return Picture(y, np.full((rows, columns), 128, np.uint8), np.full((rows, columns), 128, np.uint8))
+        return Picture(y, *(np.full((rows, columns), 1 << (bits - 1), y.dtype) for _ in "uv"))
     chroma = []
     for plane in planes[1:3]:
         total, samples = plane, 1
@@ -42,7 +42,7 @@ def to_420(planes: Sequence[np.ndarray], depth: int, full_range: bool) -> Pictur
             total, samples = _sum_of_pairs(total, axis=0), samples * 2
         if plane.shape[1] != columns:
             total, samples = _sum_of_pairs(total, axis=1), samples * 2
-        chroma.append(_to_eight_bits(total, samples, depth, full_range))
+        chroma.append(_to_bits(total, samples, depth, full_range, bits))
     return Picture(y, chroma[0], chroma[1])
 
 
@@ -75,16 +75,23 @@ def change_range(picture: Picture, full: bool) -> Picture:
     return Picture(*planes)
 
 
-def _to_eight_bits(total: np.ndarray, samples: int, depth: int, full_range: bool) -> np.ndarray:
-    """The sum of ``samples`` values of ``depth`` bits to their 8-bit mean. Sums stay under 2^18: exact in float32."""
-    if depth == 8 and samples == 1:
-        return np.ascontiguousarray(total, dtype=np.uint8)
-    scale = 255 / ((1 << depth) - 1) if full_range else 2.0 ** (8 - depth)
-    return _rounded(total.astype(np.float32) * np.float32(scale / samples))
+def change_depth(picture: Picture, depth: int, bits: int, full_range: bool) -> Picture:
+    """A picture of ``depth`` bits as one of ``bits``, 8…12; the same one where they are equal."""
+    if depth == bits:
+        return picture
+    return Picture(*(_to_bits(plane, 1, depth, full_range, bits) for plane in picture))
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.floor(values + np.float32(0.5)), 0, 255).astype(np.uint8)
+def _to_bits(total: np.ndarray, samples: int, depth: int, full_range: bool, bits: int) -> np.ndarray:
+    """The sum of ``samples`` values of ``depth`` bits to their mean in ``bits``. Sums under 2^18 are exact floats."""
+    if depth == bits and samples == 1:
+        return np.ascontiguousarray(total, dtype=kind_of(bits))
+    scale = ((1 << bits) - 1) / ((1 << depth) - 1) if full_range else 2.0 ** (bits - depth)
+    return _rounded(total.astype(np.float32) * np.float32(scale / samples), bits)
+
+
+def _rounded(values: np.ndarray, bits: int = 8) -> np.ndarray:
+    return np.clip(np.floor(values + np.float32(0.5)), 0, (1 << bits) - 1).astype(kind_of(bits))
 
 
 def _sum_of_pairs(plane: np.ndarray, axis: int) -> np.ndarray:

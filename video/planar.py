@@ -96,7 +96,13 @@ class RawFormat:
         base = "gray" if self.chroma == "400" else f"yuv{self.chroma}p"
         return base if self.depth == 8 else f"{base}{self.depth}le"
 
-    def info(self, frames: int | None) -> ClipInfo:
+    def target(self, most_bits: int) -> int:
+        """The depth of its pictures."""
+        return min(self.depth, max(8, most_bits))
+
+    def info(self, frames: int | None, most_bits: int = 8) -> ClipInfo:
+        bits = self.target(most_bits)
+        form = "yuv420p" if bits == 8 else f"yuv420p{bits}le"
         return ClipInfo(
             width=self.width,
             height=self.height,
@@ -104,12 +110,13 @@ class RawFormat:
             frames=frames,
             matrix=self.matrix or default_matrix(self.height),
             range=self.range,
-            converted="" if self.name == "yuv420p" else f"{self.name} to yuv420p",
+            converted="" if self.name == form else f"{self.name} to {form}",
+            bits=bits,
             chroma_location="center" if self.chroma == "444" else "",  # of the mean of four samples
         )
 
-    def picture(self, data: bytes) -> Picture:
-        """One picture from its bytes in the file."""
+    def picture(self, data: bytes, bits: int = 8) -> Picture:
+        """One picture of ``bits`` from its bytes in the file."""
         samples = np.frombuffer(bytearray(data), np.uint8 if self.depth == 8 else "<u2")  # bytearray: writable
         planes, start = [], 0
         for rows, columns in self.shapes:
@@ -117,7 +124,7 @@ class RawFormat:
             start += rows * columns
         if self.name == "yuv420p":
             return Picture(*planes)
-        return to_420(planes, self.depth, self.range == "full")
+        return to_420(planes, self.depth, self.range == "full", bits)
 
 
 def raw_format_from_name(path: Path) -> RawFormat:
@@ -149,7 +156,8 @@ def raw_format_from_name(path: Path) -> RawFormat:
     )
 
 
-def read_raw(stream: BinaryIO, name: str, form: RawFormat, limits: Limits) -> tuple[ClipInfo, Iterator[Picture]]:
+def read_raw(stream: BinaryIO, name: str, form: RawFormat, limits: Limits, most_bits: int = 8
+             ) -> tuple[ClipInfo, Iterator[Picture]]:
     """Open a headerless file. A regular file must hold a whole number of pictures (else: is the size right?)."""
     check_size(name, form.width, form.height, limits)
     frames, size = None, _bytes_left(stream)
@@ -163,19 +171,19 @@ def read_raw(stream: BinaryIO, name: str, form: RawFormat, limits: Limits) -> tu
                 f"({form.picture_bytes} bytes each): picture {frames} is cut short, or the size is not right",
                 frames,
             )
-    return form.info(frames), _raw_pictures(stream, name, form)
+    return form.info(frames, most_bits), _raw_pictures(stream, name, form, form.target(most_bits))
 
 
-def _raw_pictures(stream: BinaryIO, name: str, form: RawFormat) -> Iterator[Picture]:
+def _raw_pictures(stream: BinaryIO, name: str, form: RawFormat, bits: int) -> Iterator[Picture]:
     index = 0
     while data := stream.read(form.picture_bytes):
         if len(data) < form.picture_bytes:
             raise DamagedVideo(f"{name}: picture {index} is cut short", index)
-        yield form.picture(data)
+        yield form.picture(data, bits)
         index += 1
 
 
-def read_y4m(stream: BinaryIO, name: str, limits: Limits) -> tuple[ClipInfo, Iterator[Picture]]:
+def read_y4m(stream: BinaryIO, name: str, limits: Limits, most_bits: int = 8) -> tuple[ClipInfo, Iterator[Picture]]:
     """Open a Y4M stream that stands at its first byte. ``frames`` is known for regular files of plain frame lines."""
     line = stream.readline(MAX_LINE)
     if not line.startswith(Y4M_MAGIC + b" ") or not line.endswith(b"\n"):
@@ -183,8 +191,8 @@ def read_y4m(stream: BinaryIO, name: str, limits: Limits) -> tuple[ClipInfo, Ite
     fields = line.decode("latin-1").split()[1:]
     form = _parse_y4m_header(name, fields)
     check_size(name, form.width, form.height, limits)
-    info = replace(form.info(_y4m_frames(stream, form)), **_y4m_marks(fields, form))
-    return replace(info, warnings=notes_of_fields(info.field_order)), _y4m_pictures(stream, name, form)
+    info = replace(form.info(_y4m_frames(stream, form), most_bits), **_y4m_marks(fields, form))
+    return replace(info, warnings=notes_of_fields(info.field_order)), _y4m_pictures(stream, name, form, info.bits)
 
 
 def _y4m_marks(fields: list[str], form: RawFormat) -> dict[str, Any]:
@@ -196,7 +204,7 @@ def _y4m_marks(fields: list[str], form: RawFormat) -> dict[str, Any]:
             "sample_aspect": Fraction(int(aspect[1]), int(aspect[2])) if aspect else Fraction(1)}
 
 
-def _y4m_pictures(stream: BinaryIO, name: str, form: RawFormat) -> Iterator[Picture]:
+def _y4m_pictures(stream: BinaryIO, name: str, form: RawFormat, bits: int) -> Iterator[Picture]:
     index = 0
     while line := stream.readline(MAX_LINE):
         if not (line == b"FRAME\n" or (line.startswith(b"FRAME ") and line.endswith(b"\n"))):
@@ -204,7 +212,7 @@ def _y4m_pictures(stream: BinaryIO, name: str, form: RawFormat) -> Iterator[Pict
         data = stream.read(form.picture_bytes)
         if len(data) < form.picture_bytes:
             raise DamagedVideo(f"{name}: picture {index} is cut short", index)
-        yield form.picture(data)
+        yield form.picture(data, bits)
         index += 1
 
 
@@ -276,6 +284,7 @@ class Y4MWriter:
         fps, aspect = info.fps, info.sample_aspect
         fields = next((letter for letter, order in Y4M_FIELDS.items() if order == info.field_order), "p")
         chroma = next((space for space, place in Y4M_CHROMA.items() if place == info.chroma_location), "420mpeg2")
+        chroma = chroma if info.bits == 8 else f"420p{info.bits}"
         out.write(
             f"YUV4MPEG2 W{info.width} H{info.height} F{fps.numerator}:{fps.denominator} I{fields} "
             f"A{aspect.numerator}:{aspect.denominator} C{chroma} "

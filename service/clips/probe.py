@@ -86,11 +86,11 @@ def main(paths: Sequence[str]) -> int:
     limit_this_process()
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))     # -I leaves it out
     from video.files import read_info
-    from video.picture import VideoError
+    from video.picture import MOST_BITS, VideoError
 
     for path in paths:
         try:
-            info = read_info(Path(path))
+            info = read_info(Path(path), most_bits=MOST_BITS)
             found = info.document()
         except VideoError as error:
             found = {"error": str(error).replace(path, Path(path).name)}

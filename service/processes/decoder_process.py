@@ -31,7 +31,7 @@ from coding.interface import Codec, Decoded
 from service.processes.errors import MeasureError, explain
 from service.processes.json_values import plain
 from service.processes.messages import LENGTH, MAX_MESSAGE_BYTES, MessageBuffer, frame_message
-from video.picture import ClipInfo, Picture
+from video.picture import ClipInfo, Picture, kind_of
 
 
 def check_picture(picture: Any, info: ClipInfo, index: int) -> Picture:
@@ -41,9 +41,10 @@ def check_picture(picture: Any, info: ClipInfo, index: int) -> Picture:
         raise MeasureError("wrong-output", detail)
     expected = ((info.height, info.width), info.chroma_shape, info.chroma_shape)
     for name, plane, shape in zip("yuv", picture, expected, strict=True):
-        if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8:
+        if not isinstance(plane, np.ndarray) or plane.dtype != kind_of(info.bits):
             kind = plane.dtype if isinstance(plane, np.ndarray) else type(plane).__name__
-            raise MeasureError("wrong-output", f"the decoder's picture {index}: plane {name} is {kind}, expected uint8")
+            raise MeasureError("wrong-output", f"the decoder's picture {index}: plane {name} is {kind}, expected "
+                                               f"{np.dtype(kind_of(info.bits)).name}")
         if plane.shape != shape:
             raise MeasureError("wrong-output", f"the decoder's picture {index}: plane {name} is {plane.shape}, "
                                                f"expected {shape} (rows, columns)")
@@ -78,7 +79,7 @@ def _pictures(
     luma, chroma = info.width * info.height, rows * columns
     try:
         while (tag := _read(pipe, 1, child)) == b"P":
-            data = np.frombuffer(_read(pipe, info.picture_bytes, child), np.uint8)
+            data = np.frombuffer(_read(pipe, info.picture_bytes, child), kind_of(info.bits))
             yield Picture(
                 data[:luma].reshape(info.height, info.width),
                 data[luma : luma + chroma].reshape(rows, columns),
@@ -130,7 +131,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _info_message(info: ClipInfo) -> dict[str, Any]:
     return {"info": {"width": info.width, "height": info.height, "fps": str(info.fps), "frames": info.frames,
-                     "matrix": info.matrix, "range": info.range}}
+                     "matrix": info.matrix, "range": info.range, "bits": info.bits}}
 
 
 def _info_from(message: dict[str, Any]) -> ClipInfo:

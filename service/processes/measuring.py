@@ -30,7 +30,7 @@ import numpy as np
 
 import metrics
 from coding import registry
-from coding.interface import Codec, Decoded, Encoded, Progress, Report, Settings, no_report
+from coding.interface import Codec, Decoded, Encoded, Progress, Report, Settings, most_bits, no_report
 from service.processes.decoder_process import check_picture, decode_in_process
 from service.processes.errors import MeasureError
 from service.processes.json_values import plain
@@ -39,7 +39,8 @@ from service.runtime.version import VERSION, commit
 from video import library
 from video.containers import VideoWriter
 from video.files import open_clip
-from video.picture import ClipInfo, Picture, VideoError
+from video.picture import MOST_BITS, ClipInfo, Picture, VideoError
+from video.pixels import change_depth
 
 __all__ = ["MeasureError", "device", "plain", "run"]
 
@@ -52,9 +53,9 @@ MAX_DETAIL_BYTES = 1 << 20  # of what a codec reports beside its bytes
 class Source:
     """The chosen pictures of a clip, read anew each time it is iterated; counts them and the seconds it took."""
 
-    def __init__(self, path: Path, first: int, count: int | None) -> None:
-        self.path, self.first, self.count = path, first, count
-        with open_clip(path) as clip:
+    def __init__(self, path: Path, first: int, count: int | None, most_bits: int = MOST_BITS) -> None:
+        self.path, self.first, self.count, self.most_bits = path, first, count, most_bits
+        with open_clip(path, most_bits=most_bits) as clip:
             whole = clip.info
         frames = None if whole.frames is None else max(0, whole.frames - first)
         if frames is not None and count is not None:
@@ -70,7 +71,7 @@ class Source:
         self.read, self.read_s = 0, 0.0
         began = time.perf_counter()
         stop = None if self.count is None else self.first + self.count
-        with open_clip(self.path) as clip:
+        with open_clip(self.path, most_bits=self.most_bits) as clip:
             for picture in islice(clip, self.first, stop):
                 self.read += 1
                 self.read_s += time.perf_counter() - began
@@ -99,17 +100,20 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
 
 def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict[str, Any], out_dir: Path,
          progress: Report) -> dict[str, Any]:
+    encoder = registry.get(experiment["codec"])
     source = Source(path, experiment["first_frame"], experiment["frames"])
+    given = source      # to the encoder: of no more bits than it takes
+    if source.info.bits > most_bits(encoder):
+        given = Source(path, experiment["first_frame"], experiment["frames"], most_bits(encoder))
     check_memory(experiment["codec"], source.info)
     seed_everything()
     reset_peak_memory()
     stream_path = out_dir / f"stream.{experiment['codec']}"
 
-    encoder = registry.get(experiment["codec"])
-    encoded, encode_s = encode(encoder, source, settings_from(experiment, job.get("threads", 0)), progress)
+    encoded, encode_s = encode(encoder, given, settings_from(experiment, job.get("threads", 0)), progress)
     write_synced(stream_path, encoded.data)
     if source.info.frames is None:  # a container that does not say; now it has been read
-        source.info = replace(source.info, frames=source.read)
+        source.info, given.info = (replace(each.info, frames=given.read) for each in (source, given))
     stream_bytes, stream_sha256 = len(encoded.data), hashlib.sha256(encoded.data).hexdigest()
     encoded.data = b""  # from here on there are only the bytes on disk
 
@@ -119,7 +123,7 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
         decoded = decode_in_process(registry.target_of(experiment["codec"]), stream_path)
     kept = out_dir / "reconstruction.mkv" if experiment["keep_reconstruction"] else None
     wanted = experiment.get("measures", metrics.OWN)  # an orchestrator of an earlier version does not say
-    seen = measure(source, decoded, kept, encoded, progress, wanted, job.get("threads", 0))
+    seen = measure(source, given.info, decoded, kept, encoded, progress, wanted, job.get("threads", 0))
 
     artifacts = {stream_path.name: {"sha256": stream_sha256, "bytes": stream_bytes}}
     if kept:
@@ -152,12 +156,20 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
         "metrics": {**rates, "psnr_db": quality["psnr"], "ssim": quality["ssim"], "ms_ssim": quality["ms_ssim"],
                     **{name: quality[name] for name in metrics.PERCEPTUAL if name in wanted}},
         "frames": seen["rows"],
-        "clip": {**clip, **info.document()},
+        "clip": {**clip, **info.document(), **coded_depth(source.info, given.info)},
         "settings": experiment,
         "provenance": {**provenance(encoder, encoded, job.get("threads", 0)),
                        **({"measures": seen["made_by"]} if seen["made_by"] else {})},
     }
     return {"result": plain(result), "artifacts": artifacts}
+
+
+def coded_depth(own: ClipInfo, given: ClipInfo) -> dict[str, Any]:
+    """What a clip's document says more where the encoder was given pictures of fewer bits than the clip's."""
+    if own.bits == given.bits:
+        return {}
+    said = f"coded with {given.bits} bits; quality is measured against the {own.bits} bits of the clip"
+    return {"coded_bits": given.bits, "warnings": [*own.warnings, said]}
 
 
 def check_memory(codec: str, info: ClipInfo) -> None:
@@ -214,9 +226,10 @@ def counted_bytes(encoder: Codec, encoded: Encoded, stream_bytes: int) -> int:
     return stream_bytes
 
 
-def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encoded, progress: Report,
+def measure(source: Source, coded: ClipInfo, decoded: Decoded, kept: Path | None, encoded: Encoded, progress: Report,
             wanted: Collection[str] = metrics.OWN, threads: int = 0) -> dict[str, Any]:
     """Compare each decoded picture with its source as it comes, by the measures ``wanted``; write it to ``kept``.
+    coded: what the encoder was given, and the decoder must give.
 
     Returns {"count", "sha256" (over y, u, v of all pictures), "decode_s", "rows", "summary", "made_by" (the program of
     perceptual measures, and their models)}.
@@ -225,13 +238,13 @@ def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encode
     if (decoded.info.width, decoded.info.height) != (info.width, info.height):
         raise MeasureError("wrong-output", f"the decoder gave {decoded.info.width}×{decoded.info.height}, "
                                            f"the clip is {info.width}×{info.height}")
-    total = metrics.ClipMetrics(wanted)
+    total = metrics.ClipMetrics(wanted, info.bits)
     perceptual = metrics.PerceptualMeasures(wanted, info, threads)
     digest = hashlib.sha256()
     rows: list[dict[str, Any]] = []
     decode_s = 0.0
     references, pictures = iter(source), iter(decoded)
-    writer = VideoWriter(kept, info) if kept else None
+    writer = VideoWriter(kept, coded) if kept else None
     progress(Progress("decode", 0, info.frames))
     try:
         while True:
@@ -243,12 +256,13 @@ def measure(source: Source, decoded: Decoded, kept: Path | None, encoded: Encode
             reference = next(references, None)
             if reference is None:
                 raise MeasureError("wrong-output", f"the decoder gave more than the clip's {len(rows)} pictures")
-            picture = check_picture(picture, info, len(rows))
+            picture = check_picture(picture, coded, len(rows))
             for plane in picture:
                 digest.update(plane.data)
-            row = total.add(reference, picture)
+            seen = change_depth(picture, coded.bits, info.bits, info.range == "full")
+            row = total.add(reference, seen)
             rows.append({"psnr_db": row["psnr"], **{name: row[name] for name in ("psnr_y", "ssim", "ms_ssim")}})
-            perceptual.add(reference, picture)
+            perceptual.add(reference, seen)
             if writer:
                 writer.write(picture)
             progress(Progress("decode", len(rows), info.frames))

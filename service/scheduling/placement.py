@@ -81,7 +81,7 @@ class Placement:
             lease = self._leases.by_run.get(key[0])
             if lease is not None and lease.key == key and lease.worker == name:
                 lease.expires = now + self._lease_s
-                lease.progress = {**lease.progress, **progress}
+                lease.progress |= {name: value for name, value in progress.items() if value is not None}
                 renewed.append(lease)
             else:
                 unknown.append(key)

@@ -156,7 +156,7 @@ class Lookup(Database):
             refused = db.execute("SELECT at_s, run, attempt, what, reason FROM refused ORDER BY number DESC LIMIT 100")
             return Conservation(
                 counters["accepted"], counters["deleted"], counts_of(db),
-                [(run, next(reversed(attempts_of(db, run.number)), None)) for run in
+                [(run, next(reversed(attempts_of(db, run.number)), None) if run.attempt else None) for run in
                  [run_of(row) for row in db.execute(UNFINISHED, (*states.UNFINISHED, limit)).fetchall()]],
                 [{"at": timestamp(at_s), "run": run, "attempt": attempt, "what": what, "reason": reason}
                  for at_s, run, attempt, what, reason in refused])

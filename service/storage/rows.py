@@ -13,7 +13,10 @@ IDEMPOTENCY_S = 24 * 3600.0     # that a key is honoured
 EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s, origin FROM experiments "
 RUN = ("SELECT runs.number, runs.id, experiments.number, experiments.id, runs.state, attempt, tries, returns, worker, "
        "runs.finished_s, settings, clip, trace FROM runs JOIN experiments ON experiments.number = runs.experiment ")
-UNFINISHED = RUN + "WHERE runs.state IN (?, ?, ?) ORDER BY runs.number LIMIT ?"
+# Three states and a limit (-1: all). Each state by its index, so that what is beyond the limit is not read.
+UNFINISHED = RUN + f"""WHERE runs.number IN ({" UNION ALL ".join(
+    f"SELECT number FROM (SELECT number FROM runs WHERE state = ?{n} ORDER BY number LIMIT ?4)" for n in (1, 2, 3))})
+    ORDER BY runs.number LIMIT ?4"""
 
 
 def dump(value: Any) -> str | None:
