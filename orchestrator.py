@@ -31,6 +31,7 @@ from service.api.keys_command import keys_command
 from service.api.maintenance import Maintenance
 from service.api.page import Page
 from service.api.problems import with_problem_responses
+from service.api.quotas import Quota, Quotas
 from service.api.results import BODY as BD_RATE_BODY
 from service.api.results import Results
 from service.api.state_command import COMMANDS as STATE_COMMANDS
@@ -85,6 +86,11 @@ class OrchestratorSettings(ServerSettings):
                                 "worker's result may come late", low=60)
     keep_days: float = row(0.0, "d", "until an experiment that has ended is deleted with its artifacts, unless it has "
                            "the tag keep; 0: never", low=0)
+    keep_gb: float = row(0.0, "GB", "of clips and artifacts; beyond it reconstructions, and then experiments, are "
+                         "removed, oldest first, but not those with the tag keep; 0: no bound", low=0)
+    quota_experiments: int = row(0, "", "experiments that a client's key may submit in 24 hours; 0: no bound", low=0)
+    quota_runs: int = row(0, "", "runs that a client's key may submit in 24 hours; 0: no bound", low=0)
+    quota_gb: float = row(0.0, "GB", "of clips that a client's key may upload in 24 hours; 0: no bound", low=0)
     drain_s: float = row(10.0, "s", "to finish calls in progress at SIGTERM; runs go on at the workers meanwhile",
                          low=0)
     log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
@@ -120,7 +126,9 @@ class Orchestrator:
                 keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
                 issuer=config.jwt_issuer)
             self.maintenance = Maintenance(self.store, registry, blobs, log, keep_days=config.keep_days,
-                                           keep_unnamed_s=config.keep_unnamed_s, tokens=tokens)
+                                           keep_gb=config.keep_gb, keep_unnamed_s=config.keep_unnamed_s, tokens=tokens)
+            quotas = Quotas(registry, self.maintenance.retention,
+                            Quota(config.quota_experiments, config.quota_runs, config.quota_gb))
             self.certificate = client_certificate(config)
             sockets = listen_sockets()
             check_exposure(config.host, has_keys=self.maintenance.has_keys, insecure_bind=config.insecure_bind,
@@ -130,9 +138,9 @@ class Orchestrator:
                 secrets=AttemptSecrets(config.state), callback=lambda: config.url or self.server.url, log=log,
                 metrics=self.metrics)
             self.views = ExperimentViews(self.store, self.scheduler)
-            self.submissions = Submissions(self.store, self.scheduler, catalogue, self.views, log=log,
+            self.submissions = Submissions(self.store, self.scheduler, catalogue, self.views, quotas=quotas, log=log,
                                            metrics=self.metrics, draining=lambda: self.server.draining.is_set())
-            self.files = Files(self.store, blobs, catalogue, self.scheduler, log)
+            self.files = Files(self.store, blobs, catalogue, self.scheduler, quotas, log)
             self.worker_api = WorkerApi(self.scheduler, blobs,
                                         parse_networks(config.worker_networks, "worker_networks"))
             self.results = Results(self.store, Plots(config.state / "matplotlib"))

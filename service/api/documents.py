@@ -9,7 +9,7 @@ from service.storage.records import Conservation, Experiment, GridRun, Run, RunR
 
 # What a worker's result may not say, because it is the orchestrator's to say.
 OWN = ("experiment_id", "status", "label", "settings", "attempts", "timeline", "artifacts", "error", "progress", "runs",
-       "waits_for", "run", "clone_of", "rerun")
+       "waits_for", "removed_artifacts", "run", "clone_of", "rerun")
 
 
 def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None],
@@ -107,6 +107,8 @@ def _run(experiment: Experiment, record: RunRecord, progress: Callable[[str], di
                      "started": timestamp(last.started_s) if last else None,
                      "finished": timestamp(run.finished_s)},
     }
+    if record.removed:
+        document["removed_artifacts"] = record.removed
     if record.error is not None:
         document["error"] = record.error
     elif run.state in (State.DISPATCHED, State.RUNNING) and (now := progress(run.id)) is not None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from service.api.quotas import Quotas
 from service.clips import picture_png
 from service.clips.catalogue import Catalogue
 from service.http.exchange import Request, Response, file_response
@@ -18,9 +19,10 @@ CONTENT_TYPES = {".json": "application/json", ".mkv": "video/x-matroska", ".png"
 class Files:
     """The endpoints of clips and artifacts."""
 
-    def __init__(self, store: Store, blobs: Blobs, catalogue: Catalogue, scheduler: Scheduler, log: Log) -> None:
+    def __init__(self, store: Store, blobs: Blobs, catalogue: Catalogue, scheduler: Scheduler, quotas: Quotas,
+                 log: Log) -> None:
         self.store, self.blobs, self.catalogue, self.scheduler = store, blobs, catalogue, scheduler
-        self.log = log
+        self.quotas, self.log = quotas, log
 
     # --- clips
 
@@ -32,7 +34,8 @@ class Files:
 
     def put_clip(self, request: Request) -> Response:
         name = request.params["name"]
-        clip, new = self.catalogue.add(name, request.save, request.query)
+        self.quotas.check(request, size=int(request.headers.get("content-length", "1")))
+        clip, new = self.catalogue.add(name, request.save, request.query, request.principal.key)
         self.log.info("clip-stored", clip=name, sha256=clip["sha256"], bytes=clip["bytes"])
         return Response(201 if new else 200, clip, {"Location": f"/clips/{name}"})
 

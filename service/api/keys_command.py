@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from service.api.quotas import Quota
 from service.http.authentication import ROLES, new_key
 from service.http.listening import ServerSettings
 from service.jobs.states import timestamp
@@ -18,13 +19,16 @@ from service.storage.store import Store, StoreError
 
 def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     """The command, beside a running orchestrator or without one; the exit code. `settings` has the row `state`."""
-    parser = argparse.ArgumentParser(prog="orchestrator.py keys", description="Keys of clients and workers.")
+    parser = argparse.ArgumentParser(prog="orchestrator.py keys", description="Keys of clients and workers.",
+                                     allow_abbrev=False)
     add_flags(parser, settings)
     actions = parser.add_subparsers(dest="action", required=True)
     adding = actions.add_parser("add", help="make a key and print it; it is shown only now")
     adding.add_argument("--role", choices=ROLES, required=True)
     adding.add_argument("--expires", type=expiry_s, metavar="WHEN",
                         help="90d, 12h, or a date as 2027-01-31; else never")
+    adding.add_argument("--quota", type=quota, default={}, metavar="BOUNDS",
+                        help="of a client in 24 hours, in place of the settings': experiments=100,runs=1000,gb=50")
     adding.add_argument("--label", default="", help="words by which people know it")
     actions.add_parser("list", help="every key, without its secret")
     actions.add_parser("revoke", help="end a key").add_argument("id")
@@ -39,7 +43,7 @@ def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     try:
         if args.action == "add":
             token, key = new_key(args.role)
-            registry.add_key(key.id, key.sha256, key.role, args.label, args.expires)
+            registry.add_key(key.id, key.sha256, key.role, args.label, args.expires, args.quota)
             print(token)
         elif args.action == "revoke":
             registry.revoke_key(args.id)
@@ -60,6 +64,14 @@ def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     finally:
         store.close()
     return 0
+
+
+def quota(text: str) -> dict[str, float]:
+    """Bounds of a key. Raises ArgumentTypeError."""
+    try:
+        return Quota.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def expiry_s(text: str) -> float:

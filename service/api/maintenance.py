@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 
 from service.http.authentication import Authenticator, Key
 from service.http.server import Server
@@ -10,6 +11,7 @@ from service.runtime.logs import Log
 from service.runtime.settings import SettingsError
 from service.storage.blobs import Blobs
 from service.storage.registry import Registry
+from service.storage.retention import Retention
 from service.storage.store import Store
 
 KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
@@ -21,10 +23,11 @@ class Maintenance:
     """Keys in force, certificates to be read again, old experiments, bytes that nothing names."""
 
     def __init__(self, store: Store, registry: Registry, blobs: Blobs, log: Log, *, keep_days: float,
-                 keep_unnamed_s: float, tokens: Tokens | None = None) -> None:
-        """keep_days, keep_unnamed_s: see the settings of these names. Raises StoreError."""
+                 keep_unnamed_s: float, keep_gb: float = 0.0, tokens: Tokens | None = None) -> None:
+        """keep_days, keep_gb, keep_unnamed_s: see the settings of these names. Raises StoreError."""
         self.store, self.registry, self.blobs = store, registry, blobs
-        self.keep_days, self.keep_unnamed_s = keep_days, keep_unnamed_s
+        self.keep_days, self.keep_gb, self.keep_unnamed_s = keep_days, keep_gb, keep_unnamed_s
+        self.retention = Retention(store)
         self.log = log
         self.keys: dict[str, Key] = {}
         self.tokens = tokens
@@ -59,18 +62,37 @@ class Maintenance:
             self.log.error("reload-failed", error=error)
 
     def sweep(self) -> bool:
-        """Delete experiments older than `keep_days`, some at a time (keys are read in this thread too), then bytes that
-        nothing names. Whether that was all. Raises StoreError, OSError."""
+        """Delete experiments older than `keep_days`, some at a time (keys are read in this thread too), then what is
+        over `keep_gb`, then bytes that nothing names. Whether that was all. Raises StoreError, OSError."""
         if self.keep_days:
             old = self.store.ended_before(self.store.clock() - 86_400 * self.keep_days, limit=AT_A_TIME)
-            for experiment_id in old:
-                runs = self.store.delete(experiment_id)
-                self.log.info("experiment-deleted", experiment=experiment_id, runs=runs, why="keep_days")
+            self._delete(old, "keep_days")
             if len(old) == AT_A_TIME:
                 return False
+        if self.keep_gb and not self._make_smaller():
+            return False
         removed = self.blobs.sweep(self.registry.referenced, self.keep_unnamed_s)
         self.log.info("swept", removed=removed)
         return True
+
+    def _make_smaller(self) -> bool:
+        """Remove reconstructions, and where those are not enough experiments, oldest first, some at a time, until what
+        is stored is within `keep_gb`. Whether it is, or nothing is left that may go."""
+        over = self.retention.named_bytes() - round(self.keep_gb * 1e9)
+        if over <= 0:
+            return True
+        removed, size = self.retention.remove_reconstructions(over, AT_A_TIME)
+        if removed:
+            self.log.info("reconstructions-removed", removed=removed, bytes=size, why="keep_gb")
+            return size >= over
+        oldest = self.retention.oldest(1)
+        self._delete(oldest, "keep_gb")
+        return not oldest
+
+    def _delete(self, experiments: Sequence[str], why: str) -> None:
+        for experiment_id in experiments:
+            runs = self.store.delete(experiment_id)
+            self.log.info("experiment-deleted", experiment=experiment_id, runs=runs, why=why)
 
     def _read_keys(self) -> bool:
         """Take the keys in force into memory. Whether there has ever been one: the last key that is revoked must not

@@ -39,6 +39,8 @@ SCHEMAS: dict[str, Schema] = {
         decoding_result=ANY, metrics=ANY, frames=_list(ANY), clip=ANY, settings=ANY, provenance=ANY,
         artifacts={"type": "object", "additionalProperties": _object(("url", "sha256", "bytes"), url=TEXT, sha256=TEXT,
                                                                      bytes=COUNT)},
+        removed_artifacts={"type": "object", "additionalProperties": _object(
+            ("sha256", "bytes", "removed"), sha256=TEXT, bytes=COUNT, removed=TIME)},
         attempts=_list(_object(("attempt", "worker"), attempt=COUNT, worker=TEXT, dispatched=TIME, started=TIME,
                                ended=TIME, outcome=MAYBE_TEXT, detail=MAYBE_TEXT)),
         timeline=_object(accepted=TIME, dispatched=TIME, started=TIME, finished=TIME), error=ANY, progress=ANY),

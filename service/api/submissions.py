@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from service.api.experiment_views import JSON_TYPE, ExperimentViews
 from service.api.problems import refuse_fields
+from service.api.quotas import Quotas
 from service.clips.catalogue import Catalogue, NotFetched, UnknownClip
 from service.http.exchange import Request, Response
 from service.http.parsing import Problem
-from service.jobs.fields import changed, read_request, runs_of
+from service.jobs.fields import changed, count_runs, read_request, runs_of
 from service.jobs.states import TERMINAL, State
 from service.runtime.logs import Log
 from service.runtime.prometheus import Metrics
@@ -34,9 +35,10 @@ class Submission(NamedTuple):
 class Submissions:
     """The endpoints under POST /experiment."""
 
-    def __init__(self, store: Store, scheduler: Scheduler, catalogue: Catalogue, following: ExperimentViews, *,
-                 draining: Callable[[], bool], log: Log, metrics: Metrics) -> None:
-        self.store, self.scheduler, self.catalogue, self.views = store, scheduler, catalogue, following
+    def __init__(self, store: Store, scheduler: Scheduler, catalogue: Catalogue, views: ExperimentViews, *,
+                 quotas: Quotas, draining: Callable[[], bool], log: Log, metrics: Metrics) -> None:
+        self.store, self.scheduler, self.catalogue, self.views = store, scheduler, catalogue, views
+        self.quotas = quotas
         self.draining = draining
         self.log = log
         self._submit_s = metrics.histogram("nvc_submit_seconds", "From reading a submission to its commit.")
@@ -112,6 +114,7 @@ class Submissions:
         new = False
         if experiment_id is None:
             made = prepare()
+            self.quotas.check(request, experiments=1, runs=count_runs(made.document))
             experiment_id, new = self.scheduler.submit(
                 made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
                 trace=request.trace.traceparent, origin=made.origin)

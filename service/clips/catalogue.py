@@ -82,17 +82,18 @@ class Catalogue:
             raise UnknownClip(f"no clip {wanted}; known are {known}")
         return {"name": found["name"], "sha256": found["sha256"], "url": f"/clips/sha256:{found['sha256']}/data"}
 
-    def add(self, name: str, save: Callable[[BinaryIO], tuple[int, str]], said: Mapping[str, str] | None = None
-            ) -> tuple[dict[str, Any], bool]:
+    def add(self, name: str, save: Callable[[BinaryIO], tuple[int, str]], said: Mapping[str, str] | None = None,
+            principal: str = "") -> tuple[dict[str, Any], bool]:
         """Take an upload: what is known of it, and whether the name is new. `save` streams it into a file and gives
         bytes and SHA-256; `said` are those of video.headers.FIELDS that are known of a headerless one, which is kept as
-        Y4M. Raises NameReserved, FormatError, probe.NotAClip, OSError and what `save` raises."""
+        Y4M; `principal` is the key that it came with. Raises NameReserved, FormatError, probe.NotAClip, OSError and
+        what `save` raises."""
         if not re.fullmatch(LIBRARY_NAME, name):
             raise NameReserved("name: expected at most 100 letters, digits, dots, hyphens and underscores, "
                                f"got {name[:120]!r}")
         if name in clips.names():
             raise NameReserved(f"name: {name} is a clip of the library; choose another")
-        new = self._take(name, name, save, said or {})
+        new = self._take(name, name, save, said or {}, principal)
         return self.get(name), new
 
     def _fetch(self, address: str) -> None:
@@ -104,7 +105,7 @@ class Catalogue:
             raise NotFetched(f"{address[:200]}: {error}; PUT /clips/{{name}} takes files in any case") from error
 
     def _take(self, name: str, file_name: str, save: Callable[[BinaryIO], tuple[int, str]],
-              said: Mapping[str, str]) -> bool:
+              said: Mapping[str, str], principal: str = "") -> bool:
         """Keep bytes that are a video under their digest, and let `name` mean them; whether the name is new."""
         try:
             form = raw_format(file_name, said)
@@ -121,7 +122,7 @@ class Catalogue:
             self._blobs.keep(part, sha256)
         before = self._registry.clip(name=name)
         if before is None or before["sha256"] != sha256:
-            self._registry.put_clip(name, sha256, size, info)
+            self._registry.put_clip(name, sha256, size, info, principal)
         return before is None
 
     def get(self, name: str) -> dict[str, Any]:

@@ -104,7 +104,8 @@ class StoredEvent:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything known of one run. `artifacts`: name to {"sha256", "bytes"}."""
+    """Everything known of one run. `artifacts`: name to {"sha256", "bytes"}; `removed`: those that are not kept any
+    more, with "removed", when."""
 
     run: Run
     attempts: list[Attempt]
@@ -112,6 +113,7 @@ class RunRecord:
     error: dict[str, Any] | None
     result: dict[str, Any] | None
     artifacts: dict[str, dict[str, Any]]
+    removed: dict[str, dict[str, Any]]
 
 
 # Name: where a result has it. What many runs are compared by, kept apart from results, which are large.

@@ -18,11 +18,11 @@ class Registry:
 
     # --- clips
 
-    def put_clip(self, name: str, sha256: str, size: int, info: Mapping[str, Any]) -> None:
+    def put_clip(self, name: str, sha256: str, size: int, info: Mapping[str, Any], principal: str = "") -> None:
         """Give `size` bytes that are stored already a name; a later clip of the same name takes its place, but the
         earlier one stays known by its hash."""
-        self._do("INSERT INTO clips (name, sha256, bytes, info, at_s) VALUES (?, ?, ?, ?, ?)",
-                 name, sha256, size, dump(info), self._store.clock())
+        self._do("INSERT INTO clips (name, sha256, bytes, info, at_s, principal) VALUES (?, ?, ?, ?, ?, ?)",
+                 name, sha256, size, dump(info), self._store.clock(), principal)
 
     def clips(self) -> list[dict[str, Any]]:
         """What each uploaded clip's name means now, by name: {"name", "sha256", "bytes", "uploaded", …info}."""
@@ -78,10 +78,18 @@ class Registry:
 
     # --- keys
 
-    def add_key(self, key_id: str, sha256: str, role: str, label: str, expires_s: float | None = None) -> None:
+    def add_key(self, key_id: str, sha256: str, role: str, label: str, expires_s: float | None = None,
+                quota: Mapping[str, float] | None = None) -> None:
         """Store a key by the hash of its token. Raises StoreError if the id is taken."""
-        self._do("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL)",
-                 key_id, sha256, role, label, self._store.clock(), expires_s)
+        self._do("INSERT INTO keys (id, sha256, role, label, created_s, expires_s, revoked_s, quota) "
+                 "VALUES (?, ?, ?, ?, ?, ?, NULL, ?)",
+                 key_id, sha256, role, label, self._store.clock(), expires_s, dump(quota or {}))
+
+    def quota(self, key_id: str) -> dict[str, Any]:
+        """The bounds of its own that a key has; {} for the usual ones, and for what is no key of the store."""
+        with self._store.reading() as db:
+            row = db.execute("SELECT quota FROM keys WHERE id = ?", (key_id,)).fetchone()
+            return {} if row is None else json.loads(row[0])
 
     def revoke_key(self, key_id: str) -> None:
         """Raises StoreError if no key of this id is in force."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from service.jobs.states import State
+from service.jobs.states import State, timestamp
 from service.storage.database import Connection
 from service.storage.records import Attempt, Experiment, GridRun, KeyReused, Run, RunRecord, UnknownExperiment
 
@@ -94,7 +94,9 @@ def record_of(db: Connection, run: Run, *, results: bool) -> RunRecord:
     metrics, error, result = (None if text is None else json.loads(text) for text in found)
     artifacts = {name: {"sha256": sha256, "bytes": size} for name, sha256, size in db.execute(
         "SELECT name, sha256, bytes FROM artifacts WHERE run = ? ORDER BY name", (run.number,))}
-    return RunRecord(run, attempts_of(db, run.number), metrics, error, result, artifacts)
+    removed = {name: {"sha256": sha256, "bytes": size, "removed": timestamp(at_s)} for name, sha256, size, at_s in
+               db.execute("SELECT name, sha256, bytes, at_s FROM removed WHERE run = ? ORDER BY name", (run.number,))}
+    return RunRecord(run, attempts_of(db, run.number), metrics, error, result, artifacts, removed)
 
 
 def counts_of(db: Connection) -> dict[State, int]:

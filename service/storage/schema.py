@@ -105,4 +105,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "INSERT INTO counters VALUES ('deleted', 0)",
         "CREATE TABLE deleted (run TEXT PRIMARY KEY) WITHOUT ROWID",
     ),
+    (
+        # What keep_gb has removed stays known, so that documents can say so.
+        """CREATE TABLE removed (
+            run INTEGER NOT NULL REFERENCES runs, name TEXT, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+            at_s REAL NOT NULL, PRIMARY KEY (run, name)) WITHOUT ROWID""",
+        # For quotas: what each key has used lately, and what it may.
+        "CREATE INDEX experiments_by_principal ON experiments (principal, accepted_s)",
+        "ALTER TABLE clips ADD COLUMN principal TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE keys ADD COLUMN quota TEXT NOT NULL DEFAULT '{}'",
+    ),
 )

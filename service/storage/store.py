@@ -230,7 +230,7 @@ class Store(Lookup):
                 raise Unfinished(state)
             db.execute("INSERT INTO deleted SELECT id FROM runs WHERE experiment = ?", (number,))
             db.execute("DELETE FROM events WHERE experiment = ?", (number,))
-            for table in ("artifacts", "figures", "results", "attempts"):
+            for table in ("artifacts", "removed", "figures", "results", "attempts"):
                 db.execute(f"DELETE FROM {table} WHERE run IN (SELECT number FROM runs WHERE experiment = ?)",
                            (number,))
             runs = db.execute("DELETE FROM runs WHERE experiment = ?", (number,)).rowcount
