@@ -73,7 +73,7 @@ class OrchestratorSettings(ServerSettings):
     url: str = row("", "", "address at which workers reach the orchestrator; none: the one listened on")
     lease_s: float = row(10.0, "s", "a worker silent for this long loses its attempts; five heartbeats may get lost",
                          low=0.2)
-    heartbeat_s: float = row(2.0, "s", "how often workers are told to say that they live", low=0.05)
+    heartbeat_s: float = row(2.0, "s", "between two heartbeats of a worker", low=0.05)
     clip_mb: int = row(2048, "MiB", "largest clip that may be uploaded", low=1)
     fetch_hosts: str = row("", "", "hosts that clips are fetched from over https, with commas: a.example, "
                            "a.example:8443, .example with all below, * for any; empty: none")

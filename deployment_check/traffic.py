@@ -1,7 +1,7 @@
 """A client that uses a deployment, is rude to it where asked, and writes down everything that it sees.
 
 It never gives a submission up: whatever happens to an answer, it sends the same body under the same Idempotency-Key
-again until it has been told yes or no, as every client of the service may.
+again until it has an answer, as every client of the service may.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Exercise:
             unfinished = {row["experiment_id"] for row in found["unfinished"]}
             if found["unfinished_total"] == len(found["unfinished"]):
                 left &= unfinished
-            else:   # too many to be told of; ask for one
+            else:   # more than the answer lists; ask for one
                 left -= {name for name in list(left)[:1] if self.status(name)["status"] in ENDED}
             if time.monotonic() > until:
                 return

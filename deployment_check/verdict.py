@@ -142,15 +142,15 @@ def nothing_is_invisible(history: History) -> Iterator[Complaint]:
         document = entry.about["document"]
         there = sum(document[state] for state in State) + document.get("deleted", 0)
         if document["accepted"] != there or not document["holds"]:
-            yield Complaint("invisible", "", f"{document['accepted']} runs were accepted, and {there} are told of")
-        told = {row["run"].partition(".")[0] for row in document["unfinished"]}
+            yield Complaint("invisible", "", f"{document['accepted']} runs were accepted, and {there} are listed")
+        listed = {row["run"].partition(".")[0] for row in document["unfinished"]}
         if len(document["unfinished"]) < sum(document[state] for state in UNFINISHED):
             continue    # the answer is cut short at its limit
-        for name in sorted(set(accepted) - told):
+        for name in sorted(set(accepted) - listed):
             if accepted[name] < entry.began_s and any(
                     later.began_s > entry.ended_s and later.about["document"]["status"] not in ENDED
                     for later in seen.get(name, ())):
-                yield Complaint("invisible", name, "was unfinished, and not among what is told as unfinished")
+                yield Complaint("invisible", name, "was unfinished, and is not listed as unfinished")
     for entry in history.of("status"):
         if entry.about["document"]["status"] == "unknown" and accepted.get(entry.about["id"], entry.ended_s) \
                 < entry.began_s:
@@ -229,11 +229,11 @@ def bytes_are_what_they_are_said_to_be(history: History) -> Iterator[Complaint]:
     for entry in history.of("artifact"):
         if entry.about["wanted"] != entry.about["found"]:
             yield Complaint("wrong", entry.about["id"], f"{entry.about['name']} has SHA-256 {entry.about['found']}, "
-                                                        f"{entry.about['wanted']} was told")
+                                                        f"{entry.about['wanted']} was answered")
 
 
 def sums(history: History) -> Iterator[Complaint]:
-    """Promise 3 where nobody else submits: what the service counts is what its clients were told."""
+    """Promise 3 where nobody else submits: what the service counts is the answers that its clients got."""
     keys = {entry.about["key"] for entry in history.of("submitted")}
     known = {entry.about["key"] for entry in history.of("acknowledged")}
     refused = {entry.about["key"] for entry in history.of("refused")} - known

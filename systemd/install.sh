@@ -74,7 +74,7 @@ prepare() { # DIR: the files of the checkout, and what they need
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or newer was expected"
         "$python" -m venv "$fresh/.venv"
         "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            -r "$fresh/requirements.txt" -r "$fresh/requirements-measures.txt"
+            -r "$fresh/requirements-run.txt" -r "$fresh/requirements-measures.txt"
         "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
             -r "$fresh/requirements-clips.txt"
     fi
@@ -85,7 +85,7 @@ prepare() { # DIR: the files of the checkout, and what they need
 }
 same_requirements() { # DIR: whether it needs what the installed program needs
     local file
-    for file in requirements.txt requirements-clips.txt requirements-measures.txt; do
+    for file in requirements-run.txt requirements-clips.txt requirements-measures.txt; do
         cmp -s "$program/$file" "$1/$file" || return 1
     done
 }

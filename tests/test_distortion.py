@@ -34,7 +34,7 @@ def noisy(x: Tensor, sigma: float, seed: int = 2) -> Tensor:
     return (x + sigma * noise).clamp(0, 255).round()
 
 
-def octets(x: Tensor) -> NDArray[np.uint8]:
+def as_bytes(x: Tensor) -> NDArray[np.uint8]:
     return x[0, 0].to(torch.uint8).numpy()
 
 
@@ -48,7 +48,7 @@ def luma_planes(y: Tensor) -> Tensor:
 def test_what_is_lost_is_ms_ssim_but_for_the_window(sigma: float) -> None:
     x = picture(176, 208)
     made = noisy(x, sigma)
-    expected = ssim_and_ms_ssim(octets(x), octets(made))[1]
+    expected = ssim_and_ms_ssim(as_bytes(x), as_bytes(made))[1]
     assert expected is not None
     lost = Similarity(x, torch.ones_like(x)).lost(made).item()
     assert lost == pytest.approx(-math.log(expected), rel=0.2)

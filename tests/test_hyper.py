@@ -77,7 +77,7 @@ def test_what_was_written_is_read(kind: str, rows: int, columns: int, seed: int)
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_give_symbols(octets: bytes) -> None:
+def test_any_bytes_give_symbols(data: bytes) -> None:
     index = index_of("P", 2, 3)
-    read = hyper_latent.read(range_coder.Decoder(octets), index, TYPES["P"], TABLES)
+    read = hyper_latent.read(range_coder.Decoder(data), index, TYPES["P"], TABLES)
     assert read.shape == (2, 3, HYPER)

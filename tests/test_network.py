@@ -15,7 +15,7 @@ from nvc.network import fixed_point as fixed
 from nvc.network.laplace import Laplace
 from nvc.network.layers import Conv
 from nvc.network.model import DEFAULT_MODEL, load_model
-from nvc.network.network import STEPS, Network, Side, apart, dct_basis, gather, join, scatter
+from nvc.network.network import STEPS, Network, Side, dct_basis, gather, join, one_position_each, scatter
 from train.export import frozen, laplace_tables
 from train.objective import Objective, lagrangian, lean
 
@@ -57,8 +57,8 @@ def test_joining_twice_gives_what_was() -> None:
 
 def test_bands_apart_are_the_four_places_of_each_pair_of_rows_and_columns() -> None:
     x = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
-    assert [one.sum().item() for one in apart(x)] == [1.0, 2.0, 3.0, 6.0]
-    assert torch.equal(sum(apart(x), torch.zeros(())), x)
+    assert [one.sum().item() for one in one_position_each(x)] == [1.0, 2.0, 3.0, 6.0]
+    assert torch.equal(sum(one_position_each(x), torch.zeros(())), x)
 
 
 def test_the_integers_of_the_decoder_are_the_bands_of_the_networks() -> None:

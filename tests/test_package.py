@@ -82,13 +82,22 @@ def test_its_orchestrator_serves_the_page(site: Path, tmp_path: Path) -> None:
         assert process.wait(timeout=20) == 0
 
 
+def test_services_are_installed_without_test_tools() -> None:
+    def pins(name: str) -> dict[str, str]:
+        return dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / name).read_text(), re.MULTILINE))
+
+    everything = pins("requirements.txt")
+    assert everything.pop("pytest")
+    assert pins("requirements-run.txt") == everything
+
+
 def test_it_asks_for_what_the_requirements_pin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", each).groups() for each in (  # type: ignore[union-attr]
         *project["dependencies"], *project["optional-dependencies"]["measures"]))
-    pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements.txt").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements-run.txt").read_text()
                              + (ROOT / "requirements-measures.txt").read_text(), re.MULTILINE))
-    assert wanted.keys() == pinned.keys() - {"pytest"}
+    assert wanted.keys() == pinned.keys()
     for name, least in wanted.items():
         numbers = [[int(part) for part in version.split(".")] for version in (least, pinned[name])]
         assert numbers[0] <= numbers[1], name

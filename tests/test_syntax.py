@@ -433,10 +433,10 @@ def test_a_length_beyond_the_end_is_refused() -> None:
         parse(data)
 
 
-@pytest.mark.parametrize("octets", [b"\x80\x00", b"\xff\xff\xff\xff\x10", b"\x80\x80\x80\x80\x80\x01"])
-def test_a_varint_has_one_form_and_32_bits(octets: bytes) -> None:
+@pytest.mark.parametrize("data", [b"\x80\x00", b"\xff\xff\xff\xff\x10", b"\x80\x80\x80\x80\x80\x01"])
+def test_a_varint_has_one_form_and_32_bits(data: bytes) -> None:
     with pytest.raises(BitstreamError, match="shortest form"):
-        Cursor(memoryview(octets)).varint("value")
+        Cursor(memoryview(data)).varint("value")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_an_installation_holds_programs_units_and_settings(tmp_path: Path) -> No
     for name in ("opt/nvc/orchestrator.py", "opt/nvc/worker.py", "opt/nvc/service/http/server.py",
                  "opt/nvc/service/scheduling/scheduler.py", "opt/nvc/service/processes/codec_process.py",
                  "opt/nvc/video/planar.py", "opt/nvc/nvc/decoder.py", "opt/nvc/deployment_check/verdict.py",
-                 "opt/nvc/requirements.txt",
+                 "opt/nvc/requirements-run.txt",
                  "opt/nvc/systemd/smoke_test.sh",
                  "etc/nvc/orchestrator.env", "etc/nvc/worker.env", "etc/systemd/system/nvc-worker.service"):
         assert (tmp_path / name).is_file(), name

@@ -190,4 +190,4 @@ def test_where_nothing_is_known_the_only_candidate_stands_still() -> None:
 @pytest.mark.parametrize(("difference", "spans", "second"), [(8, (2, -2), 96), (8, (2, -4), 92), (-8, (4, -2), 102),
                                                              (VECTOR_MAX, (1, 200), VECTOR_MAX)])
 def test_the_second_vector_follows_half_of_the_firsts_difference(difference, spans, second):
-    assert neighbours.following(np.int64(100), np.int64(difference), np.array(spans)) == second
+    assert neighbours.second_prediction(np.int64(100), np.int64(difference), np.array(spans)) == second

@@ -87,7 +87,7 @@ GUILT: dict[str, tuple[Callable[[History], None], tuple[str, str, str]]] = {
         ("invisible", "e0", "was accepted before the list was asked for, and is not in it")),
     "a sum that is short": (
         lambda history: history.note("conservation", document=sums(2, completed=1)),
-        ("invisible", "", "2 runs were accepted, and 1 are told of")),
+        ("invisible", "", "2 runs were accepted, and 1 are listed")),
     "cancelled in vain": (
         lambda history: history.note("cancelled", id="e0", status=202),
         ("wrong", "e0", "was cancelled with 202, and is completed")),
@@ -100,7 +100,7 @@ GUILT: dict[str, tuple[Callable[[History], None], tuple[str, str, str]]] = {
         ("wrong", "e1", "has ended, and an attempt has not: [None]")),
     "bytes that are others": (
         lambda history: history.note("artifact", id="e0", name="stream.nvc", wanted="aa", found="bb"),
-        ("wrong", "e0", "stream.nvc has SHA-256 bb, aa was told")),
+        ("wrong", "e0", "stream.nvc has SHA-256 bb, aa was answered")),
     "more counted than submitted": (
         lambda history: history.note("conservation", document=sums(3, completed=3)),
         ("twice", "", "2 to 2 submissions were accepted, and the service counts 3")),
@@ -127,7 +127,7 @@ def test_unfinished_and_not_told_of_is_invisible() -> None:
     history.note("acknowledged", key="k2", id="e2")
     history.note("conservation", document=sums(3, completed=2, failed=1))
     history.note("status", id="e2", document={"status": "queued", "attempts": []})
-    complaint = ("invisible", "e2", "was unfinished, and not among what is told as unfinished")
+    complaint = ("invisible", "e2", "was unfinished, and is not listed as unfinished")
     assert complaint in verdict_of(history).complaints
 
 

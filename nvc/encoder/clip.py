@@ -61,7 +61,7 @@ class Assembly:
                 self._watch(self._shown, picture)
             self._shown += 1
         if step.gop:
-            self.stream.add_gop(step.gop.first, step.gop.pictures, step.gop.octets)
+            self.stream.add_gop(step.gop.first, step.gop.pictures, step.gop.data)
             self.tally.add(step.gop.tally)
             self._turn += step.gop.pictures
 

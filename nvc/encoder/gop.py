@@ -39,7 +39,7 @@ class CodedGop:
 
     first: int
     pictures: int
-    octets: bytes
+    data: bytes
     tally: Tally
 
 

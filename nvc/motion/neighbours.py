@@ -41,7 +41,7 @@ def scaled(v, span, by):
 
 
 @njit(cache=True, nogil=True)
-def following(p, d, spans):
+def second_prediction(p, d, spans):
     """Prediction p of the second vector's component, moved half as far as the first's difference d lets expect where
     motion is a straight line through time."""
     return min(max(p + scaled(d, spans[1], 2 * spans[0]), -VECTOR_MAX), VECTOR_MAX)

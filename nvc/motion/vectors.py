@@ -41,12 +41,12 @@ from nvc.motion.neighbours import (
     empty_grid,
     equal,
     fill_other,
-    following,
     grid_of,
     index_context,
     like,
     merge_context,
     predicted,
+    second_prediction,
     set_leaf,
     split_context,
     temporal_motion,
@@ -120,7 +120,7 @@ def _code_leaf(direction, state, buffer, contexts, grid, temporal, spans, y, x, 
             py, px, spread = predicted(grid, temporal, y, x, n, k)
             both = np.int64(mode == BOTH)
             if both and k == 1:
-                py, px = following(py, dy, spans), following(px, dx, spans)
+                py, px = second_prediction(py, dy, spans), second_prediction(px, dx, spans)
             dy = _code_difference(direction, state, buffer, contexts, digits_context(both, spread, 0),
                                   leaf[V0Y + 2 * k] - py)
             dx = _code_difference(direction, state, buffer, contexts, digits_context(both, spread, 1),

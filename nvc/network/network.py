@@ -112,7 +112,7 @@ def first_joined(x: Tensor) -> Tensor:
     return torch.cat([join(x[:, :GROUPS[0]]), x[:, GROUPS[0]:]], 1)
 
 
-def apart(x: Tensor) -> list[Tensor]:
+def one_position_each(x: Tensor) -> list[Tensor]:
     """[B, C, H, W] four times, each with zeros at all but one position, or band, of each 2×2."""
     masks = torch.eye(4, dtype=x.dtype, device=x.device).reshape(4, 2, 2)
     return [x * mask.repeat(x.shape[2] // 2, x.shape[3] // 2) for mask in masks]
@@ -120,7 +120,7 @@ def apart(x: Tensor) -> list[Tensor]:
 
 @dataclass
 class Side:
-    """What every network is told about a picture: its type and step. `planes` [B, 3, 1, 1], integers 0 … 127."""
+    """What every network gets to know of a picture: its type and step. `planes` [B, 3, 1, 1], integers 0 … 127."""
 
     kind: Tensor        # [B] int64: 0 I, 1 P, 2 B
     t: Tensor           # [B] float: step index
@@ -196,7 +196,7 @@ class Network(nn.Module):
         spectra = [self.spectrum(v, side) for v in (p - 128.0, d)]
         seen = [self.log_of(v) for v in spectra]
         for v in spectra:
-            seen += apart(self.log_of(round_(join(v[:, :GROUPS[0]]))))
+            seen += one_position_each(self.log_of(round_(join(v[:, :GROUPS[0]]))))
         return hyper + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
 
     def local_step(self, context: Tensor) -> Tensor:
@@ -257,8 +257,8 @@ class Network(nn.Module):
         """The running context after the symbols of one step; features: of its latents, [B, .., H, W], of group 0's
         bands while they are half, then of what they stand for."""
         group, parity = STEPS[step]
-        if group == 0:          # told apart: the two bands, then the two colours
-            four = apart(features)
+        if group == 0:          # the two bands separately, then the two colours
+            four = one_position_each(features)
             features = torch.cat([four[0] + four[3], four[1] + four[2]] if parity else [four[0], four[3]], 1)
         return context + round_(self.updates[step](features).float())
 

@@ -33,9 +33,9 @@ def _run(register: int, data: NDArray[np.uint8], table: NDArray[np.uint32]) -> i
 
 def crc32c(data: bytes | bytearray | memoryview) -> int:
     """The CRC-32C of the bytes, 0…2³² - 1."""
-    octets = np.frombuffer(data, np.uint8)
-    octets.flags.writeable = False  # one compiled version for bytes and bytearray alike
-    return int(_run(0xFFFFFFFF, octets, _TABLE)) ^ 0xFFFFFFFF
+    values = np.frombuffer(data, np.uint8)
+    values.flags.writeable = False  # one compiled version for bytes and bytearray alike
+    return int(_run(0xFFFFFFFF, values, _TABLE)) ^ 0xFFFFFFFF
 
 
 def warm() -> None:

@@ -87,12 +87,12 @@ class Cursor:
 
 def varint(value: int) -> bytes:
     """The varint of 0…2³² - 1."""
-    octets = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        octets.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    octets.append(value)
-    return bytes(octets)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def write_fields(table: Iterable[Field], values: dict[str, Any]) -> bytes:

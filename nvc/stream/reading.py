@@ -109,21 +109,21 @@ def recover(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMIT
     """
     cursor = Cursor(memoryview(data).toreadonly())
     header = read_header(cursor, limits)
-    octets = bytes(data)
+    whole = bytes(data)
     found: dict[int, Gop] = {}
-    budget = 4 * len(octets)
-    at = octets.find(GOP_MARK, cursor.position)
+    budget = 4 * len(whole)
+    at = whole.find(GOP_MARK, cursor.position)
     while at >= 0 and budget > 0:
         cursor.position = at
         try:
             gop, _, _ = read_gop(cursor, header)
         except BitstreamError:
             budget -= cursor.position - at
-            at = octets.find(GOP_MARK, at + 1)
+            at = whole.find(GOP_MARK, at + 1)
         else:
             budget -= gop.size
             found.setdefault(gop.first, gop)
-            at = octets.find(GOP_MARK, cursor.position)
+            at = whole.find(GOP_MARK, cursor.position)
     gops: list[Gop] = []
     for _, gop in sorted(found.items()):
         if not gops or gop.first >= gops[-1].first + gops[-1].pictures:

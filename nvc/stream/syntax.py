@@ -35,7 +35,7 @@ GOP: pictures that need no others. They fill the numbers from ``first`` on witho
     | crc       4 bytes   CRC-32C of the GOP up to here, "GOP" and "E" included                                |
     '----------------------------------------------------------------------------------------------------------'
 
-P and B packets. ``type`` is what the networks are told; a P picture is further from its references than a B picture.
+P and B packets. ``type`` is what the networks get; a P picture is further from its references than a B picture.
     .- bytes ------------ meaning -----------------------------------------------------------------------------.
     | head      1 byte    below                                                                                |
     | (number, references, weights)  only where the head says so                                               |
@@ -166,13 +166,13 @@ class Header:
     def write(self) -> bytes:
         """The header's bytes, with its check. ValueError names a field out of its range."""
         rate = {"fps_numerator": self.fps.numerator, "fps_denominator": self.fps.denominator}
-        octets = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC})
-        return octets + crc_of(octets)
+        data = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC})
+        return data + crc_of(data)
 
 
-def crc_of(octets: bytes | bytearray | memoryview) -> bytes:
-    """The CRC-32C of octets, as it stands in a stream."""
-    return crc32c(octets).to_bytes(CRC_BYTES, "little")
+def crc_of(data: bytes | bytearray | memoryview) -> bytes:
+    """The CRC-32C of data, as it stands in a stream."""
+    return crc32c(data).to_bytes(CRC_BYTES, "little")
 
 
 def _read_crc(cursor: Cursor, start: int, name: str) -> None:
@@ -240,15 +240,15 @@ def write_head(coded: CodedOrder, packet: Packet) -> bytes:
     if head is not None:
         return bytes([head])
     head = PICTURE_BIT | B_BIT * (packet.type == "B") | EXPLICIT_BIT | len(packet.references)
-    octets = bytes([head | WEIGHTS_BIT * bool(packet.weights)]) + varint(packet.number - coded.first)
+    data = bytes([head | WEIGHTS_BIT * bool(packet.weights)]) + varint(packet.number - coded.first)
     for reference in packet.references:
-        octets += varint(2 * abs(packet.number - reference) + (reference > packet.number))
+        data += varint(2 * abs(packet.number - reference) + (reference > packet.number))
     for gain, offset in packet.weights:
         if not (0 <= gain <= GAIN_MAX and -OFFSET_MAX - 1 <= offset <= OFFSET_MAX):
             raise ValueError(f"weights: gain {gain} and offset {offset}, expected 0…{GAIN_MAX} and "
                              f"{-OFFSET_MAX - 1}…{OFFSET_MAX}")
-        octets += bytes([gain, offset + OFFSET_MAX + 1])
-    return octets
+        data += bytes([gain, offset + OFFSET_MAX + 1])
+    return data
 
 
 def _read_head(cursor: Cursor, coded: CodedOrder, head: int) -> tuple[int, tuple[int, ...], tuple[Weight, ...]]:

@@ -29,7 +29,7 @@ class GopWriter:
     def __init__(self, header: Header) -> None:
         self._header = header
         self._coded: CodedOrder | None = None
-        self._octets = bytearray()
+        self._data = bytearray()
 
     @property
     def first(self) -> int:
@@ -48,34 +48,34 @@ class GopWriter:
 
     def add(self, packet: Packet) -> int:
         """Append the next picture in coding order; the bytes that it took."""
-        before = len(self._octets)
+        before = len(self._data)
         if self._coded is None:
             if packet.type != "I" or packet.references:
                 raise ValueError("type: a GOP begins with an I picture, without references")
-            self._octets += GOP_MARK + write_fields(I_FIELDS, vars(packet))
+            self._data += GOP_MARK + write_fields(I_FIELDS, vars(packet))
             self._coded = CodedOrder(packet.number, self._header.structure)
         else:
             if packet.type not in ("P", "B") or len(packet.references) not in (1, 2):
                 raise ValueError(f"type: {packet.type!r}, expected P or B with 1 or 2 references")
             if packet.weights and len(packet.weights) != len(packet.references):
                 raise ValueError(f"weights: {len(packet.weights)} for {len(packet.references)} references")
-            octets = write_fields(P_AND_B_FIELDS, vars(packet))
+            data = write_fields(P_AND_B_FIELDS, vars(packet))
             head = write_head(self._coded, packet)
             complaint = self._coded.admit(packet.number, packet.references)
             if complaint:
                 raise ValueError(f"number: {complaint}")
-            self._octets += head + octets
+            self._data += head + data
         if self.pictures > self._header.intra_period:
             raise ValueError(f"intra_period: a GOP of more than {self._header.intra_period} pictures")
-        return len(self._octets) - before
+        return len(self._data) - before
 
     def finish(self) -> bytes:
         """The GOP, complete."""
         complaint = self._begun().complaint()
         if complaint:
             raise ValueError(f"number: {complaint}")
-        self._octets += END_MARK
-        return bytes(self._octets) + crc_of(self._octets)
+        self._data += END_MARK
+        return bytes(self._data) + crc_of(self._data)
 
 
 class Writer:
@@ -108,13 +108,13 @@ class Writer:
             self._gop = GopWriter(self._header)
         return self._gop.add(packet)
 
-    def add_gop(self, first: int, pictures: int, octets: bytes) -> None:
+    def add_gop(self, first: int, pictures: int, data: bytes) -> None:
         """Append a GOP that a GopWriter made. They come in display order."""
         self._close()
         if first != self.frames:
             raise ValueError(f"first: a GOP of picture {first}, expected {self.frames}")
-        self._gops.append(Gop(first, pictures, len(self._body), len(octets)))
-        self._body += octets
+        self._gops.append(Gop(first, pictures, len(self._body), len(data)))
+        self._body += data
 
     def _close(self) -> None:
         if self._gop is not None:
@@ -127,5 +127,5 @@ class Writer:
         if not self._gops:
             raise ValueError("frames: a stream has at least one picture")
         header = Header(**(vars(self._header) | {"frames": self.frames}))
-        octets = header.write() + bytes(self._body) + write_index(self._gops)
-        return octets + hashlib.sha256(octets).digest()
+        data = header.write() + bytes(self._body) + write_index(self._gops)
+        return data + hashlib.sha256(data).digest()

@@ -93,14 +93,14 @@ class Pieces:
 def pieces_of(kinds: Sequence[Kinds]) -> Iterator[Pieces]:
     """All regions of a batch's pictures, those of a picture in their order."""
     regions = [regions_of(k) for k in kinds]
-    for turn in range(max(map(len, regions), default=0)):
+    for place in range(max(map(len, regions), default=0)):
         by_size: dict[tuple[int, int], list[int]] = {}
         for k, found in enumerate(regions):
-            if turn < len(found):
-                top, left, bottom, right = found[turn]
+            if place < len(found):
+                top, left, bottom, right = found[place]
                 by_size.setdefault((bottom - top, right - left), []).append(k)
         for pictures in by_size.values():
-            own = [regions[k][turn] for k in pictures]
+            own = [regions[k][place] for k in pictures]
             coded = [kinds[k][region.slices()] == NETWORK for k, region in zip(pictures, own, strict=True)]
             yield Pieces(pictures, own, np.stack(coded))
 

@@ -313,7 +313,7 @@ class Connection(BaseHTTPRequestHandler):
         """Take one of the budget until the answer is sent."""
         if self.held is not None:
             return True
-        # Where there are no keys nobody is told apart, and everybody has the same rights.
+        # Where there are no keys callers cannot be distinguished, and everybody has the same rights.
         known = self.context.authenticator is not None
         owner, worker = (self.principal.key or self.peer, self.principal.role == "worker") if known else ("", True)
         if budget.take(owner=owner, worker=worker):

@@ -160,8 +160,8 @@ class Request:
 class Response:
     """An answer.
 
-    body     dict or list: JSON; str: text/plain (set Content-Type otherwise); bytes: octets; Path: a file, served with
-             Range and streamed; iterator of bytes: sent piece by piece as it is made (event streams)
+    body     dict or list: JSON; str: text/plain (set Content-Type otherwise); bytes: as they are; Path: a file, served
+             with Range and streamed; iterator of bytes: sent piece by piece as it is made (event streams)
     etag     True: strong ETag from the bytes sent; a str: that ETag, without quotes.  If-None-Match -> 304.
     sha256   of a file, in hex: makes its strong ETag and Repr-Digest (RFC 9530)
     """

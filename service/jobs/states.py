@@ -12,12 +12,12 @@ everywhere, so that a grid is only an experiment with more runs.
 A run lives in one of six states and moves only along the rows of `TABLE`. Three states are terminal and absorb: no
 row leaves them, so exactly one terminal record can ever be written for a run. Any other pair of state and event is
 refused by `next_state`, and the store applies the answer by compare-and-set on (run, attempt, state): of two writers
-that both saw the old state one wins, and the other is told so.
+that both saw the old state one wins, and the other gets an error.
 
 The *attempt* is a number that only grows. Placing a run grants attempt n + 1 to one worker together with a *lease*:
 the right to report on that attempt, kept by heartbeats, until a time on the orchestrator's monotonic clock. The number
 is the fencing token. A message that names an attempt other than the one now dispatched or running is stale: it
-changes nothing and its sender is told, finally. A lease that runs out ends its attempt at once, whether or not the
+changes nothing and its sender gets a final answer. A lease that runs out ends its attempt at once, whether or not the
 next attempt has been granted yet; the worker may be alive and may even have finished, but it can no longer be told
 apart from one that lies. A lost lease therefore costs work, never truth.
 
@@ -25,7 +25,7 @@ apart from one that lies. A lost lease therefore costs work, never truth.
 that names the attempt. The two differ only in what is known, so a result is welcome in both (it may overtake the 202).
 
 Cancelling is one step from every unfinished state, taken in the store before the worker hears of it. Afterwards the
-worker's attempt is stale: it is told to stop at once, and again in the answer to each heartbeat that still names it.
+worker's attempt is stale: it is asked to stop at once, and again in the answer to each heartbeat that still names it.
 
 Trying again
 ============

@@ -8,7 +8,7 @@ Round robin
 ===========
 An experiment's runs go oldest first. An experiment that was given a worker goes to the end of the round, so a sweep of
 a thousand runs does not hold up an experiment that is submitted after it, nor do many small experiments hold up the
-sweep. `_turn` is the round that is now being served. An experiment that joins, or was given a worker, is next served
+sweep. `_round` is the round that is now being served. An experiment that joins, or was given a worker, is next served
 in the following round; the lowest round goes first, and of equal ones the oldest run. An experiment one of whose runs
 comes back from a worker joins the round that is being served: what was at work when a worker died is soon at work
 again. This is start-time fair queueing: an experiment that could not be served for a while is served at once, and has
@@ -51,8 +51,8 @@ class FairQueue:
         self.waiting: dict[str, Waiting] = {}
         self._lanes: dict[LaneKey, _Lane] = {}
         self._delayed: list[tuple[float, int, str, int]] = []
-        self._turn = 0
-        self._turns: dict[int, int] = {}    # of experiments with waiting runs
+        self._round = 0
+        self._rounds: dict[int, int] = {}    # of experiments with waiting runs
         self._counts: dict[int, int] = {}   # of those runs
 
     def add(self, waiting: Waiting, now: float) -> None:
@@ -61,8 +61,8 @@ class FairQueue:
         self.remove(run.id)
         self.waiting[run.id] = waiting
         self._counts[run.experiment] = self._counts.get(run.experiment, 0) + 1
-        turn = self._turn + (run.attempt == 0)
-        self._turns[run.experiment] = min(turn, self._turns.get(run.experiment, turn))
+        joins = self._round + (run.attempt == 0)
+        self._rounds[run.experiment] = min(joins, self._rounds.get(run.experiment, joins))
         if waiting.due > now:
             heapq.heappush(self._delayed, (waiting.due, run.number, run.id, run.attempt))
         else:
@@ -75,15 +75,15 @@ class FairQueue:
             experiment = waiting.run.experiment
             self._counts[experiment] -= 1
             if not self._counts[experiment]:
-                del self._counts[experiment], self._turns[experiment]
+                del self._counts[experiment], self._rounds[experiment]
         return waiting
 
     def take(self, run_id: str) -> Waiting:
         """The run is given a worker: its experiment goes to the next round."""
         waiting = self.waiting[run_id]
         experiment = waiting.run.experiment
-        self._turn = max(self._turn, self._turns[experiment])
-        self._turns[experiment] = self._turn + 1
+        self._round = max(self._round, self._rounds[experiment])
+        self._rounds[experiment] = self._round + 1
         self.remove(run_id)
         return waiting
 
@@ -113,7 +113,7 @@ class FairQueue:
         lane = self._lanes.setdefault(waiting.lane, _Lane())
         runs = lane.runs.setdefault(run.experiment, [])
         if not runs or run.attempt or run.number < runs[0][0]:
-            heapq.heappush(lane.order, (self._turns[run.experiment], run.number, run.experiment))
+            heapq.heappush(lane.order, (self._rounds[run.experiment], run.number, run.experiment))
         heapq.heappush(runs, (run.number, run.id, run.attempt))
 
     def _head(self, key: LaneKey, lane: _Lane) -> tuple[tuple[int, int], str] | None:
@@ -127,7 +127,7 @@ class FairQueue:
                 heapq.heappop(lane.order)
                 lane.runs.pop(experiment, None)
                 continue
-            now = (self._turns[experiment], runs[0][0], experiment)
+            now = (self._rounds[experiment], runs[0][0], experiment)
             if now == first:
                 return now[:2], runs[0][1]
             heapq.heapreplace(lane.order, now)

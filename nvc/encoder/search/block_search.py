@@ -281,8 +281,8 @@ def _search_one(luma, p, shape, gain, thorough, starts, y, x, n, py, px, table, 
 def _pair_rate(first, second, spans, predicted, v):
     dy, dx = v[0] - predicted[0], v[1] - predicted[1]
     return (_vector_cost(first, dy, dx)
-            + _vector_cost(second, v[2] - neighbours.following(predicted[2], dy, spans),
-                           v[3] - neighbours.following(predicted[3], dx, spans)))
+            + _vector_cost(second, v[2] - neighbours.second_prediction(predicted[2], dy, spans),
+                           v[3] - neighbours.second_prediction(predicted[3], dx, spans)))
 
 
 @njit(cache=True, nogil=True)
