@@ -8,7 +8,7 @@ its decoder is handed those bytes and nothing else and gives pictures.  Everythi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from video.picture import ClipInfo, Picture
@@ -109,6 +109,19 @@ def refuse_preset(codec: str, settings: Settings) -> None:
     """SettingsError for a preset that is asked of a codec without presets."""
     if settings.preset is not None:
         raise SettingsError(f"preset: {codec} has none, {settings.preset!r} was asked for; it has effort, 0 to 3")
+
+
+def part_of(progress: Report, passes: int) -> Report:
+    """For an encoder that passes over a clip several times: progress of one pass, after so many others, as part of all.
+    Each is taken for a half of what is left, so that it never runs back."""
+    done = 1 - 0.5 ** passes
+
+    def report(now: Progress) -> None:
+        share = now.frame / now.frames if now.frames else 0.0
+        frames = now.frames or 0
+        progress(replace(now, frame=int(frames * (done + share * (1 - done) / 2)), pass_number=passes + 1))
+
+    return report
 
 
 def no_report(progress: Progress) -> None:

@@ -45,7 +45,7 @@ export async function show(place, parameters, view) {
     }
     if (!from) return wanted;
     // Of a clone only what is another than in the original is said.
-    return Object.fromEntries([...Object.entries(wanted), ...Object.keys(inputs).filter((name) => !(name in wanted) &&
+    return Object.fromEntries([...Object.entries(wanted), ...Object.keys(inputs).filter((name) => !(name in wanted) && name in start &&
       !AIMS.includes(name) && JSON.stringify(start[name]) !== JSON.stringify(fallback(fields[name])))
       .map((name) => [name, fallback(fields[name])])]
       .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(start[name])));

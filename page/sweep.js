@@ -171,7 +171,7 @@ export class Sweep {
         points: curve.points.filter((point) => typeof point[this.metric] === "number" &&
           typeof point[this.rate] === "number").map((point) => ({
           x: point[this.rate], y: point[this.metric], href: point.run ? `#/experiment/${point.run}` : null,
-          words: `${aim(point)}${number(point[this.rate], 4)} ${unit}, ${number(point[this.metric], 3)} dB`,
+          words: `${aim(point)}${number(point[this.rate], 4)} ${unit}, ${number(point[this.metric], 3)}${this.metric.startsWith("vmaf") ? "" : " dB"}`,
         })),
       })),
     };

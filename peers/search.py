@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from coding.interface import Decoded, Encoded, Progress, Report, Settings, SettingsError
+from coding.interface import Decoded, Encoded, Report, Settings, SettingsError, part_of
 from metrics import frame_psnr
 from peers.kinds import Kind
 from video.picture import ClipInfo, Picture
@@ -50,7 +50,7 @@ def choose_constant(kind: Kind, encode: Encode, decode: Callable[[bytes], Decode
         if any(probe.constant == constant for probe in probes):
             break  # the end of the scale, or as near as whole numbers come
         options = {**settings.options, kind.constant: constant}
-        encoded = encode(pictures, replace(settings, psnr_db=None, options=options), _of_pass(progress, len(probes)))
+        encoded = encode(pictures, replace(settings, psnr_db=None, options=options), part_of(progress, len(probes)))
         ratios = [frame_psnr(*pair, info.bits) for pair in zip(pictures, decode(encoded.data), strict=True)]
         probes.append(Probe(constant, sum(ratios) / len(ratios), encoded))
         if abs(probes[-1].psnr - target) <= TOLERANCE_DB:
@@ -78,14 +78,3 @@ def _next(probes: list[Probe], target: float, fall: float, least: float) -> floa
             return min(max(place, better.constant + least), worse.constant - least) if width > least else None
     last = known[0] if known[0].psnr < target else known[-1]
     return last.constant + (last.psnr - target) * fall
-
-
-def _of_pass(progress: Report, done: int) -> Report:
-    """Progress of one pass as part of all: each is taken for half of what is left, so that it never runs back."""
-    begin = 1 - 0.5**done
-
-    def report(now: Progress) -> None:
-        share = now.frame / now.frames if now.frames else 0.0
-        progress(replace(now, frame=int((now.frames or 0) * (begin + share * (1 - begin) / 2)), pass_number=done + 1))
-
-    return report

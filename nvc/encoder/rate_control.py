@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from coding.interface import Encoded, Progress, Report, Settings
+from coding.interface import Encoded, Report, Settings, part_of
 from nvc.encoder.clip import encode_clip
 from nvc.encoder.encode import SPREAD_UNALIKE, T_COARSEST, T_FINEST, WIDER
 from nvc.encoder.sources.propagation import CENTRE, OFFSET_MOST
@@ -124,7 +124,7 @@ def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, 
             nonlocal total
             total += psnr(pictures[number], picture)
 
-        encoded = encode_clip(pictures, info, plain, _as_one(progress, len(probes)), t=t, slack=slack, watch=watch)
+        encoded = encode_clip(pictures, info, plain, part_of(progress, len(probes)), t=t, slack=slack, watch=watch)
         mbps, quality = len(encoded.data) * 8e-6 / seconds, total / len(pictures)
         probe = Probe(t, slack, math.log2(mbps) if rate else quality, quality, encoded)
         probes.append(probe)
@@ -158,15 +158,3 @@ def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, 
     met = abs(best.value - target) <= (math.log2(1.02) if rate else 0.05)
     best.encoded.details["rate_control"] = {"target": {name: wanted}, "met": met, "probes": trace}
     return best.encoded
-
-
-def _as_one(progress: Report, passes: int) -> Report:
-    """Progress of one pass as part of all: each is taken for a half of what is left, so that it never runs back."""
-    done = 1 - 0.5 ** passes
-
-    def report(now: Progress) -> None:
-        share = now.frame / now.frames if now.frames else 0.0
-        frames = now.frames or 0
-        progress(replace(now, frame=int(frames * (done + share * (1 - done) / 2)), pass_number=passes + 1))
-
-    return report

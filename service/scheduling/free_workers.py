@@ -1,7 +1,7 @@
 """Workers, and which of them takes the next run: found in a time that grows with the logarithm of their number."""
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,8 +135,3 @@ class FreeWorkers:
 
     def _is_valid(self, kind: Kind, entry: Entry) -> bool:
         return self._valid.get(entry[-1]) == (kind, entry) and entry[-1] in self._workers
-
-
-def waiting_times(*times: float | None) -> Iterator[float]:
-    """Those that there are."""
-    return (time for time in times if time is not None)

@@ -28,7 +28,7 @@ from typing import Any
 
 from service.jobs.states import backoff_s
 from service.scheduling.fair_queue import FairQueue, LaneKey, Waiting
-from service.scheduling.free_workers import FreeWorkers, Worker, waiting_times
+from service.scheduling.free_workers import FreeWorkers, Worker
 from service.scheduling.leases import Key, Lease, Leases
 from service.storage.records import Run
 
@@ -299,7 +299,7 @@ class Placement:
     def next_due_s(self) -> float | None:
         """Seconds until `choose` or `expired` may give something although nothing happened; None: never."""
         worker_due = self._free.next_wake() if self._queue.waiting else None
-        times = [*waiting_times(self._leases.next_due(), self._queue.next_due(), worker_due)]
+        times = [time for time in (self._leases.next_due(), self._queue.next_due(), worker_due) if time is not None]
         return max(0.0, min(times) - self._clock()) if times else None
 
     # --- why -------------------------------------------------------------------------------------------------------
