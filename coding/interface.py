@@ -7,7 +7,7 @@ its decoder is handed those bytes and nothing else and gives pictures.  Everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -154,3 +154,24 @@ class Codec(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Version, model ids, parameters: what a reader needs to know which codec this was."""
+
+
+@runtime_checkable
+class Segmented(Protocol):
+    """What a codec has besides, whose clips can be coded in segments, by several workers: closed GOPs that depend on
+    nothing but their place. Joined segments are the bytes that `encode` gives for the whole clip, at a quality; where
+    a rate or PSNR is aimed at, each segment meets it by itself."""
+
+    def gop_starts(self, pictures: Iterable[Picture], settings: Settings, stop: int) -> list[int]:
+        """Numbers of the pictures, from 0 on, at which GOPs of the clip begin, up to the first that is `stop` or more.
+        `pictures` are those of the clip from its first one on; no more are taken than are needed."""
+
+    def encode_segment(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings, first: int,
+                       starts: Sequence[int] | None, progress: Report = no_report) -> Encoded:
+        """Code the pictures of some GOPs; `first` is the number of the first one, `starts` what `gop_starts` gave."""
+
+    def decode_segment(self, data: bytes, first: int, progress: Report = no_report) -> Decoded:
+        """Decode a segment from its bytes alone; `first` is the number of its first picture."""
+
+    def join(self, segments: Sequence[bytes]) -> bytes:
+        """The stream of all segments, given in order. BitstreamError where one is damaged or of another clip."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from coding.interface import Decoded, Encoded, Progress, Report, Settings, no_report, refuse_gpu, refuse_preset
@@ -11,6 +12,7 @@ from nvc.encoder.clip import encode_clip
 from nvc.encoder.rate_control import choose_quality
 from nvc.machine.allocator import keep_memory
 from nvc.network.model import DEFAULT_MODEL, load_for, load_model, models
+from nvc.segments import gop_starts, join
 from nvc.stream.reading import parse, recover
 from video.picture import ClipInfo, Picture
 
@@ -32,17 +34,32 @@ class Nvc:
                progress: Report = no_report) -> Encoded:
         """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
         into memory, since it is coded several times."""
+        return self.encode_segment(pictures, info, settings, 0, None, progress)
+
+    def decode(self, data: bytes, progress: Report = no_report) -> Decoded:
+        """Decode from the bytes alone; BitstreamError for damaged or foreign bytes."""
+        return decode(data, progress)
+
+    # --- in segments (coding.interface.Segmented)
+
+    def gop_starts(self, pictures: Iterable[Picture], settings: Settings, stop: int) -> list[int]:
+        return gop_starts(pictures, settings.structure, settings.intra_period, stop)
+
+    def encode_segment(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings, first: int,
+                       starts: Sequence[int] | None, progress: Report = no_report) -> Encoded:
         refuse_gpu(self.name, settings)
         refuse_preset(self.name, settings)
         if settings.bitrate_mbps is not None or settings.psnr_db is not None:
             from metrics import frame_psnr
 
-            return choose_quality(list(pictures), info, settings, progress, frame_psnr)
-        return encode_clip(pictures, info, settings, progress)
+            return choose_quality(list(pictures), info, settings, progress, frame_psnr, first=first, starts=starts)
+        return encode_clip(pictures, info, settings, progress, first=first, starts=starts)
 
-    def decode(self, data: bytes, progress: Report = no_report) -> Decoded:
-        """Decode from the bytes alone; BitstreamError for damaged or foreign bytes."""
-        return decode(data, progress)
+    def decode_segment(self, data: bytes, first: int, progress: Report = no_report) -> Decoded:
+        return decode(data, progress, first=first)
+
+    def join(self, segments: Sequence[bytes]) -> bytes:
+        return join(segments)
 
     def describe(self) -> dict[str, Any]:
         from nvc.network.cost import summary
@@ -50,15 +67,16 @@ class Nvc:
         return {"codec": "nvc", "format": "NVC1", "models": {name: summary(name) for name in models()}}
 
 
-def decode(data: bytes, progress: Report = no_report, *, best_effort: bool = False) -> Decoded:
-    """Decode a stream; `best_effort`: of a damaged one the GOPs that are whole. BitstreamError for foreign bytes."""
-    stream = recover(data) if best_effort else parse(data)
+def decode(data: bytes, progress: Report = no_report, *, best_effort: bool = False, first: int = 0) -> Decoded:
+    """Decode a stream, or a segment whose first picture has the number `first`; `best_effort`: of a damaged one the
+    GOPs that are whole. BitstreamError for foreign bytes."""
+    stream = recover(data) if best_effort else parse(data, first=first)
     decoder = StreamDecoder(stream, load_for(stream.header.model))
-    decoded = Decoded(stream.header.info, iter(()))
+    decoded = Decoded(replace(stream.header.info, frames=stream.header.frames - first), iter(()))
 
     def pictures() -> Iterator[Picture]:
         for number, picture in enumerate(decoder.pictures(), 1):
-            progress(Progress("decode", number, stream.header.frames))
+            progress(Progress("decode", number, decoded.info.frames))
             yield picture
         decoded.details.update(decoder.details())
 

@@ -76,15 +76,20 @@ def _call(name: str) -> Callable[[ctypes.CDLL, str], str]:
     return ask
 
 
+def _h26x(settings: Settings, period: int, tune: str) -> dict[str, str]:
+    return {"g": str(period), "tune": tune, **({"bf": "0"} if settings.structure == "low_delay" else {})}
+
+
 def _x264(settings: Settings, period: int, tune: str) -> Options:
-    return {"g": str(period), "tune": tune, **({"bf": "0"} if settings.structure == "low_delay" else {})}, []
+    # Without cpu-independent, settings that are the same give other bytes now and then, even with one thread.
+    return _h26x(settings, period, tune), ["cpu-independent=1"]
 
 
 def _x265(settings: Settings, period: int, tune: str) -> Options:
     params = [f"keyint={period}", "open-gop=0", "info=0", "log-level=none"]
     if settings.threads:
         params += [f"pools={settings.threads}", f"frame-threads={min(settings.threads, 4)}"]
-    return _x264(settings, period, tune)[0], params
+    return _h26x(settings, period, tune), params
 
 
 def _svtav1(settings: Settings, period: int, tune: str) -> Options:

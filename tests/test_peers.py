@@ -192,7 +192,8 @@ def test_matrix_and_range_are_kept(name: str) -> None:
 
 
 def test_options_of_the_default() -> None:
-    assert encoder_options("x264", Settings()) == {"preset": "medium", "g": "64", "tune": "psnr", "crf": "30.83"}
+    assert encoder_options("x264", Settings()) == {
+        "preset": "medium", "g": "64", "tune": "psnr", "crf": "30.83", "x264-params": "cpu-independent=1"}
     assert encoder_options("x265", Settings(threads=1)) == {
         "preset": "medium", "g": "64", "tune": "psnr", "crf": "29.88",
         "x265-params": "keyint=64:open-gop=0:info=0:log-level=none:pools=1:frame-threads=1",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -37,20 +37,20 @@ Watch = Callable[[int, Picture], None]
 class Assembly:
     """Puts the steps of GOPs that may be coded at the same time into display order."""
 
-    def __init__(self, header: Header, watch: Watch | None) -> None:
-        self.stream, self.tally = Writer(header), Tally()
+    def __init__(self, header: Header, watch: Watch | None, first: int) -> None:
+        self.stream, self.tally = Writer(header, first), Tally()
         self.reports: list[FrameReport] = []
         self.digest = hashlib.sha256()
         self._watch = watch
-        self._turn = self._shown = 0                    # first number of the GOP whose steps are due; pictures shown
+        self._due, self._shown = first, 0               # first number of the GOP whose steps are due; pictures shown
         self._waiting: defaultdict[int, list[Step]] = defaultdict(list)
 
     def take(self, first: int, step: Step) -> None:
         """Add a step of the GOP of picture `first`; a GOP's own steps come in their order."""
         self.reports += step.reports
         self._waiting[first].append(step)
-        while self._turn in self._waiting:
-            for due in self._waiting.pop(self._turn):
+        while self._due in self._waiting:
+            for due in self._waiting.pop(self._due):
                 self._put(due)
 
     def _put(self, step: Step) -> None:
@@ -63,7 +63,7 @@ class Assembly:
         if step.gop:
             self.stream.add_gop(step.gop.first, step.gop.pictures, step.gop.data)
             self.tally.add(step.gop.tally)
-            self._turn += step.gop.pictures
+            self._due += step.gop.pictures
 
 
 def _code_here(coded: Gops, work: Work) -> Generator[tuple[int, Step], None, None]:
@@ -74,11 +74,14 @@ def _code_here(coded: Gops, work: Work) -> Generator[tuple[int, Step], None, Non
 
 
 def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings, progress: Report = no_report, *,
-                t: float | None = None, slack: float = 0.0, watch: Watch | None = None) -> Encoded:
+                t: float | None = None, slack: float = 0.0, watch: Watch | None = None, first: int = 0,
+                starts: Collection[int] | None = None) -> Encoded:
     """Code a clip at a constant quality. SettingsError names a bad setting; Cancelled passes from `progress`.
 
     t: step index instead of the quality's, may have a fraction; slack: see `Encoder`; watch: is handed each decoded
-    picture, in order. CodecError: a process of several ended by itself."""
+    picture and its place, in order; first: number of the first picture, where these are a segment of a clip; starts:
+    numbers of the pictures at which GOPs begin, looked for where it is None. CodecError: a process of several ended by
+    itself."""
     check(settings)
     model = load_model(settings.model)
     if settings.threads:
@@ -86,13 +89,15 @@ def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
     header = Header(model.id, info.width, info.height, info.fps, info.matrix, info.range, settings.structure,
                     settings.intra_period)
     work = Work(settings, step_index(settings.quality) if t is None else t, header, slack)
-    marked = mark_cuts((pad(picture) for picture in pictures), lambda picture: picture.y)
-    parts: Gops = gops(marked, settings.structure, settings.intra_period)
+    padded = map(pad, pictures)
+    marked = (mark_cuts(padded, lambda picture: picture.y) if starts is None
+              else ((picture, number in starts) for number, picture in enumerate(padded, first)))
+    parts: Gops = gops(marked, settings.structure, settings.intra_period, first)
     jobs = min(jobs_of(settings), info.frames or jobs_of(settings))
-    assembly = Assembly(header, watch)
+    assembly = Assembly(header, watch, first)
     with closing(code_in_processes(parts, work, jobs) if jobs > 1 else _code_here(parts, work)) as steps:
-        for first, step in steps:
-            assembly.take(first, step)
+        for number, step in steps:
+            assembly.take(number, step)
             if not step.gop:
                 progress(Progress("encode", len(assembly.reports), info.frames))
     reports = sorted(assembly.reports, key=lambda report: report.index)

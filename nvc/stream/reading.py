@@ -48,16 +48,19 @@ class Stream:
         return ranges
 
 
-def parse(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Stream:
-    """Check the whole stream and say what is in it; payloads are not looked into.
+def parse(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS, first: int = 0) -> Stream:
+    """Check the whole stream and say what is in it; payloads are not looked into. first: number of its first picture,
+    above 0 in a segment of a stream.
 
     Raises BitstreamError, with the offset, for anything that is no undamaged NVC1 stream, and for one that asks for
     more than ``limits`` allow. Takes time and memory in proportion to ``len(data)``, whatever the bytes say.
     """
     cursor = Cursor(memoryview(data).toreadonly())
     header = read_header(cursor, limits)
+    if header.frames <= first:
+        raise BitstreamError(f"pictures up to {header.frames - 1}, expected some from {first} on", cursor.position)
     gops: list[Gop] = []
-    frames = 0
+    frames = first
     while frames < header.frames:
         gop, _, _ = read_gop(cursor, header)
         if gop.first != frames:

@@ -81,11 +81,12 @@ class GopWriter:
 class Writer:
     """Writes a stream: packets in coding order by :meth:`add`, or whole GOPs by :meth:`add_gop`, then :meth:`finish`.
 
+    first: number of the first picture; above 0 what is written is a segment of a stream (nvc/segments.py).
     Keeps the coded bytes, no pictures. ValueError names what the format does not allow: a fault of the encoder.
     """
 
-    def __init__(self, header: Header) -> None:
-        self._header = header
+    def __init__(self, header: Header, first: int = 0) -> None:
+        self._header, self._first = header, first
         self._gop: GopWriter | None = None
         self._gops: list[Gop] = []
         self._body = bytearray()
@@ -93,7 +94,7 @@ class Writer:
     @property
     def frames(self) -> int:
         """Pictures in the GOPs that are complete."""
-        return self._gops[-1].first + self._gops[-1].pictures if self._gops else 0
+        return self._gops[-1].first + self._gops[-1].pictures - self._first if self._gops else 0
 
     @property
     def size(self) -> int:
@@ -111,8 +112,8 @@ class Writer:
     def add_gop(self, first: int, pictures: int, data: bytes) -> None:
         """Append a GOP that a GopWriter made. They come in display order."""
         self._close()
-        if first != self.frames:
-            raise ValueError(f"first: a GOP of picture {first}, expected {self.frames}")
+        if first != (expected := self._first + self.frames):
+            raise ValueError(f"first: a GOP of picture {first}, expected {expected}")
         self._gops.append(Gop(first, pictures, len(self._body), len(data)))
         self._body += data
 
@@ -126,6 +127,6 @@ class Writer:
         self._close()
         if not self._gops:
             raise ValueError("frames: a stream has at least one picture")
-        header = Header(**(vars(self._header) | {"frames": self.frames}))
+        header = Header(**(vars(self._header) | {"frames": self._first + self.frames}))
         data = header.write() + bytes(self._body) + write_index(self._gops)
         return data + hashlib.sha256(data).digest()
