@@ -127,14 +127,17 @@ class ClipMetrics:
 
     def add(self, reference: Picture, distorted: Picture) -> dict[str, float | None]:
         """The :func:`frame_metrics` of this pair, which are kept in the means."""
-        values = frame_metrics(reference, distorted, self._wanted, self._bits)
+        return self.add_values(frame_metrics(reference, distorted, self._wanted, self._bits), _size(reference.y))
+
+    def add_values(self, values: dict[str, float | None], size: str) -> dict[str, float | None]:
+        """The same, of a pair that was measured elsewhere. size: of its luma, "WIDTHxHEIGHT"."""
         self.frames += 1
         for name in AVERAGED:
             value = values[name]
             if value is None:
                 side = SSIM_SIDE if name == "ssim" else MS_SSIM_SIDE
                 self._missing[name] = (
-                    f"needs at least {side} lines and columns, the luma is {_size(reference.y)}"
+                    f"needs at least {side} lines and columns, the luma is {size}"
                     if name in self._wanted or (name == "ssim" and "ms_ssim" in self._wanted)
                     else "not among the measures that were asked for")
             else:

@@ -168,7 +168,8 @@ class Segmented(Protocol):
 
     def encode_segment(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings, first: int,
                        starts: Sequence[int] | None, progress: Report = no_report) -> Encoded:
-        """Code the pictures of some GOPs; `first` is the number of the first one, `starts` what `gop_starts` gave."""
+        """Code the pictures of some GOPs; `first` is the number of the first one, `starts` what `gop_starts` gave. The
+        reports count from 0 on."""
 
     def decode_segment(self, data: bytes, first: int, progress: Report = no_report) -> Decoded:
         """Decode a segment from its bytes alone; `first` is the number of its first picture."""

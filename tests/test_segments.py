@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import info_of, moving, sha_of
 
 import codec
 from coding.interface import BitstreamError, Segmented, Settings
+from service.jobs.fields import read_request
+from service.processes.errors import MeasureError
+from service.processes.measuring import run
+from service.processes.segments import run_join, run_segment
+from video.containers import VideoWriter
 from video.picture import Picture
 
 NVC = codec.get("nvc")
@@ -117,3 +125,91 @@ def test_a_target_is_met_in_each_segment(clip: list[Picture]) -> None:
     decoded = list(NVC.decode(whole))
     mean = sum(map(frame_psnr, clip, decoded)) / FRAMES
     assert mean == pytest.approx(34.0, abs=0.05)
+
+
+# --- as a worker carries it out: measured, and joined to one result ----------------------------------------------------
+
+
+def job(clip_file: Path, **wanted: Any) -> dict[str, Any]:
+    experiment = read_request({"quality": 20, "intra_period": 4, **wanted})
+    return {"run": "exp_7", "experiment": experiment, "clip": {"name": "a", "sha256": None, "path": str(clip_file)},
+            "threads": 1}
+
+
+def in_segments(whole: dict[str, Any], of: int, folder: Path) -> dict[str, Any]:
+    """The outcome of the join, after each segment was carried out in a folder of its own."""
+    files = []
+    for index in range(of):
+        out = folder / str(index)
+        out.mkdir()
+        made = run_segment(whole | {"segment": {"index": index, "of": of}}, out)
+        files.append({name: str(out / name) for name in made["artifacts"]})
+    out = folder / "joined"
+    out.mkdir()
+    return run_join(whole | {"segments": files}, out)
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same however a clip was coded."""
+    result = json.loads(json.dumps(result))
+    result.pop("segments", None)
+    for part in ("encoding_result", "decoding_result"):
+        for name in ("encode_s", "decode_s", "frames_per_s"):
+            result[part].pop(name, None)
+        result[part]["details"].pop("seconds")
+    result["provenance"].pop("peak_memory_bytes")
+    return result
+
+
+@pytest.fixture(scope="module")
+def clip_file(clip: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "a.mkv"
+    with VideoWriter(path, info_of(clip)) as writer:
+        for picture in clip:
+            writer.write(picture)
+    return path
+
+
+@pytest.mark.parametrize(("of", "wanted"), [
+    (2, {}), (5, {"structure": "intra"}), (3, {"frames": 17, "first_frame": 2}), (2, {"measures": ["xpsnr", "vmaf"]}),
+])
+def test_the_result_is_that_of_a_clip_in_one_piece_but_for_times(
+        clip_file: Path, tmp_path: Path, of: int, wanted: dict[str, Any]) -> None:
+    whole = job(clip_file, **wanted)
+    (tmp_path / "whole").mkdir()
+    expected, joined = run(whole, tmp_path / "whole"), in_segments(whole, of, tmp_path)
+    assert joined["artifacts"] == expected["artifacts"]
+    assert without_times(joined["result"]) == without_times(expected["result"])
+    for name in expected["artifacts"]:
+        assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_each_segment_has_a_row(clip_file: Path, tmp_path: Path) -> None:
+    joined = in_segments(job(clip_file), 2, tmp_path)["result"]
+    first, second = joined["segments"]
+    assert (first["index"], first["first"], first["pictures"]) == (0, 0, 13)
+    assert (second["index"], second["first"], second["pictures"]) == (1, 13, 10)
+    assert joined["encoding_result"]["encode_s"] == pytest.approx(first["encode_s"] + second["encode_s"])
+
+
+def test_a_segment_in_which_no_gop_begins_is_empty(clip_file: Path, tmp_path: Path) -> None:
+    whole = job(clip_file, intra_period=64)        # GOPs begin at 0 and at the cut, 9
+    joined = in_segments(whole, 4, tmp_path)
+    assert [row["pictures"] for row in joined["result"]["segments"]] == [9, 14, 0, 0]
+    assert joined["result"]["encoding_result"]["bytes"] == (tmp_path / "joined" / "stream.nvc").stat().st_size
+
+
+def test_a_segment_whose_file_lacks_pictures_is_not_joined(clip_file: Path, tmp_path: Path) -> None:
+    whole, files = job(clip_file), []
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+        made = run_segment(whole | {"segment": {"index": index, "of": 2}}, tmp_path / str(index))
+        files.append({name: str(tmp_path / str(index) / name) for name in made["artifacts"]})
+    files[1]["pictures.mkv"] = files[0]["pictures.mkv"]
+    with pytest.raises(MeasureError, match="the segments' files have 26 pictures, 23 were measured"):
+        run_join(whole | {"segments": files}, tmp_path)
+
+
+def test_a_codec_that_cannot_be_cut_says_so(clip_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasureError, match="segments: codec x264 cannot be cut into segments"):
+        run_segment(job(clip_file, codec="x264") | {"segment": {"index": 0, "of": 2}}, tmp_path)

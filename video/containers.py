@@ -404,6 +404,22 @@ class VideoWriter:
         self._count += 1
         self._mux(self._container, frame)
 
+    def append(self, path: Path) -> None:
+        """Append all pictures of a file that another writer made of pictures like these, as they are coded there."""
+        if self._container is None:
+            raise VideoError(f"{self._path}: is closed")
+        try:
+            with av.open(f"file:{path}", "r", "matroska") as part:
+                for packet in part.demux(video=0):
+                    if packet.size:
+                        packet.pts = packet.dts = self._count
+                        packet.time_base, packet.duration = 1 / self.info.fps, 1
+                        packet.stream = self._stream
+                        self._container.mux(packet)
+                        self._count += 1
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(f"{path}: cannot be appended: {error.strerror}") from error
+
     def close(self) -> None:
         """Finish the file. May be called twice."""
         container, self._container = self._container, None

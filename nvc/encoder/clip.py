@@ -100,7 +100,8 @@ def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
             assembly.take(number, step)
             if not step.gop:
                 progress(Progress("encode", len(assembly.reports), info.frames))
-    reports = sorted(assembly.reports, key=lambda report: report.index)
+    reports = [replace(report, index=report.index - first)
+               for report in sorted(assembly.reports, key=lambda report: report.index)]
     if not reports:
         raise SettingsError("clip: no pictures, expected at least one")
     data = assembly.stream.finish()

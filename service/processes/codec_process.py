@@ -99,7 +99,7 @@ class Channel:
         return message
 
 
-HALVES = {"encode": 0.0, "decode": 0.5}  # phases that are counted, and the fraction at which each begins
+HALVES = {"encode": 0.0, "decode": 0.5, "join": 0.5}  # phases that are counted, and the fraction at which each begins
 
 
 class ProgressMessages:
@@ -136,6 +136,7 @@ class ProgressMessages:
 def warm(names: list[str]) -> dict[str, Any]:
     """Make each named codec ready; what the worker reports of them."""
     from coding import registry
+    from coding.interface import Segmented
     from service.processes.json_values import plain
     from service.processes.measuring import device
 
@@ -144,7 +145,8 @@ def warm(names: list[str]) -> dict[str, Any]:
         made = registry.get(name)
         made.warm()
         described[name] = plain(made.describe())
-    return {"codecs": described, "known": sorted(registry.names()), "device": device()}
+    segmented = [name for name in names if isinstance(registry.get(name), Segmented)]
+    return {"codecs": described, "known": sorted(registry.names()), "segmented": segmented, "device": device()}
 
 
 def serve(channel: Channel) -> None:
@@ -154,10 +156,12 @@ def serve(channel: Channel) -> None:
             if message.get("command") == "warm":
                 channel.send({"ready": warm(message["codecs"])})
             else:
-                from service.processes import measuring
+                from service.processes import measuring, segments
 
-                outcome = measuring.run(message["job"], Path(message["out_dir"]), ProgressMessages(channel))
-                channel.send(outcome)
+                job = message["job"]
+                carry_out = (segments.run_segment if "segment" in job else segments.run_join if "segments" in job
+                             else measuring.run)
+                channel.send(carry_out(job, Path(message["out_dir"]), ProgressMessages(channel)))
         except Exception as error:  # the border: whatever a codec raises becomes an answer
             from service.processes.errors import explain
 

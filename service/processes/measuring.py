@@ -6,6 +6,7 @@ which was given that file and nothing else.  The clip is streamed: no more than 
 it is.
 
 `run` is called in the codec process of a worker (`service/processes/codec_process.py`); it needs no service around it.
+Clips that are coded in segments are measured with the same parts (service/processes/segments.py).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,17 @@ import numpy as np
 
 import metrics
 from coding import registry
-from coding.interface import Codec, Decoded, Encoded, Progress, Report, Settings, most_bits, no_report
+from coding.interface import (
+    Codec,
+    Decoded,
+    Encoded,
+    FrameReport,
+    Progress,
+    Report,
+    Settings,
+    most_bits,
+    no_report,
+)
 from service.processes.decoder_process import check_picture, decode_in_process
 from service.processes.errors import MeasureError
 from service.processes.json_values import plain
@@ -101,20 +112,16 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
 def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict[str, Any], out_dir: Path,
          progress: Report) -> dict[str, Any]:
     encoder = registry.get(experiment["codec"])
-    source = Source(path, experiment["first_frame"], experiment["frames"])
-    given = source      # to the encoder: of no more bits than it takes
-    if source.info.bits > most_bits(encoder):
-        given = Source(path, experiment["first_frame"], experiment["frames"], most_bits(encoder))
-    check_memory(experiment["codec"], source.info)
+    source, given = open_sources(encoder, experiment, path)
     seed_everything()
     reset_peak_memory()
     stream_path = out_dir / f"stream.{experiment['codec']}"
 
-    encoded, encode_s = encode(encoder, given, settings_from(experiment, job.get("threads", 0)), progress)
+    encoded, encode_s = encode(encoder.encode, given, settings_from(experiment, job.get("threads", 0)), progress)
     write_synced(stream_path, encoded.data)
     if source.info.frames is None:  # a container that does not say; now it has been read
         source.info, given.info = (replace(each.info, frames=given.read) for each in (source, given))
-    stream_bytes, stream_sha256 = len(encoded.data), hashlib.sha256(encoded.data).hexdigest()
+    stream = {"sha256": hashlib.sha256(encoded.data).hexdigest(), "bytes": len(encoded.data)}
     encoded.data = b""  # from here on there are only the bytes on disk
 
     if encoder.name in OURS:
@@ -125,20 +132,40 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
     wanted = experiment.get("measures", metrics.OWN)  # an orchestrator of an earlier version does not say
     seen = measure(source, given.info, decoded, kept, encoded, progress, wanted, job.get("threads", 0))
 
-    artifacts = {stream_path.name: {"sha256": stream_sha256, "bytes": stream_bytes}}
+    coded = Coded(encoder, encoded, encode_s, stream, decoded.details, seen)
+    return document(job, clip, source.info, given.info, coded, stream_path.name, kept)
+
+
+@dataclass
+class Coded:
+    """A clip as it was coded and decoded. stream: {"sha256", "bytes"} of the coded one; seen: what `measure` gives."""
+
+    encoder: Codec
+    encoded: Encoded
+    encode_s: float
+    stream: dict[str, Any]
+    decoder_details: dict[str, Any]
+    seen: dict[str, Any]
+
+
+def document(job: dict[str, Any], clip: dict[str, Any], own: ClipInfo, given: ClipInfo, coded: Coded, stream_name: str,
+             kept: Path | None) -> dict[str, Any]:
+    """What `run` returns. own: the clip's; given: as the encoder was given it; kept: the reconstruction, if any."""
+    experiment, encoder, encoded, seen = job["experiment"], coded.encoder, coded.encoded, coded.seen
+    artifacts = {stream_name: coded.stream}
     if kept:
-        artifacts[kept.name] = {"sha256": file_sha256(kept), "bytes": kept.stat().st_size}
-    info = replace(source.info, frames=seen["count"])
-    rate_bytes = counted_bytes(encoder, encoded, stream_bytes)
+        artifacts[kept.name] = described(kept)
+    info = replace(own, frames=seen["count"])
+    rate_bytes = counted_bytes(encoder, encoded, coded.stream["bytes"])
     rates = metrics.rate_metrics(rate_bytes, info)
-    quality = seen["summary"]
-    address = f"/experiment/{job['run']}/artifacts/"
+    quality, wanted = seen["summary"], experiment.get("measures", metrics.OWN)
+    encode_s, address = coded.encode_s, f"/experiment/{job['run']}/artifacts/"
     result = {
         "encoding_result": {
-            "compressed_data": address + stream_path.name,
-            "bytes": stream_bytes,
+            "compressed_data": address + stream_name,
+            "bytes": coded.stream["bytes"],
             "rate_bytes": rate_bytes,
-            "sha256": stream_sha256,
+            "sha256": coded.stream["sha256"],
             "device_used": str(encoded.details.get("device", "cpu")),
             "encode_s": encode_s,
             "frames_per_s": info.frames / encode_s if encode_s and info.frames else None,
@@ -151,17 +178,27 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
             "decode_s": seen["decode_s"],
             "frames_per_s": info.frames / seen["decode_s"] if seen["decode_s"] and info.frames else None,
             "quality_metrics": quality,
-            "details": bounded(decoded.details),
+            "details": bounded(coded.decoder_details),
         },
         "metrics": {**rates, "psnr_db": quality["psnr"], "ssim": quality["ssim"], "ms_ssim": quality["ms_ssim"],
                     **{name: quality[name] for name in metrics.PERCEPTUAL if name in wanted}},
         "frames": seen["rows"],
-        "clip": {**clip, **info.document(), **coded_depth(source.info, given.info)},
+        "clip": {**clip, **info.document(), **coded_depth(own, given)},
         "settings": experiment,
         "provenance": {**provenance(encoder, encoded, job.get("threads", 0)),
                        **({"measures": seen["made_by"]} if seen["made_by"] else {})},
     }
     return {"result": plain(result), "artifacts": artifacts}
+
+
+def open_sources(encoder: Codec, experiment: dict[str, Any], path: Path) -> tuple[Source, Source]:
+    """The clip's pictures, and as the encoder is given them: of no more bits than it takes. Raises MeasureError where
+    this process may not use the memory that it takes."""
+    first, frames = experiment["first_frame"], experiment["frames"]
+    source = Source(path, first, frames)
+    check_memory(experiment["codec"], source.info)
+    deep = source.info.bits > most_bits(encoder)
+    return source, Source(path, first, frames, most_bits(encoder)) if deep else source
 
 
 def coded_depth(own: ClipInfo, given: ClipInfo) -> dict[str, Any]:
@@ -200,11 +237,12 @@ def settings_from(experiment: dict[str, Any], threads: int) -> Settings:
                     **{name: experiment[name] for name in same})
 
 
-def encode(encoder: Codec, source: Source, settings: Settings, progress: Report) -> tuple[Encoded, float]:
+def encode(by: Callable[[Iterable[Picture], ClipInfo, Settings, Report], Encoded], source: Source, settings: Settings,
+           progress: Report) -> tuple[Encoded, float]:
     """The coded clip and the encoder's seconds, in which the time that it waited for pictures is not counted."""
     progress(Progress("encode", 0, source.info.frames))
     began = time.perf_counter()
-    encoded = encoder.encode(source, source.info, settings, progress)
+    encoded = by(source, source.info, settings, progress)
     seconds = time.perf_counter() - began - source.read_s
     if not isinstance(encoded.data, bytes) or not encoded.data:
         kind = "no bytes" if isinstance(encoded.data, bytes) else type(encoded.data).__name__
@@ -231,8 +269,8 @@ def measure(source: Source, coded: ClipInfo, decoded: Decoded, kept: Path | None
     """Compare each decoded picture with its source as it comes, by the measures ``wanted``; write it to ``kept``.
     coded: what the encoder was given, and the decoder must give.
 
-    Returns {"count", "sha256" (over y, u, v of all pictures), "decode_s", "rows", "summary", "made_by" (the program of
-    perceptual measures, and their models)}.
+    Returns {"count", "sha256" (over y, u, v of all pictures), "decode_s", "rows", "values" (metrics.frame_metrics of
+    each picture), "summary", "made_by" (the program of perceptual measures, and their models)}.
     """
     info = source.info
     if (decoded.info.width, decoded.info.height) != (info.width, info.height):
@@ -241,7 +279,7 @@ def measure(source: Source, coded: ClipInfo, decoded: Decoded, kept: Path | None
     total = metrics.ClipMetrics(wanted, info.bits)
     perceptual = metrics.PerceptualMeasures(wanted, info, threads)
     digest = hashlib.sha256()
-    rows: list[dict[str, Any]] = []
+    values: list[dict[str, float | None]] = []
     decode_s = 0.0
     references, pictures = iter(source), iter(decoded)
     writer = VideoWriter(kept, coded) if kept else None
@@ -255,25 +293,24 @@ def measure(source: Source, coded: ClipInfo, decoded: Decoded, kept: Path | None
                 break
             reference = next(references, None)
             if reference is None:
-                raise MeasureError("wrong-output", f"the decoder gave more than the clip's {len(rows)} pictures")
-            picture = check_picture(picture, coded, len(rows))
+                raise MeasureError("wrong-output", f"the decoder gave more than the clip's {len(values)} pictures")
+            picture = check_picture(picture, coded, len(values))
             for plane in picture:
                 digest.update(plane.data)
             seen = change_depth(picture, coded.bits, info.bits, info.range == "full")
-            row = total.add(reference, seen)
-            rows.append({"psnr_db": row["psnr"], **{name: row[name] for name in ("psnr_y", "ssim", "ms_ssim")}})
+            values.append(total.add(reference, seen))
             perceptual.add(reference, seen)
             if writer:
                 writer.write(picture)
-            progress(Progress("decode", len(rows), info.frames))
-        count = len(rows) + sum(1 for _ in references)
+            progress(Progress("decode", len(values), info.frames))
+        count = len(values) + sum(1 for _ in references)
         found = perceptual.finish()
     finally:
         perceptual.close()
         if writer:
             writer.close()
-    if len(rows) != count:
-        raise MeasureError("wrong-output", f"the decoder gave {len(rows)} pictures, the clip has {count}")
+    if len(values) != count:
+        raise MeasureError("wrong-output", f"the decoder gave {len(values)} pictures, the clip has {count}")
     if len(encoded.frames) != count:
         raise MeasureError("wrong-output", f"the encoder reported {len(encoded.frames)} frames, the clip has {count}")
     if kept:
@@ -282,11 +319,19 @@ def measure(source: Source, coded: ClipInfo, decoded: Decoded, kept: Path | None
         "count": count,
         "sha256": digest.hexdigest(),
         "decode_s": decoded.details.pop("decode_s", decode_s),  # a decoder apart has its own clock
-        "rows": [{**asdict(report), **row, **more} for report, row, more in zip(
-            encoded.frames, rows, found.rows or [{}] * count, strict=True)],
+        "rows": frame_rows(encoded.frames, values, found.rows),
+        "values": values,
         "summary": {**total.summary(), **found.summary},
         "made_by": perceptual.made_by,
     }
+
+
+def frame_rows(reports: Sequence[FrameReport], values: Sequence[Mapping[str, Any]],
+               perceptual: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each picture: as the encoder reports it, and as it was measured. perceptual: [] where none was asked
+    for."""
+    return [{**asdict(report), "psnr_db": one["psnr"], **{name: one[name] for name in ("psnr_y", "ssim", "ms_ssim")},
+             **more} for report, one, more in zip(reports, values, perceptual or [{}] * len(values), strict=True)]
 
 
 # --- what the result says of clip and machine ------------------------------------------------------------------------
@@ -365,6 +410,11 @@ def seed_everything() -> None:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def described(path: Path) -> dict[str, Any]:
+    """A file as an artifact: {"sha256", "bytes"}."""
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
 def write_synced(path: Path, data: bytes) -> None:
