@@ -55,6 +55,7 @@ from service.runtime.prometheus import METRICS_TYPE, Metrics
 from service.runtime.settings import SettingsError, load, row
 from service.runtime.systemd import Notifier, Signals, Watchdog, listen_sockets
 from service.runtime.version import VERSION
+from service.s3 import Bucket, S3Error
 from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.scheduler import Scheduler
 from service.storage import store as storage
@@ -78,6 +79,9 @@ class OrchestratorSettings(ServerSettings):
     fetch_hosts: str = row("", "", "hosts that clips are fetched from over https, with commas: a.example, "
                            "a.example:8443, .example with all below, * for any; empty: none")
     fetch_networks: str = row("", "", "networks that these hosts may be in besides public addresses, as 10.1.0.0/16")
+    fetch_buckets: str = row("", "", "S3 buckets that clips are fetched from (s3://bucket/key), with commas; empty: "
+                             "none")
+    artifacts: str = row("", "", "s3://bucket/prefix in which clips and artifacts are kept; empty: in the state folder")
     fetch_s: float = row(60.0, "s", "to fetch one clip; the submission that names it waits that long", low=0.1)
     artifact_mb: int = row(16_384, "MiB", "largest artifact that a worker may store; a lossless film is that large",
                            low=1)
@@ -118,10 +122,12 @@ class Orchestrator:
         self.metrics = Metrics()
         self.store = Store(config.state)
         try:
-            registry, blobs = Registry(self.store), Blobs(config.state)
+            registry = Registry(self.store)
+            blobs = Blobs(config.state, Bucket(config.artifacts) if config.artifacts else None)
             fetcher = Fetcher(hosts=config.fetch_hosts, networks=config.fetch_networks, limit_s=config.fetch_s,
                               limit_bytes=config.clip_mb << 20)
-            catalogue = Catalogue(registry, blobs, fetcher)
+            catalogue = Catalogue(registry, blobs, fetcher, limit_bytes=config.clip_mb << 20,
+                                  buckets=[name.strip() for name in config.fetch_buckets.split(",") if name.strip()])
             tokens = None if config.jwt_keys is None else Tokens(
                 keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
                 issuer=config.jwt_issuer)
@@ -205,7 +211,8 @@ class Orchestrator:
         add("POST", "/experiment/{id}/rerun", submissions.post_rerun, body=JSON, roles=write, waits="prefer")
         add("POST", "/experiment/{id}/clone", submissions.post_clone, body=JSON, roles=write, waits="prefer",
             is_transfer=lambda request: True)    # the original's clips may be addresses
-        add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=read, produces="*/*")
+        add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=read, produces="*/*",
+            query={"redirect"}, is_transfer=lambda request: config.artifacts != "")
         add("GET", "/experiment/{id}/pictures/{index}", files.get_picture, roles=read, produces="image/png", waits=True,
             query={"of", "against"})
         add("GET", "/experiment/{id}/plots/{name}", results.get_plot, roles=read, produces="*/*", waits=True,
@@ -288,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         orchestrator = Orchestrator(config, log)
         orchestrator.start()
-    except (storage.StoreError, SettingsError, OSError) as error:
+    except (storage.StoreError, SettingsError, S3Error, OSError) as error:
         print(f"orchestrator.py: {error}", file=sys.stderr)
         return 1
     print(f"orchestrator listening on {orchestrator.server.url}", flush=True)

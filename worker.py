@@ -55,6 +55,7 @@ from service.runtime.prometheus import Metrics
 from service.runtime.settings import SettingsError, load, row
 from service.runtime.systemd import Notifier, Signals, Watchdog, listen_sockets
 from service.runtime.version import VERSION
+from service.s3 import Bucket, S3Error
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class WorkerSettings(ServerSettings):
     drain_s: float = row(60.0, "s", "to let runs finish at SIGTERM; those that do not are handed back", low=0)
     answer_s: float = row(30.0, "s", "for the orchestrator to answer an end, plus an upload's size at 10 MiB/s; then "
                           "it is sent again", low=0.1)
+    artifacts: str = row("", "", "s3://bucket/prefix where the orchestrator keeps clips and artifacts, to be read and "
+                         "written there; empty: through the orchestrator")
     clip_cache_mb: int = row(10_240, "MiB", "of fetched clips; those unused for longest go first", low=1)
     keep_results: int = row(100, "runs", "whose results are kept here when no orchestrator takes them", low=1)
     log_level: str = row("info", "", "least level that is logged", choices=("debug", "info", "warning", "error"))
@@ -108,7 +111,7 @@ class Worker:
         self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
         self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration,
                          lambda run, attempt: self.assigned_runs.fence(run, attempt), log.info,
-                         config.answer_s)
+                         config.answer_s, Bucket(config.artifacts) if config.artifacts else None)
         self.outbox = Outbox(config.state / "outbox", self.link.deliver, log.info)
         self.link.when_heard(self.outbox.retry_now)
         self.local_results = LocalResults(config.state / "kept", config.keep_results)
@@ -212,6 +215,7 @@ class Worker:
             "device": about.get("device", "cpu"),
             "threads": self.threads,
             "codecs": about.get("known", []),
+            "segmented": about.get("segmented", []),
             "models": about.get("codecs", {}),
             "version": VERSION,
             "draining": self.assigned_runs.draining,
@@ -413,7 +417,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         worker = Worker(config, log)
         worker.start()
-    except (OSError, SettingsError) as error:
+    except (OSError, SettingsError, S3Error) as error:
         print(f"worker.py: {error}", file=sys.stderr)
         return 1
 

@@ -272,7 +272,8 @@ def rate(orchestrator: str, count: int, clients: int) -> dict[str, float]:
 class Played:
     """A worker that computes nothing: it takes runs over HTTP and reports their ends, at once or when told."""
 
-    def __init__(self, orchestrator: str, slots: int) -> None:
+    def __init__(self, orchestrator: str, slots: int, **about: Any) -> None:
+        """about: more of what it says of itself."""
         self.at_once = True
         self.held: list[dict[str, Any]] = []
         self.got = threading.Condition()
@@ -285,7 +286,8 @@ class Played:
         routes.add("GET", "/livez", lambda request: Response(200, {}), always=True)
         self._server = Server(routes, ServerSettings(port=0), log=Log(level="error"))
         self._server.start()
-        self._about = {"name": "played", "url": self._server.url, "slots": slots, "codecs": ["nvc"], "boot_id": "1"}
+        self._about = {"name": "played", "url": self._server.url, "slots": slots, "codecs": ["nvc"], "boot_id": "1",
+                       **about}
         self._beat = threading.Thread(target=self._live, daemon=True)
         self._beat.start()
 

@@ -239,7 +239,7 @@ def sums(history: History) -> Iterator[Complaint]:
     refused = {entry.about["key"] for entry in history.of("refused")} - known
     least, most = len(acknowledged(history)), len(acknowledged(history)) + len(keys - known - refused)
     for entry in history.of("conservation")[-1:]:
-        accepted = entry.about["document"]["accepted"]
+        accepted = entry.about["document"]["accepted"] - entry.about["document"].get("segments", 0)
         if not least <= accepted <= most:
             yield Complaint("lost" if accepted < least else "twice", "",
                             f"{least} to {most} submissions were accepted, and the service counts {accepted}")

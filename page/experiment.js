@@ -63,7 +63,7 @@ function drawHead(head, found, view) {
         { title: "The same again, and whether every hash matches", "data-focus": "rerun" }),
       h("a", { class: "button", href: `#/submit?${new URLSearchParams({ clone: id })}`, "data-focus": "clone" },
         "Clone with changes"),
-      found.run && h("a", { class: "button", href: `#/experiment/${found.experiment_id}` }, "The whole sweep"),
+      found.run && h("a", { class: "button", href: `#/experiment/${found.experiment_id}` }, "The whole experiment"),
       button("JSON", () => api.save(`${id}.json`, new Blob([JSON.stringify(found, null, 1)],
         { type: "application/json" })), { class: "quiet", "data-focus": "json" })));
   if (focus) head.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
@@ -95,7 +95,9 @@ class Single {
       empty: "No worker has been given this run yet." });
     this.artifacts = h("div", {});
     this.facts = h("div", { class: "facts" });
-    replace(place, this.now, this.tiles, this.parts, this.frames, h("h2", {}, "Attempts"), this.attempts.element, this.artifacts,
+    this.segments = new Table({ caption: "Segments", size: 64, sort: { by: "segment", down: false }, columns: SEGMENTS });
+    this.cut = h("div", { hidden: true }, h("h2", {}, "Segments"), this.segments.element);
+    replace(place, this.now, this.tiles, this.parts, this.frames, this.cut, h("h2", {}, "Attempts"), this.attempts.element, this.artifacts,
       this.facts);
   }
 
@@ -110,6 +112,8 @@ class Single {
       parts("Encoding time by part", encoded?.seconds, seconds), parts("Decoding time by part", decoded?.seconds, seconds));
     this.parts.hidden = !this.parts.firstChild;
     if (found.frames?.length && !this.frames.firstChild) this.drawFrames(found);
+    this.cut.hidden = !found.segments;
+    if (found.segments) this.segments.show(found.segments);
     this.attempts.show(found.attempts);
     const artifacts = Object.entries(found.artifacts ?? {});
     replace(this.artifacts, artifacts.length > 0 && [h("h2", {}, "Files"), h("ul", { class: "files" },
@@ -165,6 +169,20 @@ const ATTEMPTS = [
   { name: "ended", value: (row) => row.ended, cell: (row) => time(row.ended) },
   { name: "outcome", value: (row) => row.outcome, cell: (row) => row.outcome ?? "at work" },
   { name: "detail", value: (row) => row.detail, cell: (row) => h("span", { class: "why" }, row.detail ?? "") },
+];
+
+const SEGMENTS = [
+  { name: "segment", number: true, value: (row) => row.index, cell: (row) => h("a", { href: `#/experiment/${row.run}`,
+    "data-focus": row.run }, row.index) },
+  { name: "status", value: (row) => row.status, cell: (row) => row.progress
+    ? progress(row.progress.fraction, doing(row.progress)) : badge(row.status) },
+  { name: "worker", value: (row) => row.worker },
+  { name: "attempts", number: true, value: (row) => row.attempts },
+  { name: "first picture", number: true, value: (row) => row.first },
+  { name: "pictures", number: true, value: (row) => row.pictures },
+  { name: "bytes", number: true, value: (row) => row.bytes },
+  { name: "encoding", number: true, value: (row) => row.encode_s, cell: (row) => row.encode_s === undefined ? ""
+    : seconds(row.encode_s) },
 ];
 
 function tiles(found) {

@@ -30,7 +30,7 @@ DEFAULTS = {
     "clip": "carphone", "codec": "nvc", "model": "nvc-1", "quality": 32, "frames": None, "first_frame": 0,
     "structure": "random_access", "intra_period": 64, "effort": 0, "preset": None,
     "bitrate_mbps": None, "psnr_db": None,
-    "measures": ["psnr", "ssim", "ms_ssim"], "device": "auto", "timeout_s": 600,
+    "measures": ["psnr", "ssim", "ms_ssim"], "segments": None, "device": "auto", "timeout_s": 600,
     "keep_reconstruction": True, "label": "", "tags": {},
 }
 
@@ -219,7 +219,7 @@ def test_changes_replace_fields_and_an_aim_replaces_the_aim() -> None:
 # --- the table
 
 MOVES = {
-    ("queued", "place"): "dispatched", ("queued", "cancel"): "cancelled",
+    ("queued", "place"): "dispatched", ("queued", "fail"): "failed", ("queued", "cancel"): "cancelled",
     ("dispatched", "start"): "running", ("dispatched", "requeue"): "queued", ("dispatched", "complete"): "completed",
     ("dispatched", "fail"): "failed", ("dispatched", "cancel"): "cancelled",
     ("running", "requeue"): "queued", ("running", "complete"): "completed", ("running", "fail"): "failed",

@@ -106,7 +106,7 @@ def test_an_older_state_directory_opens_and_is_brought_up_to_date(store: Store) 
     again = Store(store.folder, migrations=later)
     assert again.run(name).state == "queued"
     again.close()
-    with pytest.raises(TooNew, match="the database has schema version 5; this program knows up to 4"):
+    with pytest.raises(TooNew, match="the database has schema version 6; this program knows up to 5"):
         Store(store.folder)
 
 

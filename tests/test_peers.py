@@ -216,7 +216,7 @@ def test_options_of_the_default() -> None:
         (Settings(effort=3), "preset", "veryslow"),
         (Settings(options={"preset": "ultrafast"}), "preset", "ultrafast"),
         (Settings(options={"tune": "ssim"}), "tune", "ssim"),
-        (Settings(options={"params": "ref=1"}), "x264-params", "ref=1"),
+        (Settings(options={"params": "ref=1"}), "x264-params", "cpu-independent=1:ref=1"),
         (Settings(structure="low_delay"), "bf", "0"),
         (Settings(bitrate_mbps=0.5), "b", "500000"),
     ],
@@ -280,7 +280,8 @@ def test_a_psnr_is_met_as_nearly_as_the_encoder_can(name: str, target: float) ->
     assert abs(quality_of(source, list(peer(name).decode(encoded.data))) - target) == pytest.approx(
         min(abs(psnr - target) for psnr in probes), abs=1e-3)
     assert found["met"] is (min(abs(psnr - target) for psnr in probes) <= 0.05)
-    assert abs(min(probes, key=lambda psnr: abs(psnr - target)) - target) < (0.5 if KINDS[name].whole else 0.05)
+    # x264 leaps from 40.07 to 39.91 dB between CRF 22.47 and 22.48.
+    assert abs(min(probes, key=lambda psnr: abs(psnr - target)) - target) < (0.5 if KINDS[name].whole else 0.07)
     assert [progress.frame for progress in seen] == sorted(progress.frame for progress in seen)
 
 

@@ -130,7 +130,7 @@ class Promises(RuleBasedStateMachine):
 
     def end(self, key: tuple[str, int], outcome: str, blame: Blame) -> None:
         """What Conductor._end does. Raises Stale."""
-        run, _ = self.store.end_attempt(*key, outcome, {"type": outcome, "detail": "x"}, blame)
+        run = self.store.end_attempt(*key, outcome, {"type": outcome, "detail": "x"}, blame).run
         if self.placed.current(*key) is not None:
             self.placed.withdraw(run.id)
         if run.state is State.QUEUED and run.attempt == key[1]:

@@ -79,7 +79,7 @@ def test_more_rate_is_never_worse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_names_the_pass_and_never_runs_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    def coded(pictures: Any, info: Any, settings: Any, progress: Any, *, t: float, slack: float, watch: Any
+    def coded(pictures: Any, info: Any, settings: Any, progress: Any, *, t: float, slack: float, **_: Any
               ) -> SimpleNamespace:
         for frame in (0, 50, 100):
             progress(Progress("encode", frame, 100))

@@ -87,7 +87,8 @@ def test_a_segment_is_decoded_from_its_own_bytes_alone(clip: list[Picture]) -> N
 
 def test_segments_lie_one_after_the_other(clip: list[Picture]) -> None:
     firsts = [first for first, _ in segments(clip, Settings(intra_period=4), 5)]
-    assert firsts[0] == 0 and all(a < b for a, b in pairwise(firsts))
+    assert firsts[0] == 0
+    assert all(a < b for a, b in pairwise(firsts))
 
 
 def test_a_segment_is_no_stream_by_itself(clip: list[Picture]) -> None:
@@ -127,7 +128,7 @@ def test_a_target_is_met_in_each_segment(clip: list[Picture]) -> None:
     assert mean == pytest.approx(34.0, abs=0.05)
 
 
-# --- as a worker carries it out: measured, and joined to one result ----------------------------------------------------
+# --- as a worker carries it out: measured, and joined to one result ---------------------------------------------------
 
 
 def job(clip_file: Path, **wanted: Any) -> dict[str, Any]:

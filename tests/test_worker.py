@@ -88,6 +88,8 @@ def test_an_unknown_artifact_is_404(idle: Worker, clip: str) -> None:
         ({"experiment": {}, "callback": "ftp://x"}, "callback", "http://"),
         ({"experiment": {}, "timeout_s": -1}, "timeout_s", "seconds up to 86400"),
         ({"experiment": {}, "priority": 1}, "priority", "no such field of a dispatch"),
+        ({"experiment": {}, "segment": {"index": 2, "of": 2}}, "segment", "index and of, the first below the second"),
+        ({"experiment": {}, "segments": [{"../x": {}}]}, "segments", "objects, of file names to sha256 and url"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(idle: Worker, document: dict[str, Any], field: str, words: str) -> None:

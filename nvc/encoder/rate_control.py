@@ -93,9 +93,9 @@ def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, 
                    psnr: Psnr, *, first: int = 0, starts: Collection[int] | None = None) -> Encoded:
     """Encode so that `settings.bitrate_mbps` or `settings.psnr_db` is met; the trace is in `details["rate_control"]`.
 
-    psnr(source, decoded): dB, YUV 6:1:1; first, starts: as of `encode_clip`. A target outside of what the codec reaches gives the nearest that was seen,
-    and the trace says so; a result of more bytes and less PSNR than another is never given. Progress counts all passes
-    as one. SettingsError for both targets at once, or one that is not positive.
+    psnr(source, decoded): dB, YUV 6:1:1; first, starts: as of `encode_clip`. A target outside of what the codec
+    reaches gives the nearest that was seen, and the trace says so; a result of more bytes and less PSNR than another is
+    never given. Progress counts all passes as one. SettingsError for both targets at once, or one that is not positive.
     """
     if settings.bitrate_mbps is not None and settings.psnr_db is not None:
         raise SettingsError("bitrate_mbps and psnr_db: expected one of them, got both")

@@ -9,7 +9,8 @@ from service.storage.records import Conservation, Experiment, GridRun, Run, RunR
 
 # What a worker's result may not say, because it is the orchestrator's to say.
 OWN = ("experiment_id", "status", "label", "settings", "attempts", "timeline", "artifacts", "error", "progress", "runs",
-       "waits_for", "removed_artifacts", "run", "clone_of", "rerun")
+       "waits_for", "removed_artifacts", "run", "clone_of", "rerun", "segments")
+JOIN_BEGINS = 0.95      # of a clip that is cut: the share of its progress that is its segments'
 
 
 def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None],
@@ -21,10 +22,10 @@ def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | No
     if record.run.id != experiment.id:
         head["run"] = record.run.id
     waits = {}
-    if record.run.state is State.QUEUED:    # no times: they would make another document of it at every look
-        reason, following, _ = why(record.run.id)
+    if record.state is State.QUEUED:    # no times: they would make another document of it at every look
+        reason, following, _ = _why(record.run, why)
         waits = {"waits_for": {"reason": reason, "next": following}}
-    return head | {"status": record.run.state} | waits | _clone(experiment) | _run(experiment, record, progress)
+    return head | {"status": record.state} | waits | _clone(experiment) | _run(experiment, record, progress)
 
 
 def grid(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
@@ -111,9 +112,47 @@ def _run(experiment: Experiment, record: RunRecord, progress: Callable[[str], di
         document["removed_artifacts"] = record.removed
     if record.error is not None:
         document["error"] = record.error
-    elif run.state in (State.DISPATCHED, State.RUNNING) and (now := progress(run.id)) is not None:
+    elif (now := _progress(record, progress)) is not None:
         document["progress"] = now
+    if record.segments:
+        measured = {row["index"]: row for row in (record.result or {}).get("segments", ())}
+        document["segments"] = [_segment(index, segment, measured.get(index, {}), progress)
+                                for index, segment in enumerate(record.segments)]
     return document
+
+
+def _progress(record: RunRecord, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Of a run at work; of a clip that is cut, that of its segments, then of their join, as one."""
+    run = record.run
+    now = progress(run.id) if run.state in (State.DISPATCHED, State.RUNNING) else None
+    if not record.segments or run.state in TERMINAL:
+        return now
+    if now is not None and now.get("fraction") is not None:
+        return now | {"fraction": round(JOIN_BEGINS + (1 - JOIN_BEGINS) * now["fraction"], 4)}
+    fractions = [1.0 if segment.state is State.COMPLETED else (progress(segment.id) or {}).get("fraction") or 0.0
+                 for segment in record.segments]
+    done = sum(segment.state is State.COMPLETED for segment in record.segments)
+    return {"phase": f"segments, {done} of {len(fractions)} done",
+            "fraction": round(JOIN_BEGINS * sum(fractions) / len(fractions), 4)}
+
+
+def _segment(index: int, segment: GridRun, measured: dict[str, Any],
+             progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
+    row = {"index": index, "run": segment.id, "status": segment.state, "attempts": segment.attempt,
+           "worker": segment.worker, **measured}
+    if segment.error is not None:
+        row["error"] = segment.error
+    elif segment.state in (State.DISPATCHED, State.RUNNING) and (now := progress(segment.id)) is not None:
+        row["progress"] = now
+    return row
+
+
+def _why(run: Run, why: Callable[[str], tuple[str, str, float | None]]) -> tuple[str, str, float | None]:
+    """Why an unfinished run waits, what happens next, and in how many seconds."""
+    if run.waits:
+        return (f"{run.waits} of its {run.settings['segments']} segments have not completed",
+                "they are joined when all have", None)
+    return why(run.id)
 
 
 def summary(experiment: Experiment, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
@@ -130,7 +169,7 @@ def summary(experiment: Experiment, progress: Callable[[str], dict[str, Any] | N
         "metrics": alone and alone.metrics, "error": alone and alone.error,
         "url": f"/experiment/{experiment.id}/status",
     }
-    if alone and first.run.state in (State.DISPATCHED, State.RUNNING) and (now := progress(first.run.id)) is not None:
+    if alone and first.state in (State.DISPATCHED, State.RUNNING) and (now := _progress(first, progress)) is not None:
         made["progress"] = now
     return made
 
@@ -140,10 +179,10 @@ def conservation(found: Conservation, why: Callable[[str], tuple[str, str, float
     """Where everything is that was accepted. `why` is Overview.why; `now_s` in Unix seconds."""
     total = found.deleted + sum(found.counts.values())
     return {
-        "accepted": found.accepted, "sum": total, "holds": found.accepted == total,
+        "accepted": found.accepted, "segments": found.segments, "sum": total, "holds": found.accepted == total,
         **{str(state): count for state, count in found.counts.items()},
         "deleted": found.deleted,
-        "unfinished": [_waits(run, why(run.id), now_s) | {
+        "unfinished": [_waits(run, _why(run, why), now_s) | {
             "since": timestamp(None if attempt is None else attempt.started_s or attempt.dispatched_s)}
             for run, attempt in found.unfinished],
         "unfinished_total": sum(found.counts[state] for state in UNFINISHED),

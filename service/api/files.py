@@ -70,8 +70,12 @@ class Files:
         about = self.store.artifact(run, name)
         if about is None:
             raise Problem(404, "unknown-artifact", f"run {run} has no artifact {name[:100]!r}")
-        return file_response(self.blobs.path(about["sha256"]), about["sha256"], name=f"{run}-{name}",
-                                     content_type=CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream"))
+        kind = CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream")
+        if self.blobs.bucket is not None and "redirect" in request.query:
+            address = self.blobs.bucket.presigned(about["sha256"], f"{run}-{name}", kind)
+            return Response(307, headers={"Location": address})
+        path = self.blobs.local(about["sha256"])
+        return file_response(path, about["sha256"], name=f"{run}-{name}", content_type=kind)
 
     def get_picture(self, request: Request) -> Response:
         """One picture of a run's reconstruction or source, or the error of its reconstruction against the source or
@@ -94,7 +98,7 @@ class Files:
         about = self.store.artifact(run, "reconstruction.mkv")
         if about is None:
             raise Problem(404, "unknown-artifact", f"run {run[:100]} has kept no reconstruction")
-        return self.blobs.path(about["sha256"]), index
+        return self.blobs.local(about["sha256"]), index
 
     def _source_of(self, run: str, index: int) -> tuple[Path, int]:
         found = self.store.run(run)

@@ -39,6 +39,8 @@ SCHEMAS: dict[str, Schema] = {
         decoding_result=ANY, metrics=ANY, frames=_list(ANY), clip=ANY, settings=ANY, provenance=ANY,
         artifacts={"type": "object", "additionalProperties": _object(("url", "sha256", "bytes"), url=TEXT, sha256=TEXT,
                                                                      bytes=COUNT)},
+        segments=_list(_object(("index", "run", "status"), index=COUNT, run=TEXT, status=STATE, attempts=COUNT,
+                               worker=MAYBE_TEXT, error=ANY, progress=ANY, first=COUNT, pictures=COUNT, bytes=COUNT)),
         removed_artifacts={"type": "object", "additionalProperties": _object(
             ("sha256", "bytes", "removed"), sha256=TEXT, bytes=COUNT, removed=TIME)},
         attempts=_list(_object(("attempt", "worker"), attempt=COUNT, worker=TEXT, dispatched=TIME, started=TIME,
@@ -81,7 +83,8 @@ SCHEMAS: dict[str, Schema] = {
                          url={"type": "string", "pattern": "^https?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?/?$"},
                          slots={**COUNT, "maximum": messages.MAX_SLOTS}, device=TEXT, threads=COUNT,
                          running=_list(_object(("run", "attempt"), run=RUN, attempt=ATTEMPT, **PROGRESS)),
-                         codecs=_list(TEXT), models=ANY, version=TEXT, draining={"type": "boolean"}, boot_id=TEXT,
+                         codecs=_list(TEXT), segmented=_list(TEXT), models=ANY, version=TEXT,
+                         draining={"type": "boolean"}, boot_id=TEXT,
                          dispatch_key=TEXT, attempt_secrets={"type": "boolean"}),
     "Lease": _object(("lease_s", "heartbeat_s", "unknown"), lease_s=NUMBER, heartbeat_s=NUMBER,
                      unknown=_list(_object(("run", "attempt"), run=TEXT, attempt=COUNT))),
@@ -98,6 +101,7 @@ SCHEMAS: dict[str, Schema] = {
        "then": {"properties": {"result": {"type": "object"}}, "required": ["result"]}},
     "Conservation": _object(
         ("accepted", "sum", "holds", *[str(state) for state in State], "deleted", "unfinished"), accepted=COUNT,
+        segments=COUNT,
         sum=COUNT, holds={"const": True}, deleted=COUNT, **{str(state): COUNT for state in State},
         unfinished_total=COUNT,
         unfinished=_list(_object(("run", "status", "why", "next_action"), run=TEXT, status=STATE, attempt=COUNT,

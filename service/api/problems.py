@@ -10,6 +10,7 @@ from service.http.exchange import Request, Response
 from service.http.parsing import Problem
 from service.jobs.fields import FieldError, UnknownField
 from service.results.formats import LayoutError
+from service.s3 import NoObject, S3Error
 from service.scheduling.scheduler import NameTaken, WrongSecret
 from service.storage import store as storage
 
@@ -38,6 +39,8 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (storage.Stale, 409, "stale-attempt"),
     (storage.StoreFull, 507, "disk-full"),
     (storage.StoreError, 503, "storage-unavailable"),
+    (NoObject, 410, "object-lost"),
+    (S3Error, 503, "bucket-unavailable"),
 )
 
 

@@ -15,7 +15,7 @@ from service.api.quotas import Quotas
 from service.clips.catalogue import Catalogue, NotFetched, UnknownClip
 from service.http.exchange import Request, Response
 from service.http.parsing import Problem
-from service.jobs.fields import changed, count_runs, read_request, runs_of
+from service.jobs.fields import FETCHED, MAX_RUNS, MAX_SEGMENTS, FieldError, changed, read_request, runs_of
 from service.jobs.states import TERMINAL, State
 from service.runtime.logs import Log
 from service.runtime.prometheus import Metrics
@@ -29,6 +29,7 @@ class Submission(NamedTuple):
 
     document: dict[str, Any]
     clips: list[dict[str, Any]]
+    segments: list[int]     # into how many each run is cut
     origin: dict[str, str] | None = None
 
 
@@ -45,14 +46,14 @@ class Submissions:
 
     def post_experiment(self, request: Request) -> Response:
         given = request.document()
-        return self._accept(request, given, lambda: Submission(*self._check(given)))
+        return self._accept(request, given, lambda: self._check(given))
 
     def post_clone(self, request: Request) -> Response:
         of, changes = request.params["id"], request.document()
 
         def prepare() -> Submission:
             document = changed(self._settings_of(of), changes)
-            return Submission(*self._check(document), {"clone_of": of})
+            return self._check(document)._replace(origin={"clone_of": of})
 
         return self._accept(request, {"clone_of": of, "changes": changes}, prepare)
 
@@ -64,20 +65,23 @@ class Submissions:
             document = self._settings_of(of)
             self._check_codecs(document)
             # The very bytes that were coded then, whatever its clips' names mean now.
-            return Submission(document, [run.clip for run in self.store.runs(of)], {"rerun_of": of})
+            before = self.store.runs(of)
+            return Submission(document, [run.clip for run in before],
+                              [run.settings.get("segments") or 1 for run in before], {"rerun_of": of})
 
         return self._accept(request, {"rerun_of": of}, prepare)
 
     @staticmethod
     def fetches(request: Request) -> bool:
         """Whether a submission may have to fetch clips, which takes longer than a handler should."""
-        if b"https:" not in request.body and b"\\u" not in request.body:    # which may spell it in another way
+        addresses = any(start.encode() in request.body for start in FETCHED)
+        if not addresses and b"\\u" not in request.body:    # which may spell it in another way
             return False
         try:
             clip = request.document().get("clip")
         except Problem:
             return False    # the handler says what is wrong
-        return any(isinstance(name, str) and name.startswith("https:") for name in
+        return any(isinstance(name, str) and name.startswith(FETCHED) for name in
                    (clip if isinstance(clip, list) else [clip]))
 
     def post_cancel(self, request: Request) -> Response:
@@ -114,10 +118,10 @@ class Submissions:
         new = False
         if experiment_id is None:
             made = prepare()
-            self.quotas.check(request, experiments=1, runs=count_runs(made.document))
+            self.quotas.check(request, experiments=1, runs=sum(1 + (n if n > 1 else 0) for n in made.segments))
             experiment_id, new = self.scheduler.submit(
                 made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
-                trace=request.trace.traceparent, origin=made.origin)
+                trace=request.trace.traceparent, origin=made.origin, segments=made.segments)
         took_s = time.monotonic() - began
         self._submit_s.observe(took_s)
         self.log.emf({"SubmitLatency": (1000 * took_s, "Milliseconds")})
@@ -135,8 +139,8 @@ class Submissions:
         return Response(202, {"experiment_id": experiment_id, "status": state, "url": headers["Location"],
                               "events": f"/experiment/{experiment_id}/events"}, {**headers, "Retry-After": "1"})
 
-    def _check(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The request filled in, and each run's clip. Raises FieldError, Problem."""
+    def _check(self, given: dict[str, Any]) -> Submission:
+        """The request filled in, each run's clip, and how many segments. Raises FieldError, Problem."""
         document = read_request(given)
         runs = runs_of(document)
         try:
@@ -145,7 +149,35 @@ class Submissions:
             slug = "unknown-clip" if isinstance(error, UnknownClip) else "clip-not-fetched"
             raise Problem(422, slug, f"clip: {error}", field="clip") from error
         self._check_codecs(document)
-        return document, [clips[run["clip"]] for run in runs]
+        segments = [self._segments_of(run) for run in runs]
+        if (total := sum(segments)) > MAX_RUNS:
+            raise FieldError("segments", f"all runs have {total} segments; at most {MAX_RUNS} were expected")
+        return Submission(document, [clips[run["clip"]] for run in runs], segments)
+
+    def _segments_of(self, run: dict[str, Any]) -> int:
+        """Into how many segments a run is cut; 1: not at all. Raises FieldError."""
+        wanted, codec, clip = run["segments"], run["codec"], run["clip"]
+        if wanted is None:
+            return 1
+        can, slots = self.scheduler.view.segmented(codec)
+        if not can:
+            if wanted == "auto":
+                return 1
+            raise FieldError("segments", f"no worker can cut a clip for codec {codec}; expected null or \"auto\"")
+        frames = self.catalogue.get(clip)["frames"]
+        if frames is None:
+            if wanted == "auto":
+                return 1
+            raise FieldError("segments", f"how many pictures clip {clip} has is not known; expected null")
+        frames = max(frames - run["first_frame"], 1) if run["frames"] is None else min(
+            max(frames - run["first_frame"], 1), run["frames"])
+        gops = -(-frames // (1 if run["structure"] == "intra" else run["intra_period"]))
+        if wanted == "auto":
+            return max(1, min(gops, slots, MAX_SEGMENTS))
+        if wanted > gops:
+            raise FieldError("segments", f"expected at most {gops}, the number of GOPs in {frames} pictures of clip "
+                                         f"{clip} at intra_period {run['intra_period']}, got {wanted}")
+        return int(wanted)
 
     def _check_codecs(self, document: dict[str, Any]) -> None:
         """Raises Problem for a codec that no worker has, where it is known which ones they have."""

@@ -1,7 +1,7 @@
 """What workers send to the orchestrator, read strictly: a message that is not understood is not acted upon.
 
     POST /workers              Heartbeat   {"name", "url", "slots", "running": […], "device", "threads", "codecs",
-                                            "models", "version", "draining", "boot_id", "dispatch_key",
+                                            "segmented", "models", "version", "draining", "boot_id", "dispatch_key",
                                             "attempt_secrets"}
     POST /experiment_progress  Progress    {"run", "attempt", "secret", "phase", "fraction", "frame", "frames", "fps"}
     POST /experiment_result    End         {"run", "attempt", "secret", "state", "result", "error", "artifacts"}
@@ -31,7 +31,7 @@ PROGRESS_FIELDS = ("phase", "fraction", "frame", "frames", "fps")
 FIGURES = (("psnr", (-100.0, 100.0)), ("ssim", (-1.0, 1.0)), ("ms_ssim", (-1.0, 1.0)), ("mse", (0.0, 1e10)),
            ("vmaf", (0.0, 100.0)), ("xpsnr", (0.0, 100.0)))
 FRAME_FIGURES = {"bytes", "psnr_db", "psnr_y", "ssim", "ms_ssim", "vmaf", "vmaf_neg", "xpsnr"}
-ABOUT_FIELDS = ("device", "threads", "codecs", "models", "version")
+ABOUT_FIELDS = ("device", "threads", "codecs", "segmented", "models", "version")
 
 
 class MessageError(JobError):
@@ -97,9 +97,10 @@ def read_heartbeat(document: Mapping[str, Any]) -> Heartbeat:
         if not isinstance(entry, dict):
             raise MessageError("running", 'a list of {"run", "attempt", …}')
         running[_run(entry), _integer(entry, "attempt", 1)] = _progress(entry)
-    codecs = document.get("codecs", [])
-    if not isinstance(codecs, list) or not all(isinstance(codec, str) for codec in codecs):
-        raise MessageError("codecs", "a list of names")
+    for field in ("codecs", "segmented"):
+        codecs = document.get(field, [])
+        if not isinstance(codecs, list) or not all(isinstance(codec, str) for codec in codecs):
+            raise MessageError(field, "a list of names")
     for field, kind, words in (("device", str, "a name"), ("version", str, "a name"), ("boot_id", str, "a name"),
                                ("dispatch_key", str, "a key"), ("attempt_secrets", bool, "true or false"),
                                ("models", dict, "an object"), ("draining", bool, "true or false")):

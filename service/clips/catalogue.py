@@ -3,20 +3,22 @@
 Uploaded clips are content-addressed: a name points to a SHA-256, and an experiment keeps the digest that the name had
 when it was accepted, whatever is uploaded under that name later. Library clips keep their names for themselves.
 
-An https address is a name too, one that no upload can have. It is fetched for each experiment that names it, before
-that is accepted, and then kept as if it had been uploaded.
+An address (https:// or s3://) is a name too, one that no upload can have. It is fetched for each experiment that names
+it, before that is accepted, and then kept as if it had been uploaded.
 """
 
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from service.clips import probe
 from service.http.fetching import Fetcher, FetchError
-from service.jobs.fields import LIBRARY_NAME
+from service.jobs.fields import FETCHED, LIBRARY_NAME
+from service.s3 import S3Error
+from service.s3 import fetch as fetch_from_s3
 from service.storage.blobs import Blobs
 from service.storage.registry import Registry
 from video import library as clips
@@ -52,14 +54,17 @@ class FormatError(ClipError):
 
 
 class Catalogue:
-    """Clips by name. `find_library` gives the file of a library clip (clips.find)."""
+    """Clips by name. `buckets` are those that clips may be fetched from, of at most `limit_bytes`; `find_library` gives
+    the file of a library clip (clips.find)."""
 
     def __init__(self, registry: Registry, blobs: Blobs, fetcher: Fetcher,
-                 find_library: Callable[[str], Path] = clips.find) -> None:
+                 find_library: Callable[[str], Path] = clips.find, *, buckets: Collection[str] = (),
+                 limit_bytes: int = 2 << 30) -> None:
         self._registry = registry
         self._blobs = blobs
         self._fetcher = fetcher
         self._find_library = find_library
+        self._buckets, self._limit_bytes = frozenset(buckets), limit_bytes
         self._lock = threading.Lock()
         self._library: dict[str, dict[str, Any]] = {}
 
@@ -67,14 +72,14 @@ class Catalogue:
         """Clip fields of a request as runs' clips, by name: {"name", "sha256", "url"}. Raises UnknownClip, NotFetched,
         probe.NotAClip, OSError."""
         wanted = list(dict.fromkeys(names))
-        if sum(name.startswith("https:") for name in wanted) > MAX_ADDRESSES:
+        if sum(name.startswith(FETCHED) for name in wanted) > MAX_ADDRESSES:
             raise NotFetched(f"at most {MAX_ADDRESSES} addresses were expected in one experiment; upload the others")
         return {name: self._resolve(name) for name in wanted}
 
     def _resolve(self, wanted: str) -> dict[str, Any]:
         if wanted in clips.names():
             return {"name": wanted, "sha256": None, "url": None}
-        if wanted.startswith("https:"):
+        if wanted.startswith(FETCHED):
             self._fetch(wanted)
         found = self._uploaded(wanted)
         if found is None:
@@ -100,9 +105,21 @@ class Catalogue:
         # The end of its path may say the size and rate of a headerless file.
         file_name = "clip-" + re.sub(r"[^A-Za-z0-9._-]", "_", address.partition("?")[0])[-100:]
         try:
-            self._take(address, file_name, lambda out: self._fetcher.fetch(address, out), {})
+            self._take(address, file_name, lambda out: self._download(address, out), {})
         except FetchError as error:
             raise NotFetched(f"{address[:200]}: {error}; PUT /clips/{{name}} takes files in any case") from error
+        except S3Error as error:
+            raise NotFetched(str(error)) from error
+
+    def _download(self, address: str, out: BinaryIO) -> tuple[int, str]:
+        """Raises FetchError, S3Error, OSError."""
+        if address.startswith("https:"):
+            return self._fetcher.fetch(address, out)
+        bucket = address.split("/")[2]
+        if bucket not in self._buckets:
+            known = f"those that are: {', '.join(sorted(self._buckets))}" if self._buckets else "it names none"
+            raise S3Error(f"s3://{bucket}: not a bucket that fetch_buckets names; {known}")
+        return fetch_from_s3(address, out, self._limit_bytes)
 
     def _take(self, name: str, file_name: str, save: Callable[[BinaryIO], tuple[int, str]],
               said: Mapping[str, str], principal: str = "") -> bool:
@@ -153,7 +170,7 @@ class Catalogue:
             raise UnknownClip(f"clip {name}: {clip['error']}")
         if clip["source"] == "library":
             return self._find_library(name), clip["sha256"]
-        return self._blobs.path(clip["sha256"]), clip["sha256"]
+        return self._blobs.local(clip["sha256"]), clip["sha256"]
 
     def _uploaded(self, wanted: str) -> dict[str, Any] | None:
         if wanted.startswith("sha256:"):
@@ -161,7 +178,7 @@ class Catalogue:
         return self._registry.clip(name=wanted)
 
     def _document(self, clip: dict[str, Any]) -> dict[str, Any]:
-        if clip["name"].startswith("https:"):   # which does not fit into a path
+        if clip["name"].startswith(FETCHED):    # which does not fit into a path
             return {**clip, "source": "fetched", "data": f"/clips/sha256:{clip['sha256']}/data"}
         return {**clip, "source": "uploaded", "data": f"/clips/{clip['name']}/data"}
 

@@ -30,19 +30,22 @@ class UnknownField(FieldError):
 LIBRARY_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 ADDRESS = rf"https://[A-Za-z0-9][A-Za-z0-9.-]{{0,252}}(:({PORT}))?(/[!-~]{{0,1800}})?"   # no user, no password
-CLIP_PATTERN = rf"^({LIBRARY_NAME}|sha256:[0-9a-f]{{64}}|{ADDRESS})$"
+S3_ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[!-~]{1,900}"
+FETCHED = ("https:", "s3:")     # how names begin of clips that the orchestrator fetches
+CLIP_PATTERN = rf"^({LIBRARY_NAME}|sha256:[0-9a-f]{{64}}|{ADDRESS}|{S3_ADDRESS})$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TAG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_TAGS = 32
 MAX_TAG_VALUE = 200
 MAX_RUNS = 1000     # of one grid: what a page can still show and a night can still compute
+MAX_SEGMENTS = 64   # of one run
 
 
 @dataclass(frozen=True)
 class Field:
     """One field of a request. `kind`: "integer", "number", "string", "boolean", "names" (a list of `choices`), "range"
-    (two numbers, the lower one first) or "tags"; `low` and `high` are inclusive, and for strings bound the length;
-    `nullable` says that null means "not given"."""
+    (two numbers, the lower one first), "segments" (a number or "auto") or "tags"; `low` and `high` are inclusive, and
+    for strings bound the length; `nullable` says that null means "not given"."""
 
     name: str
     kind: str
@@ -64,10 +67,12 @@ class Field:
             words = "a list of one or more, each once, of " + ", ".join(self.choices)
         elif self.kind == "range":
             words = f"two numbers from {self.low:g} to {self.high:g}, the lower one first"
+        elif self.kind == "segments":
+            words = f'an integer from {self.low:g} to {self.high:g}, "auto"'
         elif self.choices:
             words = "one of " + ", ".join(self.choices)
         elif self.name == "clip":
-            words = "a library name, sha256: and 64 hexadecimal digits, or an https:// address"
+            words = "a library name, sha256: and 64 hexadecimal digits, an https:// address, or s3://bucket/key"
         elif self.pattern:
             words = "a name of at most 64 letters, digits, dots, hyphens and underscores"
         elif self.kind == "string":
@@ -94,6 +99,9 @@ class Field:
         if self.kind == "names":
             return {"type": "array", "items": {"enum": [*self.choices]}, "minItems": 1, "uniqueItems": True,
                     "default": self.default, "description": self.about}
+        if self.kind == "segments":
+            return {"anyOf": [{"type": "integer", "minimum": self.low, "maximum": self.high}, {"enum": ["auto", None]}],
+                    "default": self.default, "description": self.about}
         if self.kind == "range":
             return {"type": ["array", "null"], "items": {"type": "number", "minimum": self.low, "maximum": self.high},
                     "minItems": 2, "maxItems": 2, "default": self.default, "description": self.about}
@@ -110,7 +118,7 @@ class Field:
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("clip", "string", "carphone", "what to code: a library name, sha256:…, or an https:// address",
+    Field("clip", "string", "carphone", "what to code: a library name, sha256:…, an https:// or s3:// address",
           pattern=CLIP_PATTERN),
     Field("codec", "string", "nvc", "which codec; workers say which ones they have", pattern=NAME_PATTERN),
     Field("model", "string", "nvc-1", "which weights of the codec", pattern=NAME_PATTERN),
@@ -129,6 +137,8 @@ FIELDS: tuple[Field, ...] = (
     Field("psnr_db", "number", None, "aim for this PSNR in place of a quality, dB", 10, 80, nullable=True),
     Field("measures", "names", ["psnr", "ssim", "ms_ssim"], "what is measured of the decoded pictures; psnr always is",
           choices=("psnr", "ssim", "ms_ssim", "vmaf", "vmaf_neg", "xpsnr")),
+    Field("segments", "segments", None, "into how many a long clip is cut, to be coded by several workers at once; "
+          "null: one piece", 2, MAX_SEGMENTS, nullable=True),
     Field("device", "string", "auto", "where the codec computes", choices=("auto", "cpu", "cuda")),
     Field("timeout_s", "number", 600, "seconds from start until the run is killed and failed", 1, 86_400),
     Field("keep_reconstruction", "boolean", True, "keep the decoded pictures as an artifact"),
@@ -198,8 +208,9 @@ def changed(original: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 
 def for_worker(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run, without those LATER fields that have their default: a worker of an earlier version refuses
-    fields that it does not know."""
-    return {name: value for name, value in experiment.items() if name not in LATER or value != _BY_NAME[name].default}
+    fields that it does not know. Nor does a worker need to know of how many segments there are."""
+    return {name: value for name, value in experiment.items()
+            if name not in ("segments", "segment") and (name not in LATER or value != _BY_NAME[name].default)}
 
 
 def request_schema() -> dict[str, Any]:
@@ -255,17 +266,19 @@ def _check(field: Field, value: Any) -> Any:
         if not isinstance(value, bool):
             raise wrong
         return value
-    if field.kind in ("integer", "number"):
+    if field.kind == "segments" and value == "auto":
+        return value
+    if field.kind in ("integer", "number", "segments"):
         # bool is an int to Python but not to JSON; NaN and infinity are no JSON at all.
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong
         if isinstance(value, float) and not math.isfinite(value):
             raise wrong
-        if field.kind == "integer" and value != int(value):
+        if field.kind != "number" and value != int(value):
             raise wrong
         if (field.low is not None and value < field.low) or (field.high is not None and value > field.high):
             raise wrong
-        return int(value) if field.kind == "integer" else value
+        return value if field.kind == "number" else int(value)
     if field.kind == "tags":
         return _check_tags(field, value, wrong)
     if field.kind == "range":

@@ -21,6 +21,10 @@ changes nothing and its sender gets a final answer. A lease that runs out ends i
 next attempt has been granted yet; the worker may be alive and may even have finished, but it can no longer be told
 apart from one that lies. A lost lease therefore costs work, never truth.
 
+A run of a clip that is cut has *segments*: runs like others, of its experiment, each placed, tried and fenced by
+itself. It stays queued until all of them have completed; then it is placed itself, to join them. It ends with the first
+of them that fails or is cancelled, and so do the others.
+
 `dispatched` means that a worker may hold the run; `running` that it said so: by 202, by a heartbeat or by progress
 that names the attempt. The two differ only in what is known, so a result is welcome in both (it may overtake the 202).
 
@@ -72,7 +76,7 @@ __all__ = [
     "LIBRARY_NAME", "MAX_RETURNS", "MAX_RUNS", "MAX_TAGS", "MAX_TRIES", "TABLE", "TERMINAL", "UNFINISHED", "Blame",
     "Event", "Field", "FieldError", "JobError", "NoSuchMove", "State", "UnknownField", "backoff_s",
     "blame_for_error", "changed", "count_runs", "experiment_state", "is_grid", "new_experiment_id", "next_state",
-    "picture", "read_request", "request_schema", "run_id", "runs_of", "timestamp", "verdict",
+    "picture", "read_request", "request_schema", "run_id", "runs_of", "segment_id", "timestamp", "verdict",
 ]
 
 
@@ -107,6 +111,7 @@ UNFINISHED = tuple(state for state in State if state not in TERMINAL)
 # The one table of a run's life: (state, event) to the next state. What is not here does not happen.
 TABLE: Mapping[tuple[State, Event], State] = {
     (State.QUEUED, Event.PLACE): State.DISPATCHED,
+    (State.QUEUED, Event.FAIL): State.FAILED,
     (State.QUEUED, Event.CANCEL): State.CANCELLED,
     (State.DISPATCHED, Event.START): State.RUNNING,
     (State.DISPATCHED, Event.REQUEUE): State.QUEUED,
@@ -125,7 +130,7 @@ CAUSES: Mapping[Event, str] = {
     Event.START: "the worker holds the run: 202, or a heartbeat or progress that names the attempt",
     Event.REQUEUE: "the attempt ended by no fault of the run, and it may try again",
     Event.COMPLETE: "the worker's result, its artifacts being stored",
-    Event.FAIL: "the run's own error, its deadline, or its last try spent",
+    Event.FAIL: "the run's own error, its deadline, or its last try spent; while queued: that of one of its segments",
     Event.CANCEL: "asked by the client or at the worker",
 }
 
@@ -214,6 +219,11 @@ def new_experiment_id(now_s: float) -> str:
 def run_id(experiment_id: str, index: int, total: int) -> str:
     """The only run of an experiment bears its name; the runs of a grid are numbered."""
     return experiment_id if total == 1 else f"{experiment_id}.{index}"
+
+
+def segment_id(run: str, index: int) -> str:
+    """The name of a run's segment."""
+    return f"{run}.s{index}"
 
 
 def timestamp(at_s: float | None) -> str | None:

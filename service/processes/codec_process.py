@@ -136,16 +136,16 @@ class ProgressMessages:
 def warm(names: list[str]) -> dict[str, Any]:
     """Make each named codec ready; what the worker reports of them."""
     from coding import registry
-    from coding.interface import Segmented
     from service.processes.json_values import plain
     from service.processes.measuring import device
+    from service.processes.segments import can_be_cut
 
     described = {}
     for name in names:
         made = registry.get(name)
         made.warm()
         described[name] = plain(made.describe())
-    segmented = [name for name in names if isinstance(registry.get(name), Segmented)]
+    segmented = [name for name in names if can_be_cut(registry.get(name))]
     return {"codecs": described, "known": sorted(registry.names()), "segmented": segmented, "device": device()}
 
 

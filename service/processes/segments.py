@@ -15,8 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from coding.interface import (
 from service.processes.errors import MeasureError
 from service.processes.json_values import plain
 from service.processes.measuring import (
+    OURS,
     Coded,
     Source,
     described,
@@ -57,6 +57,12 @@ from video.picture import ClipInfo, Picture, VideoError
 from video.pixels import change_depth
 
 PICTURES, ABOUT = "pictures.mkv", "segment.json"
+
+
+def can_be_cut(codec: Codec) -> bool:
+    """Whether clips can be coded in segments by it: peers choose their bits by what came before, and no foreign codec
+    is believed that its segments are those of one encoder."""
+    return codec.name in OURS and isinstance(codec, Segmented)
 
 
 def bounds(codec: Segmented, source: Source, settings: Settings, index: int, of: int) -> tuple[int, int, list[int]]:
@@ -144,8 +150,9 @@ def run_join(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -
                          job.get("threads", 0))
     except VideoError as error:
         raise MeasureError("bad-video", str(error).replace(str(path), clip["name"])) from error
-    coded = Coded(codec, _encoded(parts, seen["sha256"], given.info, stream.stat().st_size), sum(p["encode_s"] for p in parts),
-                  described(stream), _added([part["decoder"] for part in parts]) | {"missing": []}, seen)
+    encoded = _encoded(parts, seen["sha256"], given.info, stream.stat().st_size)
+    coded = Coded(codec, encoded, sum(part["encode_s"] for part in parts), described(stream),
+                  _added([part["decoder"] for part in parts]) | {"missing": []}, seen)
     made = document(job, clip, source.info, given.info, coded, stream.name, kept)
     made["result"]["segments"] = [_row(about) for about in abouts]
     return made
@@ -234,8 +241,8 @@ def _row(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _codec_of(experiment: Mapping[str, Any]) -> Any:  # both a Codec and Segmented
-    """The codec, which must be one that segments. Raises MeasureError."""
+    """The codec, which must be one that `can_be_cut`. Raises MeasureError."""
     codec: Codec = registry.get(experiment["codec"])
-    if not isinstance(codec, Segmented):
+    if not can_be_cut(codec):
         raise MeasureError("bad-settings", f"segments: codec {experiment['codec']} cannot be cut into segments")
     return codec

@@ -3,7 +3,8 @@
     {"run": "exp_…", "attempt": 1, "experiment": {every field}, "clip": {"name", "sha256", "url"} or null,
      "callback": "http://orchestrator:8081", "lease_s": 10, "timeout_s": 600, "secret": "…"}
 
-`secret` is the attempt's own: it is shown with everything that is reported on it.
+`secret` is the attempt's own: it is shown with everything that is reported on it. Of a clip that is cut, "segment"
+({"index", "of"}) is to code that part of it, and "segments" to join those whose files are listed.
 
 Without "experiment" the document is itself the experiment, with as few fields as one likes; it then gets a run id here
 and its result is kept here.
@@ -17,12 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.http.parsing import Problem
-from service.jobs.fields import GRID, FieldError, is_grid, read_request
+from service.jobs.fields import FETCHED, GRID, MAX_SEGMENTS, FieldError, is_grid, read_request
 from service.jobs.states import new_experiment_id
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-FIELDS = ("run", "attempt", "experiment", "clip", "callback", "lease_s", "timeout_s", "secret")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+FIELDS = ("run", "attempt", "experiment", "clip", "callback", "lease_s", "timeout_s", "secret", "segment", "segments")
 MAX_TIMEOUT_S = 86_400.0  # as for timeout_s of an experiment
 
 
@@ -42,6 +44,8 @@ class Dispatch:
     timeout_s: float = 600.0
     traceparent: str = ""
     secret: str = field(default="", repr=False)
+    segment: dict[str, int] | None = None       # {"index", "of"}
+    segments: tuple[dict[str, dict[str, Any]], ...] = ()    # of each: file name to {"sha256", "bytes", "url"}
 
     @property
     def key(self) -> tuple[str, int]:
@@ -91,14 +95,34 @@ def read_dispatch(document: dict[str, Any], traceparent: str, device: str) -> Di
     if not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise wrong("timeout_s", f"seconds up to {MAX_TIMEOUT_S:g}")
     return Dispatch(run, attempt, experiment, _clip(document, experiment), callback, timeout_s, traceparent,
-                    _given(document, "secret", str, ""))
+                    _given(document, "secret", str, ""), _segment(document), _segments(document))
+
+
+def _segment(document: dict[str, Any]) -> dict[str, int] | None:
+    said = _given(document, "segment", dict, None)
+    if said is None:
+        return None
+    index, of = (_given(said, name, int, -1) for name in ("index", "of"))
+    if not (0 <= index < of <= MAX_SEGMENTS and len(said) == 2):
+        raise wrong("segment", f"index and of, the first below the second, and that at most {MAX_SEGMENTS}")
+    return {"index": index, "of": of}
+
+
+def _segments(document: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], ...]:
+    said = _given(document, "segments", list, [])
+    right = len(said) <= MAX_SEGMENTS and all(isinstance(files, dict) and all(
+        FILE_NAME.fullmatch(name) and isinstance(about, dict) and isinstance(about.get("url"), str)
+        and SHA256.fullmatch(str(about.get("sha256"))) for name, about in files.items()) for files in said)
+    if not right:
+        raise wrong("segments", f"at most {MAX_SEGMENTS} objects, of file names to sha256 and url")
+    return tuple(said)
 
 
 def _clip(document: dict[str, Any], experiment: dict[str, Any]) -> dict[str, Any]:
     said = _given(document, "clip", dict, None)
     if said is None:
         wanted: str = experiment["clip"]
-        if wanted.startswith("https:"):
+        if wanted.startswith(FETCHED):
             raise wrong("clip", "a library name; a worker fetches no addresses by itself")
         digest = wanted.removeprefix("sha256:") if wanted.startswith("sha256:") else None
         return {"name": None if digest else wanted, "sha256": digest, "url": None}
@@ -116,6 +140,6 @@ def _given(document: dict[str, Any], name: str, kinds: type | tuple[type, ...], 
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, kinds):
-        words = {str: "a string", int: "an integer", dict: "an object"}
+        words = {str: "a string", int: "an integer", dict: "an object", list: "a list"}
         raise wrong(name, "a number" if isinstance(kinds, tuple) else words[kinds])
     return value

@@ -49,7 +49,7 @@ class AttemptContext:
     runs: Path
     clips: ClipCache
     threads: int
-    download: Callable[[Dispatch, Any], tuple[int, str]]  # (dispatch, out): fetch the dispatch's clip
+    download: Callable[[Dispatch, str, str, Any], tuple[int, str]]  # (dispatch, url, SHA-256, out)
     result_store: Callable[[Dispatch], ResultStore]
     progress_changed: Callable[[Attempt], None]  # progress has changed
     attempt_ended: Callable[[Attempt], None]
@@ -105,14 +105,23 @@ class Attempt:
     def prepare(self) -> tuple[dict[str, Any], Path] | Outcome:
         dispatch, clip = self.dispatch, self.dispatch.clip
         path = None
+        segments = []
         try:
             if clip.get("url") or (clip.get("sha256") and not clip.get("name")):
                 path = self.folder / clip_file_name(clip)
-                if problem := self._get_clip(path):
+                if problem := self._get(clip["sha256"], clip.get("url"), path, f"clip {clip.get('name')}"):
                     return problem
+            for index, files in enumerate(dispatch.segments):
+                segments.append({name: str((self.folder / f"segment-{index}-{name}").resolve()) for name in files})
+                for name, about in files.items():
+                    if problem := self._get(about["sha256"], about["url"], Path(segments[-1][name]),
+                                            f"{name} of segment {index}"):
+                        return problem
         except OSError as error:
-            return failed("disk-full", f"the worker cannot store the clip: {error}", retry=True)
+            return failed("disk-full", f"the worker cannot store what the run needs: {error}", retry=True)
         return {
+            **({"segment": dispatch.segment} if dispatch.segment else {}),
+            **({"segments": segments} if segments else {}),
             "run": dispatch.run,
             "experiment": dispatch.experiment,
             "clip": {"name": clip.get("name") or f"sha256:{clip['sha256']}", "sha256": clip.get("sha256"),
@@ -120,19 +129,21 @@ class Attempt:
             "threads": self.context.threads,
         }, self.folder.resolve()
 
-    def _get_clip(self, path: Path) -> Outcome | None:
-        """Link the clip to ``path``, fetching it if it is not here. What went wrong, or None."""
-        sha256 = self.dispatch.clip["sha256"]
+    def _get(self, sha256: str, url: str | None, path: Path, what: str) -> Outcome | None:
+        """Link a file to ``path``, fetching it if it is not here. What went wrong, or None."""
         if self.context.clips.link(sha256, path):
             return None
-        if not self.dispatch.clip.get("url"):
+        if not url:
             return failed("unknown-clip", f"clip: sha256:{sha256} is not at this worker", retry=False)
+        self._wake.clear()
+        if self._stop:
+            return self._stop
         self.progressed({**self.progress, "phase": "fetch"})
         trouble: list[Exception] = []
 
         def fetch() -> None:
             try:
-                self.context.clips.fetch(sha256, lambda out: self.context.download(self.dispatch, out))
+                self.context.clips.fetch(sha256, lambda out: self.context.download(self.dispatch, url, sha256, out))
             except (ClientError, OSError) as error:
                 trouble.append(error)
             finally:
@@ -144,9 +155,9 @@ class Attempt:
         if self._stop:
             return self._stop
         if trouble:
-            return failed("clip-unavailable", f"clip {self.dispatch.clip.get('name')}: {trouble[0]}", retry=True)
+            return failed("clip-unavailable", f"{what}: {trouble[0]}", retry=True)
         if not self.context.clips.link(sha256, path):
-            return failed("clip-unavailable", "clip: it has left the cache already, which is too small", retry=True)
+            return failed("clip-unavailable", f"{what}: it has left the cache already, which is too small", retry=True)
         return None
 
     def started(self) -> None:
@@ -161,7 +172,7 @@ class Attempt:
         """Store the end, then report that the attempt is over."""
         if outcome.state == "completed" and (wrong := self._wrong_artifacts(outcome)):
             outcome = failed("codec-error", wrong, retry=False)
-        for path in [*self.folder.glob("clip-*"), self.folder / DISPATCH]:
+        for path in [*self.folder.glob("clip-*"), *self.folder.glob("segment-*"), self.folder / DISPATCH]:
             path.unlink(missing_ok=True)
         message = end_message(self.dispatch.run, self.dispatch.attempt, self.dispatch.callback,
                               self.dispatch.traceparent, self.dispatch.secret, outcome)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from service.runs.attempts import Attempt, Dispatch
 from service.runs.outbox import Entry
 from service.runs.outbox import Refused as NotTaken
 from service.runs.outbox import Unreachable as NobodyThere
+from service.s3 import Bucket, S3Error
 
 HEARTBEAT_S = 2.0  # until the orchestrator has said how often it wants to hear
 RETRY_S = 0.5  # between tries to register while the orchestrator is away: it should find its workers soon after a start
@@ -37,10 +39,13 @@ class Link:
     """Calls to the orchestrator: the configured one, or, without it, those that dispatches name."""
 
     def __init__(self, home: str, make_client: Callable[[str], Client], describe: Callable[[], dict[str, Any]],
-                 fenced: Callable[[str, int], None], log: Callable[..., None], answer_s: float = 30.0) -> None:
+                 fenced: Callable[[str, int], None], log: Callable[..., None], answer_s: float = 30.0,
+                 bucket: Bucket | None = None) -> None:
         """``home``: the configured orchestrator, or "".  ``describe`` gives the registration document,
         ``fenced(run, attempt)`` is called for attempts that the orchestrator no longer wants, ``answer_s`` bounds the
-        wait for an answer to an end, or for more bytes of a clip."""
+        wait for an answer to an end, or for more bytes of a clip; ``bucket`` is where clips are read and artifacts are
+        written, as long as it can be used: else they go through the orchestrator."""
+        self._bucket = bucket
         self.home = home
         self.registered = threading.Event()
         self.stale = 0  # ends that were refused as stale
@@ -171,7 +176,7 @@ class Link:
         client = self._client(address)
         try:
             for name, about in message["artifacts"].items():
-                if entry.folder:
+                if entry.folder and not self._put_into_bucket(entry.folder / name, about["sha256"]):
                     client.put_file(f"/artifacts/{about['sha256']}", entry.folder / name, sha256=about["sha256"],
                                     headers=headers, read_s=self._answer_s + about["bytes"] / UPLOAD_RATE)
             trace = new_trace(traceparent or None)
@@ -187,16 +192,34 @@ class Link:
             self._log("result-delivered", run=message["run"], attempt=message["attempt"], state=message["state"])
         self.beat()  # the slot's attempt is no longer ours
 
-    def download(self, dispatch: Dispatch, out: Any) -> tuple[int, str]:
-        """Fetch a dispatch's clip into ``out``; (bytes, SHA-256).
+    def _put_into_bucket(self, path: Path, sha256: str) -> bool:
+        """Whether the artifact is in the bucket now."""
+        try:
+            if self._bucket is not None:
+                self._bucket.put(path, sha256)
+            return self._bucket is not None
+        except S3Error as error:
+            self._log("bucket-not-used", reason=str(error))
+            return False
+
+    def download(self, dispatch: Dispatch, url: str, sha256: str, out: Any) -> tuple[int, str]:
+        """Fetch the clip of a dispatch, or a file of a segment, into ``out``; (bytes, SHA-256).
 
         Only the path of its address counts: it is asked of the orchestrator that this worker belongs to, so that nobody
         can make a worker call somewhere else by naming it in a dispatch.
         """
-        parts = urlsplit(dispatch.clip["url"])
+        if self._bucket is not None:
+            begin = out.tell()
+            try:
+                return self._bucket.read(sha256, out)
+            except S3Error as error:
+                self._log("bucket-not-used", reason=str(error))
+                out.seek(begin)
+                out.truncate()
+        parts = urlsplit(url)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         client = self._client(self._address(dispatch.callback))
-        return client.download(path, out, sha256=dispatch.clip["sha256"], read_s=self._answer_s)
+        return client.download(path, out, sha256=sha256, read_s=self._answer_s)
 
     def _address(self, callback: str) -> str:
         return (self.home or callback) if callback else ""

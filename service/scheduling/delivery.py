@@ -27,16 +27,20 @@ RETRY_S = 0.5           # between two tries to tell a worker to stop
 CANCEL_TRIES_S = 20.0   # a worker that cannot be reached by then learns it from the answer to its next heartbeat
 
 
+SegmentFiles = Callable[[Run], list[tuple[str, dict[str, dict[str, Any]]]]]     # Store.segment_files
+
+
 class Delivery:
     """See above. `lock` guards `placement`; `make_client` gives the client for a worker's URL and key; `callback` is
     the orchestrator's own URL as the workers reach it; `clock` is monotonic; `stopping` ends every wait."""
 
     def __init__(self, placement: Placement, lock: threading.Lock, *, make_client: Callable[[str, str], Client],
-                 callback: Callable[[], str], secrets: AttemptSecrets, lease_s: float, counters: RunMetrics, log: Log,
+                 callback: Callable[[], str], secrets: AttemptSecrets, lease_s: float, segment_files: SegmentFiles,
+                 counters: RunMetrics, log: Log,
                  clock: Callable[[], float], stopping: threading.Event) -> None:
         self._placement, self._lock = placement, lock
         self._make_client, self._callback, self._lease_s = make_client, callback, lease_s
-        self._secrets = secrets
+        self._secrets, self._segment_files = secrets, segment_files
         self._run_metrics, self._log, self._clock, self._stopping = counters, log, clock, stopping
         self._clients: dict[tuple[str, str], Client] = {}
         self.tasks = SerialTasks(lambda name, error: log.error("worker-thread-failed", thread=name, error=error))
@@ -96,8 +100,15 @@ class Delivery:
         secret = {"secret": self._secrets.of(run.id, run.attempt)} if with_secret else {}
         base = self._callback().rstrip("/")
         clip = {**run.clip, "url": base + run.clip["url"]} if run.clip.get("url") else run.clip
+        cut: dict[str, Any] = {}
+        if run.whole is not None:
+            cut["segment"] = run.settings["segment"]
+        elif run.in_segments:
+            cut["segments"] = [{name: {**about, "url": f"{base}/experiment/{segment}/artifacts/{name}"}
+                                for name, about in files.items()} for segment, files in self._segment_files(run)]
         return {"run": run.id, "attempt": run.attempt, "experiment": for_worker(run.settings), "clip": clip,
-                "callback": base, "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"], **secret}
+                "callback": base, "lease_s": self._lease_s, "timeout_s": run.settings["timeout_s"], **secret,
+                **cut}
 
     def _is_current(self, lease: Lease) -> bool:
         with self._lock:

@@ -42,12 +42,18 @@ class Worker:
 
     def can(self, codec: str, device: str) -> bool:
         """Whether it has what such a run needs; a worker that does not list its codecs is taken to have any."""
-        codecs, own = self.about.get("codecs") or (codec,), str(self.about.get("device") or device)
-        return codec in codecs and device in ("auto", own.partition(":")[0])
+        own = str(self.about.get("device") or device)
+        return codec in (self.offers or (codec,)) and device in ("auto", own.partition(":")[0])
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """What it has of what runs need (`Run.needs`)."""
+        segmented = [f"{codec} in segments" for codec in self.about.get("segmented") or ()]
+        return (*(self.about.get("codecs") or ()), *segmented)
 
     @property
     def kind(self) -> Kind:
-        return tuple(self.about.get("codecs") or ()), str(self.about.get("device") or "")
+        return self.offers, str(self.about.get("device") or "")
 
     @property
     def takes_runs(self) -> bool:

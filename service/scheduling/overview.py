@@ -32,6 +32,12 @@ class View:
         found = {codec for offered in offers for codec in offered}
         return found or None
 
+    def segmented(self, codec: str) -> tuple[bool, int]:
+        """Whether any worker known here cuts clips for the codec, and how many slots those that live have."""
+        with self._lock:
+            able = [worker for worker in self._placement.workers.values() if codec in worker.about.get("segmented", ())]
+            return bool(able), sum(worker.slots for worker in able if self._placement.alive(worker))
+
     def workers(self) -> list[dict[str, Any]]:
         """Every worker, for people."""
         with self._lock:

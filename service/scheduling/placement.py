@@ -172,7 +172,7 @@ class Placement:
 
     def enqueue(self, run: Run, avoid: frozenset[str] = frozenset(), delay_s: float = 0.0) -> None:
         """The run waits for a worker, from `delay_s` on. Enqueuing it again moves it."""
-        lane = (run.settings["codec"], run.settings["device"], avoid)
+        lane = (run.needs, run.settings["device"], avoid)
         now = self._clock()
         self._queue.add(Waiting(run, lane, now, now + delay_s), now)
 

@@ -17,7 +17,7 @@ memory lacks.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,7 +81,8 @@ class Scheduler:
         self._progress = Progress(store, self.notifier, self._run_metrics, log, clock)
         self._delivery = Delivery(
             self._placement, self._lock, make_client=make_client, callback=callback, secrets=secrets,
-            lease_s=lease_s, log=log, counters=self._run_metrics, stopping=self._stopping, clock=clock)
+            lease_s=lease_s, segment_files=store.segment_files, log=log, counters=self._run_metrics,
+            stopping=self._stopping, clock=clock)
 
     def start(self) -> None:
         """Continue what was unfinished at the last stop, then place."""
@@ -115,13 +116,19 @@ class Scheduler:
     # --- from clients ----------------------------------------------------------------------------------------------
 
     def submit(self, document: dict[str, Any], clips: list[dict[str, Any]], *, principal: str, key: str | None,
-               body_sha256: str, trace: str, origin: Mapping[str, str] | None = None) -> tuple[str, bool]:
-        """Accept an experiment: its id, and whether it is new. Raises KeyReused, StoreError."""
-        experiment_id, runs = self.store.submit(document, runs_of(document), clips=clips, principal=principal,
+               body_sha256: str, trace: str, origin: Mapping[str, str] | None = None,
+               segments: Sequence[int] = ()) -> tuple[str, bool]:
+        """Accept an experiment: its id, and whether it is new. `segments`: into how many each run is cut, if any is.
+        Raises KeyReused, StoreError."""
+        settings = runs_of(document)
+        if segments:
+            settings = [{**each, "segments": n if n > 1 else None} for each, n in zip(settings, segments, strict=True)]
+        experiment_id, runs = self.store.submit(document, settings, clips=clips, principal=principal,
                                                 key=key, body_sha256=body_sha256, trace=trace, origin=origin)
         with self._lock:
             for run in runs:
-                self._placement.enqueue(run)
+                if not run.waits:
+                    self._placement.enqueue(run)
         self._wake.set()
         if runs:
             self._run_metrics.accepted.inc(len(runs))
@@ -130,12 +137,7 @@ class Scheduler:
 
     def cancel(self, experiment_id: str, reason: str) -> None:
         """Raises UnknownExperiment, Finished, StoreError."""
-        for run in self.store.cancel(experiment_id, reason):
-            with self._lock:
-                self._placement.withdraw(run.id)
-            if run.worker:
-                self._delivery.cancel(run.worker, run)
-            self._run_metrics.ended.inc(state=State.CANCELLED)
+        self._stop_all(self.store.cancel(experiment_id, reason), State.CANCELLED)
         self._log.info("experiment-cancelled", experiment=experiment_id, reason=reason)
         self.notifier.notify(experiment_id)
 
@@ -225,7 +227,8 @@ class Scheduler:
             if state is State.COMPLETED:
                 run = self.store.complete(run_id, attempt, result or {}, artifacts)
             elif state is State.CANCELLED:
-                run = self.store.cancel_run(run_id, attempt, "cancelled at the worker")
+                run, _, others = self.store.cancel_run(run_id, attempt, "cancelled at the worker")
+                self._stop_all(others, run.state)
             else:
                 reason = {"type": str((error or {}).get("type") or "error"),
                           "detail": str((error or {}).get("detail") or "the worker gave no reason")}
@@ -242,6 +245,8 @@ class Scheduler:
                 self._placement.withdraw(run_id)
                 self._run_metrics.ended.inc(state=run.state)
                 self._log.info("run-ended", run=run_id, attempt=attempt, state=run.state, traceparent=run.trace)
+        if run.whole is not None and run.state is State.COMPLETED:
+            self._look_at_whole(run)
         self._free(run_id, attempt)
         self.notifier.notify(run.experiment_id)
         return run
@@ -382,7 +387,8 @@ class Scheduler:
 
     def _end(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any], blame: Blame) -> Run:
         """Close the attempt without a result, and queue the run again if it may. Raises Stale, StoreError."""
-        run, ended_now = self.store.end_attempt(run_id, attempt, outcome, error, blame)
+        run, ended_now, others = self.store.end_attempt(run_id, attempt, outcome, error, blame)
+        self._stop_all(others, run.state)
         self._log.info("attempt-ended", run=run_id, attempt=attempt, outcome=outcome, detail=error["detail"],
                        state=run.state, traceparent=run.trace)
         again = run.state is State.QUEUED and run.attempt == attempt
@@ -408,6 +414,8 @@ class Scheduler:
 
     def _take_up(self, run: Run) -> None:
         """An unfinished run that memory does not know."""
+        if run.waits:
+            return      # the last of its segments brings it
         if run.state is State.QUEUED:
             avoid = frozenset(self.store.avoided(run.id)) if run.attempt else frozenset()
             with self._lock:
@@ -427,6 +435,23 @@ class Scheduler:
             self._log.error("run-taken-up", run=run_id, state=stored[run_id][0])
             self._take_up(self.store.run(run_id))
         self._suspects = unknown
+
+    def _look_at_whole(self, segment: Run) -> None:
+        """A segment has completed: if it was the last one, its whole joins the queue."""
+        whole = self.store.whole_of(segment)
+        with self._lock:
+            if whole.state is State.QUEUED and not whole.waits and not self._placement.knows(whole.id):
+                self._placement.enqueue(whole)
+
+    def _stop_all(self, runs: Iterable[Run], state: State) -> None:
+        """Runs that have ended in the store in that state, segments as cancelled, wherever they are; given as they were
+        before."""
+        for run in runs:
+            with self._lock:
+                self._placement.withdraw(run.id)
+            if run.worker:
+                self._delivery.cancel(run.worker, run)
+            self._run_metrics.ended.inc(state=state if run.whole is None else State.CANCELLED)
 
     # --- small parts -----------------------------------------------------------------------------------------------
 

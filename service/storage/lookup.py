@@ -44,7 +44,7 @@ class Lookup(Database):
                 return experiment_of(db, row, runs=[record_of(db, run, results=True)])
             if is_grid(json.loads(row[4])):
                 return experiment_of(db, row, grid=grid_of(db, row[0]))
-            runs = db.execute(RUN + "WHERE runs.experiment = ?", (row[0],)).fetchall()
+            runs = db.execute(RUN + "WHERE runs.experiment = ? AND whole IS NULL", (row[0],)).fetchall()
             return experiment_of(db, row, runs=[record_of(db, run_of(run), results=True) for run in runs])
 
     def grid(self, experiment_id: str) -> list[GridRun]:
@@ -57,7 +57,7 @@ class Lookup(Database):
         """The same, as placing needs them."""
         with self.reading() as db:
             row = db.execute("SELECT number FROM experiments WHERE id = ?", (experiment_id,)).fetchone()
-            found = db.execute(RUN + ("WHERE runs.experiment = ? ORDER BY runs.number" if row else
+            found = db.execute(RUN + ("WHERE runs.experiment = ? AND whole IS NULL ORDER BY runs.number" if row else
                                        "WHERE runs.id = ?"), (row[0] if row else experiment_id,)).fetchall()
         return [run_of(each) for each in found]
 
@@ -66,20 +66,37 @@ class Lookup(Database):
         with self.reading() as db:
             return find_run(db, run_id)
 
+    def whole_of(self, segment: Run) -> Run:
+        """The run that it is a segment of."""
+        with self.reading() as db:
+            return run_of(db.execute(RUN + "WHERE runs.number = ?", (segment.whole,)).fetchone())
+
+    def segment_files(self, run: Run) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+        """Id of each segment of a run, in order, with its artifacts: name to {"sha256", "bytes"}."""
+        with self.reading() as db:
+            rows = db.execute("SELECT id, name, sha256, bytes FROM runs JOIN artifacts ON artifacts.run = runs.number "
+                              "WHERE whole = ? ORDER BY runs.number, name", (run.number,)).fetchall()
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for segment, name, sha256, size in rows:
+            found.setdefault(segment, {})[name] = {"sha256": sha256, "bytes": size}
+        return list(found.items())
+
     def state(self, experiment_id: str) -> State:
         """The experiment's state. Raises UnknownExperiment."""
         with self.reading() as db:
             return find_experiment(db, experiment_id)[1]
 
     def unfinished(self) -> list[Run]:
-        """Every unfinished run, oldest first."""
+        """Every unfinished run, oldest first; also those that wait for their segments."""
         with self.reading() as db:
             return [run_of(row) for row in db.execute(UNFINISHED, (*states.UNFINISHED, -1)).fetchall()]
 
     def unfinished_attempts(self) -> dict[str, tuple[State, int]]:
-        """State and last attempt of every unfinished run: what memory is compared with from time to time."""
+        """State and last attempt of every unfinished run that waits for no segment: what memory is compared with from
+        time to time."""
         with self.reading() as db:
-            rows = db.execute("SELECT id, state, attempt FROM runs WHERE state IN (?, ?, ?)", states.UNFINISHED)
+            rows = db.execute("SELECT id, state, attempt FROM runs WHERE state IN (?, ?, ?) AND waits = 0",
+                              states.UNFINISHED)
             return {run_id: (State(state), attempt) for run_id, state, attempt in rows}
 
     def artifact(self, run_id: str, name: str) -> dict[str, Any] | None:
@@ -155,7 +172,7 @@ class Lookup(Database):
             counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
             refused = db.execute("SELECT at_s, run, attempt, what, reason FROM refused ORDER BY number DESC LIMIT 100")
             return Conservation(
-                counters["accepted"], counters["deleted"], counts_of(db),
+                counters["accepted"], counters["segments"], counters["deleted"], counts_of(db),
                 [(run, next(reversed(attempts_of(db, run.number)), None) if run.attempt else None) for run in
                  [run_of(row) for row in db.execute(UNFINISHED, (*states.UNFINISHED, limit)).fetchall()]],
                 [{"at": timestamp(at_s), "run": run, "attempt": attempt, "what": what, "reason": reason}

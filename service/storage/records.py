@@ -62,7 +62,8 @@ class Run:
     """A run as stored. `attempt` is the last one granted (0: none); `tries` and `returns` count ended attempts by
     blame; `worker` holds the attempt while dispatched or running; `number` and `experiment` order runs and their
     experiments by acceptance; `clip` is {"name", "sha256", "url"}: which bytes to code, and where on the orchestrator
-    they are (null for a clip that workers have by themselves); times in Unix seconds."""
+    they are (null for a clip that workers have by themselves); `whole` is the number of the run that this is a segment
+    of, `waits` how many of its own segments are not yet completed; times in Unix seconds."""
 
     number: int
     id: str
@@ -77,6 +78,19 @@ class Run:
     settings: dict[str, Any]
     clip: dict[str, Any]
     trace: str
+    whole: int | None = None
+    waits: int = 0
+
+    @property
+    def in_segments(self) -> bool:
+        """Whether it is a segment, or is made of some."""
+        return self.whole is not None or isinstance(self.settings.get("segments"), int)
+
+    @property
+    def needs(self) -> str:
+        """What a worker must have for it."""
+        codec: str = self.settings["codec"]
+        return f"{codec} in segments" if self.in_segments else codec
 
 
 @dataclass(frozen=True)
@@ -103,9 +117,22 @@ class StoredEvent:
 
 
 @dataclass(frozen=True)
+class GridRun:
+    """What is known of one run among many. `worker` is who had its last attempt."""
+
+    id: str
+    state: State
+    attempt: int
+    worker: str | None
+    settings: dict[str, Any]
+    figures: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything known of one run. `artifacts`: name to {"sha256", "bytes"}; `removed`: those that are not kept any
-    more, with "removed", when."""
+    more, with "removed", when; `segments`: of a clip that is cut."""
 
     run: Run
     attempts: list[Attempt]
@@ -114,6 +141,13 @@ class RunRecord:
     result: dict[str, Any] | None
     artifacts: dict[str, dict[str, Any]]
     removed: dict[str, dict[str, Any]]
+    segments: list[GridRun]
+
+    @property
+    def state(self) -> State:
+        """The run's; "running" while a segment of it is."""
+        busy = any(segment.state in (State.DISPATCHED, State.RUNNING) for segment in self.segments)
+        return State.RUNNING if busy and self.run.state is State.QUEUED else self.run.state
 
 
 # Name: where a result has it. What many runs are compared by, kept apart from results, which are large.
@@ -144,19 +178,6 @@ def figures_of(result: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class GridRun:
-    """What is known of one run among many. `worker` is who had its last attempt."""
-
-    id: str
-    state: State
-    attempt: int
-    worker: str | None
-    settings: dict[str, Any]
-    figures: dict[str, Any] | None
-    error: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
 class Experiment:
     """An experiment, `counts` of its runs by state, and either the whole of its one run or all of its grid in order.
     `origin` is {"rerun_of"} or {"clone_of"} with an id, or None."""
@@ -177,10 +198,11 @@ class Experiment:
 @dataclass(frozen=True)
 class Conservation:
     """Everything accepted, of one moment. `accepted` was counted at submission and equals `deleted` and the sum of
-    `counts`, at every read; `unfinished` holds runs with their last attempt, oldest first; `refused` the last stale
-    messages that were turned away, newest first."""
+    `counts`, at every read; `segments` of these were segments of others; `unfinished` holds runs with their last
+    attempt, oldest first; `refused` the last stale messages that were turned away, newest first."""
 
     accepted: int
+    segments: int
     deleted: int
     counts: dict[State, int]
     unfinished: list[tuple[Run, Attempt | None]]

@@ -12,7 +12,8 @@ IDEMPOTENCY_S = 24 * 3600.0     # that a key is honoured
 
 EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s, origin FROM experiments "
 RUN = ("SELECT runs.number, runs.id, experiments.number, experiments.id, runs.state, attempt, tries, returns, worker, "
-       "runs.finished_s, settings, clip, trace FROM runs JOIN experiments ON experiments.number = runs.experiment ")
+       "runs.finished_s, settings, clip, trace, whole, waits "
+       "FROM runs JOIN experiments ON experiments.number = runs.experiment ")
 # Three states and a limit (-1: all). Each state by its index, so that what is beyond the limit is not read.
 UNFINISHED = RUN + f"""WHERE runs.number IN ({" UNION ALL ".join(
     f"SELECT number FROM (SELECT number FROM runs WHERE state = ?{n} ORDER BY number LIMIT ?4)" for n in (1, 2, 3))})
@@ -54,15 +55,16 @@ def find_experiment(db: Connection, experiment_id: str) -> tuple[int, State]:
 def run_of(row: tuple) -> Run:
     """Of a row of `RUN`."""
     (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, settings, clip,
-     trace) = row
+     trace, whole, waits) = row
     return Run(number, name, experiment, experiment_id, State(state), attempt, tries, returns, worker, finished_s,
-               json.loads(settings), json.loads(clip), trace)
+               json.loads(settings), json.loads(clip), trace, whole, waits)
 
 
 def experiment_of(db: Connection, row: tuple, *, runs: Sequence[RunRecord] = (), grid: Sequence[GridRun] = ()
                   ) -> Experiment:
     """Of a row of `EXPERIMENT`, with what is given of its runs."""
-    counts = dict(db.execute("SELECT state, COUNT(*) FROM runs WHERE experiment = ? GROUP BY state", (row[0],)))
+    counts = dict(db.execute("SELECT state, COUNT(*) FROM runs WHERE experiment = ? AND whole IS NULL GROUP BY state",
+                             (row[0],)))
     return Experiment(row[0], row[1], State(row[2]), row[3], json.loads(row[4]), row[5], row[6],
                       None if row[7] is None else json.loads(row[7]), {state: counts.get(state, 0) for state in State},
                       [*runs], [*grid])
@@ -70,11 +72,23 @@ def experiment_of(db: Connection, row: tuple, *, runs: Sequence[RunRecord] = (),
 
 def grid_of(db: Connection, which: int | str) -> list[GridRun]:
     """The runs of an experiment by its number, or one run by its id."""
+    return _grid_runs(db, "experiment = ? AND whole IS NULL" if isinstance(which, int) else "id = ?", which)
+
+
+def segments_of(db: Connection, run: Run) -> list[GridRun]:
+    """The segments of a run, in order."""
+    return _grid_runs(db, "whole = ?", run.number) if run.in_segments and run.whole is None else []
+
+
+def _grid_runs(db: Connection, where: str, which: int | str) -> list[GridRun]:
+    """A run whose segments are at work is shown as running."""
     rows = db.execute(
-        "SELECT id, state, attempt, (SELECT worker FROM attempts WHERE attempts.run = runs.number "
+        "SELECT id, CASE WHEN waits > 0 AND state = 'queued' AND EXISTS (SELECT 1 FROM runs AS part WHERE part.whole = "
+        "runs.number AND part.state IN ('dispatched', 'running')) THEN 'running' ELSE state END, "
+        "attempt, (SELECT worker FROM attempts WHERE attempts.run = runs.number "
         "ORDER BY attempt DESC LIMIT 1), settings, figures.document, results.error FROM runs "
         "LEFT JOIN figures ON figures.run = runs.number LEFT JOIN results ON results.run = runs.number "
-        f"WHERE {'experiment' if isinstance(which, int) else 'id'} = ? ORDER BY runs.number", (which,))
+        f"WHERE {where} ORDER BY runs.number", (which,))
     return [GridRun(name, State(state), attempt, worker, json.loads(settings),
                     None if figures is None else json.loads(figures), None if error is None else json.loads(error))
             for name, state, attempt, worker, settings, figures, error in rows]
@@ -96,7 +110,7 @@ def record_of(db: Connection, run: Run, *, results: bool) -> RunRecord:
         "SELECT name, sha256, bytes FROM artifacts WHERE run = ? ORDER BY name", (run.number,))}
     removed = {name: {"sha256": sha256, "bytes": size, "removed": timestamp(at_s)} for name, sha256, size, at_s in
                db.execute("SELECT name, sha256, bytes, at_s FROM removed WHERE run = ? ORDER BY name", (run.number,))}
-    return RunRecord(run, attempts_of(db, run.number), metrics, error, result, artifacts, removed)
+    return RunRecord(run, attempts_of(db, run.number), metrics, error, result, artifacts, removed, segments_of(db, run))
 
 
 def counts_of(db: Connection) -> dict[State, int]:

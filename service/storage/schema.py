@@ -4,6 +4,7 @@ A database's version (`PRAGMA user_version`) is how many of these steps it has s
 changes; what comes later is appended, so that every older state directory opens.
 
     experiments 1 ── n runs 1 ── n attempts         what was asked, its parts, who tried
+                       runs 1 ── n runs             the segments of a clip that is cut
                        runs 1 ── 0…1 results        the one terminal record
                        runs 1 ── 0…1 figures        the few numbers of a result that many runs are compared by
                        runs 1 ── n artifacts        names for bytes kept under their hash
@@ -114,5 +115,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX experiments_by_principal ON experiments (principal, accepted_s)",
         "ALTER TABLE clips ADD COLUMN principal TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE keys ADD COLUMN quota TEXT NOT NULL DEFAULT '{}'",
+    ),
+    (
+        # Segments of a run are runs: `whole` is that run's number, `waits` how many of its segments are to complete.
+        "ALTER TABLE runs ADD COLUMN whole INTEGER REFERENCES runs",
+        "ALTER TABLE runs ADD COLUMN waits INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX runs_by_whole ON runs (whole) WHERE whole IS NOT NULL",
+        "INSERT INTO counters VALUES ('segments', 0)",     # of what was accepted
+        "DROP INDEX runs_by_experiment",
+        "CREATE INDEX runs_by_experiment ON runs (experiment, whole, state)",
     ),
 )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.jobs import states
 from service.jobs.states import (
@@ -62,6 +62,15 @@ OUT_OF_MEMORY = "out-of-memory"     # an outcome that a third worker would not c
 MAX_REFUSED = 1000          # stale messages remembered
 
 
+class Ended(NamedTuple):
+    """How an attempt ended: its run; whether it ended now, or was reported again; and what ended with it, as it was
+    before: where the run is a segment that did not complete, its whole and the other segments."""
+
+    run: Run
+    now: bool = True
+    others: Sequence[Run] = ()
+
+
 class Store(Lookup):
     """The database of experiments in `folder`; see Database for `exclusive`. `clock` gives Unix seconds."""
 
@@ -83,10 +92,10 @@ class Store(Lookup):
                clips: Sequence[Mapping[str, Any]] = (), principal: str = "", key: str | None = None,
                body_sha256: str = "", trace: str = "", origin: Mapping[str, str] | None = None
                ) -> tuple[str, list[Run]]:
-        """Accept an experiment: its id and its runs; or the earlier id and no runs, where the same `principal` sent
-        the same `key` and body in the last 24 hours. `clips` holds each run's clip (see Run), as far as it is not
-        simply a name; `origin` says which experiment it was made from. Raises KeyReused for the same key with another
-        body."""
+        """Accept an experiment: its id and its runs, those that are cut followed by their segments; or the earlier id
+        and no runs, where the same `principal` sent the same `key` and body in the last 24 hours. `clips` holds each
+        run's clip (see Run), as far as it is not simply a name; `origin` says which experiment it was made from.
+        Raises KeyReused for the same key with another body."""
 
         def operation(db: Connection) -> tuple[str, list[Run]]:
             now = self.clock()
@@ -100,10 +109,12 @@ class Store(Lookup):
                     raise ClipGone(f"clip: {name} was deleted meanwhile")
             number, experiment_id = _insert_experiment(db, document, now, principal, trace, origin)
             named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
-            made = [_insert_run(db, number, experiment_id, states.run_id(experiment_id, index, len(runs)), settings,
-                                clip, now, trace)
-                    for index, (settings, clip) in enumerate(zip(runs, named, strict=True))]
-            db.execute("UPDATE counters SET value = value + ? WHERE name = 'accepted'", (len(made),))
+            made: list[Run] = []
+            for index, (settings, clip) in enumerate(zip(runs, named, strict=True)):
+                name = states.run_id(experiment_id, index, len(runs))
+                made += _insert_run(db, number, experiment_id, name, settings, clip, now, trace)
+            for name, count in (("accepted", len(made)), ("segments", len(made) - len(runs))):
+                db.execute("UPDATE counters SET value = value + ? WHERE name = ?", (count, name))
             if key is not None:
                 db.execute("INSERT INTO idempotency VALUES (?, ?, ?, ?, ?)",
                            (principal, key, body_sha256, experiment_id, now))
@@ -160,20 +171,21 @@ class Store(Lookup):
                 return run
             db.executemany("INSERT INTO artifacts VALUES (?, ?, ?, ?)",
                            [(run.number, name, item["sha256"], item["bytes"]) for name, item in artifacts.items()])
+            if run.whole is not None:
+                db.execute("UPDATE runs SET waits = waits - 1 WHERE number = ?", (run.whole,))
             return self._move(db, run, Event.COMPLETE, outcome="completed", result=result)
 
         return self.write(operation)
 
     def end_attempt(self, run_id: str, attempt: int, outcome: str, error: Mapping[str, Any],
-                    blame: Blame) -> tuple[Run, bool]:
+                    blame: Blame) -> Ended:
         """The attempt ended without a result; `jobs.verdict` decides whether the run is queued again or failed with
-        `error` ({"type", "detail"}). The run, and whether this ended the attempt: reporting again what already made
-        the run fail changes nothing. Raises Stale."""
+        `error` ({"type", "detail"}). Reporting again what already made the run fail changes nothing. Raises Stale."""
 
-        def operation(db: Connection) -> tuple[Run, bool]:
+        def operation(db: Connection) -> Ended:
             run = _current(db, run_id, attempt, repeat_of=State.FAILED)
             if run.state is State.FAILED:
-                return run, False
+                return Ended(run, now=False)
             tries = run.tries + (blame is not Blame.NOBODY)
             returns = run.returns + (blame is Blame.NOBODY)
             event = verdict(blame, tries, returns)
@@ -185,7 +197,8 @@ class Store(Lookup):
                 final["detail"] = f"{error['detail']}; it ran out of memory twice"
             elif event is Event.FAIL and blame is not Blame.RUN:
                 final["detail"] = f"{error['detail']}; given up after {tries + returns} attempts"
-            return self._move(db, replace(run, tries=tries, returns=returns), event, outcome=outcome, error=final), True
+            moved = self._move(db, replace(run, tries=tries, returns=returns), event, outcome=outcome, error=final)
+            return Ended(moved, others=self._end_whole(db, moved, final) if event is Event.FAIL else ())
 
         return self.write(operation)
 
@@ -207,17 +220,35 @@ class Store(Lookup):
 
         return self.write(operation)
 
-    def cancel_run(self, run_id: str, attempt: int, reason: str) -> Run:
+    def cancel_run(self, run_id: str, attempt: int, reason: str) -> Ended:
         """The worker that holds the attempt stopped it on someone's order. Raises Stale."""
 
-        def operation(db: Connection) -> Run:
+        def operation(db: Connection) -> Ended:
             run = _current(db, run_id, attempt, repeat_of=State.CANCELLED)
             if run.state is State.CANCELLED:
-                return run
-            return self._move(db, run, Event.CANCEL, outcome="cancelled",
-                              error={"type": "cancelled", "detail": reason})
+                return Ended(run, now=False)
+            error = {"type": "cancelled", "detail": reason}
+            moved = self._move(db, run, Event.CANCEL, outcome="cancelled", error=error)
+            return Ended(moved, others=self._end_whole(db, moved, error))
 
         return self.write(operation)
+
+    def _end_whole(self, db: Connection, segment: Run, error: Mapping[str, Any]) -> Sequence[Run]:
+        """Where a segment has failed or was cancelled, end its whole in the same way and cancel the other segments;
+        these runs as they were."""
+        if segment.whole is None:
+            return ()
+        of_whole = RUN + "WHERE (runs.number = ?1 OR whole = ?1) AND runs.state IN (?2, ?3, ?4) ORDER BY runs.number"
+        ended = [run_of(row) for row in db.execute(of_whole, (segment.whole, *UNFINISHED))]
+        for run in ended:
+            if run.number == segment.whole:
+                event = Event.FAIL if segment.state is State.FAILED else Event.CANCEL
+                said = {**error, "detail": f"segment {segment.settings['segment']['index']}: {error['detail']}"}
+                self._move(db, run, event, error=said)
+            else:
+                self._move(db, run, Event.CANCEL, outcome="cancelled",
+                           error={"type": "cancelled", "detail": f"{segment.id} did not complete"})
+        return ended
 
     def delete(self, experiment_id: str) -> int:
         """Delete an experiment that has ended and all that is stored of it; how many runs it had. The bytes of its
@@ -282,12 +313,16 @@ class Store(Lookup):
             metrics = None if result is None else result.get("metrics")
             db.execute("INSERT INTO results VALUES (?, ?, ?, ?)",
                        (run.number, dump(metrics), dump(error), dump(result)))
-            if result is not None:
+            if result is not None and run.whole is None:
                 db.execute("INSERT INTO figures VALUES (?, ?)", (run.number, dump(figures_of(result))))
             # Progress is of no use once it is over, and would grow the history without end.
             db.execute("DELETE FROM events WHERE run = ? AND kind = 'progress'", (run.number,))
-            _append_event(db, run, "result", now, {"run": run.id, "status": target, "attempt": run.attempt,
-                                                   "metrics": metrics, "error": error})
+            if run.whole is None:
+                _append_event(db, run, "result", now, {"run": run.id, "status": target, "attempt": run.attempt,
+                                                       "metrics": metrics, "error": error})
+                if run.in_segments:     # their files were for the join
+                    db.execute("DELETE FROM artifacts WHERE run IN (SELECT number FROM runs WHERE whole = ?)",
+                               (run.number,))
         _refresh_experiment(db, run.experiment, now)
         return moved
 
@@ -318,15 +353,21 @@ def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, 
 
 
 def _insert_run(db: Connection, experiment: int, experiment_id: str, run_id: str, settings: Mapping[str, Any],
-                clip: Mapping[str, Any], now: float, trace: str) -> Run:
-    added = db.execute("INSERT INTO runs (id, experiment, state, attempt, tries, returns, settings, clip) "
-                       "VALUES (?, ?, ?, 0, 0, 0, ?, ?)",
-                       (run_id, experiment, State.QUEUED, dump(settings), dump(clip)))
+                clip: Mapping[str, Any], now: float, trace: str, whole: int | None = None) -> list[Run]:
+    """The run, and its segments if it is cut."""
+    of = 0 if whole is not None else settings.get("segments") or 0
+    added = db.execute("INSERT INTO runs (id, experiment, state, attempt, tries, returns, settings, clip, whole, "
+                       "waits) VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?)",
+                       (run_id, experiment, State.QUEUED, dump(settings), dump(clip), whole, of))
     run = Run(int(added.lastrowid or 0), run_id, experiment, experiment_id, State.QUEUED, 0, 0, 0, None, None,
-              dict(settings), dict(clip), trace)
+              dict(settings), dict(clip), trace, whole, of)
     _append_event(db, run, "state", now, {"run": run_id, "status": State.QUEUED, "attempt": 0, "worker": None,
                                           "reason": None})
-    return run
+    made = [run]
+    for index in range(of):
+        made += _insert_run(db, experiment, experiment_id, states.segment_id(run_id, index),
+                            {**settings, "segment": {"index": index, "of": of}}, clip, now, trace, run.number)
+    return made
 
 
 def _append_event(db: Connection, run: Run, kind: str, at_s: float, data: Mapping[str, Any]) -> None:
@@ -335,7 +376,10 @@ def _append_event(db: Connection, run: Run, kind: str, at_s: float, data: Mappin
 
 
 def _refresh_experiment(db: Connection, experiment: int, now: float) -> None:
-    rows = db.execute("SELECT DISTINCT state FROM runs WHERE experiment = ?", (experiment,))
+    """Its state follows from those of its runs; segments count while they are at workers."""
+    rows = db.execute("SELECT DISTINCT state FROM runs WHERE experiment = ?1 AND whole IS NULL UNION SELECT 'running' "
+                      "WHERE EXISTS (SELECT 1 FROM runs WHERE experiment = ?1 AND whole > 0 "
+                      "AND state IN ('dispatched', 'running'))", (experiment,))
     state = experiment_state([State(row[0]) for row in rows])
     db.execute("UPDATE experiments SET state = ?, finished_s = ? WHERE number = ?",
                (state, now if state in TERMINAL else None, experiment))

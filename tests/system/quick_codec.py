@@ -31,7 +31,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from service.processes.codec_process import Channel, leave_a_guard  # noqa: E402
 
-ABOUT = {"codecs": {"quick": {"codec": "quick"}}, "known": ["quick"], "device": "cpu"}
+ABOUT = {"codecs": {"quick": {"codec": "quick"}}, "known": ["quick"], "segmented": ["quick"], "device": "cpu"}
 ERRORS = {
     "refuse": {"type": "codec-refused", "detail": "quality: 32 is not to my taste", "retry": False},
     "memory": {"type": "out-of-memory", "detail": "the codec ran out of memory", "retry": True},
@@ -77,6 +77,8 @@ def carry_out(channel: Channel, job: dict[str, Any], folder: Path) -> None:
         channel.send({"error": ERRORS[job["experiment"]["model"]], "replace": False})
         return
     data = f"{job['run']} coded by attempt {attempt}\n".encode()
+    for files in job.get("segments", ()):
+        data += Path(files["stream.quick"]).read_bytes()
     (folder / "stream.quick").write_bytes(data)
     about = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     told = about if script != "liar" else {**about, "sha256": "0" * 64}

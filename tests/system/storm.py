@@ -3,9 +3,9 @@
     python tests/system/storm.py [--seed N] [--experiments 200] [--minutes M]
 
 Two workers and an orchestrator, each a process, with a fault proxy on each way between them and one before the clients.
-Clients submit, cancel, repeat and break off; meanwhile connections fail in every way that proxy.py has, and services
-are killed, stopped and continued. Then everything is healed, and the judge reads what the clients saw
-(deployment_check/verdict.py). A seed decides what is submitted and what breaks in which order; when it breaks is left
+Clients submit, cancel, repeat and break off, a fifth of it in segments; meanwhile connections fail in every way that
+proxy.py has, and services are killed, stopped and continued. Then everything is healed, and the judge reads what the
+clients saw (deployment_check/verdict.py). A seed decides what is submitted and what breaks in which order; when it breaks is left
 to the machine.
 
 With --minutes, seeds follow each other until the time is over, and the first one that breaks a promise ends it. Prints
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from deployment import Program
 from proxy import FAULTS
@@ -65,7 +66,8 @@ class Storm(Wired):
     # --- clients
 
     def _use(self, script: str, habit: str, share: float) -> None:
-        document = document_of(script, timeout_s=1 if script == "deaf" else 60)
+        cut: dict[str, Any] = {"segments": "auto", "intra_period": 40} if share > 0.8 else {}
+        document = document_of(script, timeout_s=1 if script == "deaf" else 60, **cut)
         if habit == "twice":
             name = self.client.submit_many_times(document, 2)
         elif habit == "break off":
