@@ -32,7 +32,7 @@ help:
 	@echo "make soak    storms of broken networks and killed services, seed after seed: SOAK_MINUTES=120 SOAK_SEED=100"
 	@echo "make clean   remove the environment and everything made"
 
-$(READY): requirements.txt requirements-run.txt requirements-dev.txt requirements-clips.txt requirements-measures.txt
+$(READY): $(wildcard requirements*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up .venv (a few minutes, once)"

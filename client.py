@@ -11,6 +11,7 @@
     python client.py get ID [NAME]             its status document, or the artifact NAME, as bytes, to standard output
     python client.py list [--state S] [--tag NAME:VALUE] [--limit N]
     python client.py cancel ID                 stop it, as far as it has not ended
+    python client.py tag ID NAME=VALUE…        set tags; NAME= takes one away
     python client.py download ID [FOLDER]      its artifacts and its document, into FOLDER (the id, if none is given)
     python client.py delete ID                 forget it, with its artifacts; not while it is unfinished
     python client.py rerun ID                  the same again; prints the new id
@@ -218,6 +219,12 @@ def run(client: Client, args: argparse.Namespace) -> int:
         made = client.post(f"/experiment/{args.id}/{args.command}", {}, idempotent=args.command == "cancel").document
         say(made, f"{made['experiment_id']}  {made['status']}")
         return 0
+    if args.command == "tag":
+        changes = dict(word.partition("=")[::2] for word in args.words)
+        made = client.patch(f"/experiment/{args.id}/tags",
+                            {name: text or None for name, text in changes.items()}).document
+        say(made, "  ".join(f"{name}={text}" for name, text in made["tags"].items()))
+        return 0
     if args.command == "delete":
         client.delete(f"/experiment/{args.id}")
         say({"deleted": args.id}, f"{args.id}  deleted")
@@ -296,6 +303,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     downloading.add_argument("folder", metavar="FOLDER", nargs="?")
     for verb in ("cancel", "rerun", "delete"):
         commands.add_parser(verb, parents=[anywhere]).add_argument("id", metavar="ID")
+    tagging = commands.add_parser("tag", parents=[anywhere])
+    tagging.add_argument("id", metavar="ID")
+    tagging.add_argument("words", metavar="NAME=VALUE", nargs="+")
     uploading = commands.add_parser("upload", parents=[anywhere])
     uploading.add_argument("file", metavar="FILE")
     uploading.add_argument("words", metavar="NAME or FIELD=VALUE", nargs="*")

@@ -92,6 +92,8 @@ class OrchestratorSettings(ServerSettings):
                            "the tag keep; 0: never", low=0)
     keep_gb: float = row(0.0, "GB", "of clips and artifacts; beyond it reconstructions, and then experiments, are "
                          "removed, oldest first, but not those with the tag keep; 0: no bound", low=0)
+    scrub_mb_s: float = row(1.0, "MiB/s", "of stored files read again and compared with their SHA-256, all of them, "
+                            "over and over; 0: none", low=0)
     quota_experiments: int = row(0, "", "experiments that a client's key may submit in 24 hours; 0: no bound", low=0)
     quota_runs: int = row(0, "", "runs that a client's key may submit in 24 hours; 0: no bound", low=0)
     quota_gb: float = row(0.0, "GB", "of clips that a client's key may upload in 24 hours; 0: no bound", low=0)
@@ -132,7 +134,8 @@ class Orchestrator:
                 keys=config.jwt_keys, algorithm=config.jwt_algorithm, audience=config.jwt_audience,
                 issuer=config.jwt_issuer)
             self.maintenance = Maintenance(self.store, registry, blobs, log, keep_days=config.keep_days,
-                                           keep_gb=config.keep_gb, keep_unnamed_s=config.keep_unnamed_s, tokens=tokens)
+                                           keep_gb=config.keep_gb, keep_unnamed_s=config.keep_unnamed_s,
+                                           scrub_mb_s=config.scrub_mb_s, tokens=tokens)
             quotas = Quotas(registry, self.maintenance.retention,
                             Quota(config.quota_experiments, config.quota_runs, config.quota_gb))
             self.certificate = client_certificate(config)
@@ -157,6 +160,8 @@ class Orchestrator:
                                  sockets=sockets)
             self.metrics.gauge("nvc_state_free_bytes", "Room left where the state is.").track(
                 lambda: shutil.disk_usage(config.state).free)
+            self.metrics.gauge("nvc_damaged_files", "Stored files found to have other bytes than they should.").track(
+                lambda: len(self.maintenance.scrubber.damaged))
             self.reporter = Reporter(self.metrics, log, "orchestrator")
         except BaseException:
             self.store.close()
@@ -205,6 +210,7 @@ class Orchestrator:
         add("POST", "/experiment", submissions.post_experiment, body=JSON, roles=write, waits="prefer",
             is_transfer=submissions.fetches)
         add("GET", "/experiment/{id}/status", reading.get_status, roles=read, waits="prefer")
+        add("PATCH", "/experiment/{id}/tags", submissions.patch_tags, body=JSON, roles=write)
         add("DELETE", "/experiment/{id}", submissions.delete_experiment, roles=write)
         add("GET", "/experiment/{id}/events", reading.get_events, roles=read, waits=True, produces="text/event-stream")
         add("POST", "/experiment/{id}/cancel", submissions.post_cancel, body=JSON, roles=write)

@@ -1,7 +1,7 @@
 """The worker: runs codecs for an orchestrator, or alone.
 
     python worker.py [--host H] [--port 8080] [--state DIR] --orchestrator URL [--name N] [--slots 1] [--threads N]
-                     [--device auto] [--codec NAME=MODULE:FACTORY]…
+                     [--device auto] [--codec NAME=MODULE:FACTORY]… [--engine ray [--ray-address auto]]
 
 This file has the settings, the endpoints and `main`. The work is done in service/runs/ (a run from its dispatch to its
 delivered result) and service/processes/ (the codec process of each slot). docs/architecture.md follows one experiment
@@ -40,6 +40,7 @@ from service.http.server import Server
 from service.jobs.states import timestamp
 from service.processes.memory import automatic_limit_mb
 from service.processes.supervision import ProcessSpec
+from service.ray.cluster import Cluster, driver_program, missing
 from service.runs import openapi
 from service.runs.assigned_runs import RETRY_AFTER, AssignedRuns
 from service.runs.assignment import RUN_NAME, Dispatch, read_dispatch
@@ -47,8 +48,8 @@ from service.runs.attempts import Attempt, AttemptContext, LocalResults, ResultS
 from service.runs.clip_cache import ClipCache
 from service.runs.orchestrator_link import Link
 from service.runs.outbox import Outbox
-from service.runs.outcome import Outcome
-from service.runs.slots import Slot
+from service.runs.outcome import Outcome, handed_back
+from service.runs.slot_pool import SlotPool
 from service.runtime.cloudwatch import Reporter
 from service.runtime.logs import Log
 from service.runtime.prometheus import Metrics
@@ -68,6 +69,9 @@ class WorkerSettings(ServerSettings):
     name: str = row("", "", "name among workers; none: host name and port")
     url: str = row("", "", "address at which the orchestrator reaches this worker; none: the one listened on")
     slots: int = row(1, "runs", "at once; each keeps a codec process with its own weights in memory", low=1, high=256)
+    engine: str = row("local", "", "where codec processes are: here, or on the nodes of a Ray cluster, which then says "
+                      "how many slots there are", choices=("local", "ray"))
+    ray_address: str = row("auto", "", "of the Ray cluster, host:port; auto: the one that this host is a node of")
     threads: int = row(0, "threads", "of computation in each slot; 0: the machine's cores, shared by the slots", low=0)
     device: str = row("auto", "", "device of runs that ask for auto", choices=("auto", "cpu", "cuda"))
     codec: str = row("", "", "more codecs, NAME=MODULE:FACTORY; the flag may be repeated, the variable has commas")
@@ -101,14 +105,23 @@ class Worker:
         self.certificate = client_certificate(config)
         self.boot_id = uuid.uuid4().hex
         self.began = time.monotonic()
-        self.threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.slots)
+        self.threads = config.threads or (
+            1 if config.engine == "ray" else max(1, len(os.sched_getaffinity(0)) // config.slots))
         self._state_lock = lock_state(config.state)
         self._dispatch_key = ""     # that the orchestrator shows, where callers need one
 
         warm, codecs = (tuple(part for part in given.split(",") if part) for given in (config.warm, config.codec))
-        spec = ProcessSpec(warm, codecs, self.threads, config.codec_memory_mb or automatic_limit_mb(config.slots),
-                           config.warm_s)
-        self.slots = [Slot(index, spec, self._slot_changed, log.warning) for index in range(config.slots)]
+        memory_mb = config.codec_memory_mb or automatic_limit_mb(config.slots)
+        spec = ProcessSpec(warm, codecs, self.threads, memory_mb, config.warm_s)
+        self.cluster: Cluster | None = None
+        if config.engine == "ray":
+            if reason := missing():
+                raise SettingsError(reason)
+            gpus = int(config.device == "cuda")
+            program = driver_program(config.ray_address, self.threads, gpus)
+            spec = replace(spec, program=program, memory_mb=config.codec_memory_mb)
+            self.cluster = Cluster(config.ray_address, self.threads, gpus, self._cluster_changed)
+        self.slots = SlotPool(spec, 0 if self.cluster else config.slots, self._slot_changed, log.warning)
         self.link = Link(config.orchestrator.rstrip("/"), self._client, self.registration,
                          lambda run, attempt: self.assigned_runs.fence(run, attempt), log.info,
                          config.answer_s, Bucket(config.artifacts) if config.artifacts else None)
@@ -137,8 +150,9 @@ class Worker:
     def start(self) -> None:
         """Listen, warm the slots, deliver what is left, register."""
         self.server.start()
-        for slot in self.slots:
-            slot.start()
+        self.slots.start()
+        if self.cluster:
+            self.cluster.start()
         self.outbox.start()
         self.reporter.start()
         self.link.start()
@@ -155,8 +169,9 @@ class Worker:
             extend(10.0)  # systemd must not lose patience before drain_s
             with self.assigned_runs.idle:
                 self.assigned_runs.idle.wait(0.2)  # wakes when a run ends; `at_once` is set by a signal
-        for slot in self.slots:
-            slot.close(timeout_s=10.0)
+        if self.cluster:
+            self.cluster.close()
+        self.slots.close()
         self.outbox.flush(5.0 if self.link.registered.is_set() else 0.0)
         self.link.close()
         self.outbox.close(timeout_s=1.0)
@@ -190,6 +205,8 @@ class Worker:
         """"" when an experiment would start at once if a slot is free."""
         if self.assigned_runs.draining:
             return "the worker is draining"
+        if self.slots.trouble or not len(self.slots):
+            return self.slots.trouble or "the Ray cluster has no room for a slot yet"
         broken = [slot for slot in self.slots if slot.state == "failed"]
         if broken:
             return broken[0].reason
@@ -209,8 +226,8 @@ class Worker:
         return {
             "name": self.name,
             "url": self.config.url or self.server.url,
-            # A slot whose codec process does not come up is none: nothing should be sent there.
-            "slots": sum(slot.state != "failed" for slot in self.slots) if about else 0,
+            # A slot whose codec process does not come up is none: nothing should be sent there until it has.
+            "slots": sum(slot.state != "failed" and not slot.reason for slot in self.slots) if about else 0,
             "running": running,
             "device": about.get("device", "cpu"),
             "threads": self.threads,
@@ -350,6 +367,13 @@ class Worker:
 
     def _kept_message(self, run: str) -> dict[str, Any] | None:
         return self.local_results.message(run) if RUN_NAME.fullmatch(run) else None
+
+    def _cluster_changed(self, slots: int, trouble: str) -> None:
+        self.log.info("cluster-changed", slots=slots, trouble=trouble)
+        self.slots.resize(slots, trouble)
+        if trouble:
+            for attempt in self.assigned_runs.unfinished():
+                self.assigned_runs.end(attempt, handed_back(trouble))
 
     def _about(self) -> dict[str, Any]:
         return next((slot.about for slot in self.slots if slot.about), {})

@@ -1,7 +1,8 @@
 """Measure clips that are cut over workers: python -m bench.segments [--clips DIR] > bench/results/segments.json
 
     real        two workers of one thread and one core each, against one of them: the same clip in one piece, and in two
-                and eight segments; from the submission to the result, in turns; and how long the join takes of it
+                and eight segments, at two efforts; from the submission to the result, in turns; and how long the join
+                takes of it
     simulated   a real orchestrator, and a worker with 32 slots that is played here and only waits: 60 s for a whole
                 clip, each segment its share, the join nothing; in one piece, in 32 and in 64 segments
 
@@ -27,6 +28,7 @@ from service.http.client import Client
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP, FRAMES, PERIOD = "crowd_360p.mp4", 64, 8
+EFFORTS = (0, 1)
 WHOLE_S, SLOTS = 60.0, 32
 
 
@@ -57,8 +59,6 @@ def seconds_at_work(document: dict[str, Any]) -> float:
 
 
 def real(folder: Path, clips: Path, rounds: int) -> dict[str, Any]:
-    wanted = {"clip": CLIP, "frames": FRAMES, "intra_period": PERIOD}
-    made: dict[str, list[float]] = {name: [] for name in ("one_piece", "two_segments", "eight_segments", "join")}
     with ExitStack() as stack:
         orchestrator = stack.enter_context(running("orchestrator", folder))
         for name in ("w1", "w2"):
@@ -69,22 +69,28 @@ def real(folder: Path, clips: Path, rounds: int) -> dict[str, Any]:
         call = Caller(orchestrator)
         for _ in range(2):
             wait_for_worker(call)
-            timed_run(call, **wanted, segments=2)    # everything is loaded
-        streams = set()
-        for number in range(rounds):
-            note(f"round {number + 1} of {rounds}")
-            for name, of in (("one_piece", None), ("two_segments", 2), ("eight_segments", 8)):
-                seconds, document = timed_run(call, **wanted, segments=of)
-                made[name].append(round(seconds, 3))
-                streams.add(document["encoding_result"]["sha256"])
-                if name == "two_segments":
-                    made["join"].append(round(seconds_at_work(document), 3))
-        if len(streams) != 1:
-            raise RuntimeError(f"the streams differ: {streams}")
+            timed_run(call, clip=CLIP, frames=FRAMES, intra_period=PERIOD, segments=2)    # everything is loaded
+        rows = {f"effort_{effort}": at_effort(call, effort, rounds) for effort in EFFORTS}
+    return {"clip": CLIP, "frames": FRAMES, "intra_period": PERIOD, **rows}
+
+
+def at_effort(call: Caller, effort: int, rounds: int) -> dict[str, Any]:
+    made: dict[str, list[float]] = {name: [] for name in ("one_piece", "two_segments", "eight_segments", "join")}
+    streams = set()
+    for number in range(rounds):
+        note(f"effort {effort}, round {number + 1} of {rounds}")
+        for name, of in (("one_piece", None), ("two_segments", 2), ("eight_segments", 8)):
+            seconds, document = timed_run(call, clip=CLIP, frames=FRAMES, intra_period=PERIOD, effort=effort,
+                                          segments=of)
+            made[name].append(round(seconds, 3))
+            streams.add(document["encoding_result"]["sha256"])
+            if name == "two_segments":
+                made["join"].append(round(seconds_at_work(document), 3))
+    if len(streams) != 1:
+        raise RuntimeError(f"the streams differ: {streams}")
     speedup = {name: round(statistics.median(one / cut for one, cut in zip(made["one_piece"], made[name], strict=True)),
                            3) for name in ("two_segments", "eight_segments")}
-    return {"clip": CLIP, "frames": FRAMES, "intra_period": PERIOD, "seconds": made, "speedup": speedup,
-            "same_stream": True}
+    return {"seconds": made, "speedup": speedup, "same_stream": True}
 
 
 def simulated(folder: Path) -> dict[str, Any]:

@@ -162,14 +162,11 @@ class Segmented(Protocol):
     nothing but their place. Joined segments are the bytes that `encode` gives for the whole clip, at a quality; where
     a rate or PSNR is aimed at, each segment meets it by itself."""
 
-    def gop_starts(self, pictures: Iterable[Picture], settings: Settings, stop: int) -> list[int]:
-        """Numbers of the pictures, from 0 on, at which GOPs of the clip begin, up to the first that is `stop` or more.
-        `pictures` are those of the clip from its first one on; no more are taken than are needed."""
-
-    def encode_segment(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings, first: int,
-                       starts: Sequence[int] | None, progress: Report = no_report) -> Encoded:
-        """Code the pictures of some GOPs; `first` is the number of the first one, `starts` what `gop_starts` gave. The
-        reports count from 0 on."""
+    def encode_segment(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings, low: int, high: int,
+                       progress: Report = no_report) -> tuple[int, Encoded] | None:
+        """Code those GOPs of the clip that begin at picture `low` or later and before `high`: the number of their first
+        picture, and what `encode` gives, reports counted from 0; None where no GOP begins there. `pictures` are those
+        of the clip from its first one on; no more are taken than are needed."""
 
     def decode_segment(self, data: bytes, first: int, progress: Report = no_report) -> Decoded:
         """Decode a segment from its bytes alone; `first` is the number of its first picture."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from nvc.encoder.clip import encode_clip
 from nvc.encoder.rate_control import choose_quality
 from nvc.machine.allocator import keep_memory
 from nvc.network.model import DEFAULT_MODEL, load_for, load_model, models
-from nvc.segments import gop_starts, join
+from nvc.network.planes import crop
+from nvc.segments import gops_within, join
 from nvc.stream.reading import parse, recover
 from video.picture import ClipInfo, Picture
 
@@ -34,7 +35,9 @@ class Nvc:
                progress: Report = no_report) -> Encoded:
         """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
         into memory, since it is coded several times."""
-        return self.encode_segment(pictures, info, settings, 0, None, progress)
+        if settings.bitrate_mbps is not None or settings.psnr_db is not None:
+            return choose_quality(list(pictures), info, settings, progress, _psnr())
+        return encode_clip(pictures, info, settings, progress)
 
     def decode(self, data: bytes, progress: Report = no_report) -> Decoded:
         """Decode from the bytes alone; BitstreamError for damaged or foreign bytes."""
@@ -42,18 +45,19 @@ class Nvc:
 
     # --- in segments (coding.interface.Segmented)
 
-    def gop_starts(self, pictures: Iterable[Picture], settings: Settings, stop: int) -> list[int]:
-        return gop_starts(pictures, settings.structure, settings.intra_period, stop)
-
-    def encode_segment(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings, first: int,
-                       starts: Sequence[int] | None, progress: Report = no_report) -> Encoded:
+    def encode_segment(self, pictures: Iterable[Picture], info: ClipInfo, settings: Settings, low: int, high: int,
+                       progress: Report = no_report) -> tuple[int, Encoded] | None:
         refuse_gpu(self.name, settings)
         refuse_preset(self.name, settings)
-        if settings.bitrate_mbps is not None or settings.psnr_db is not None:
-            from metrics import frame_psnr
-
-            return choose_quality(list(pictures), info, settings, progress, frame_psnr, first=first, starts=starts)
-        return encode_clip(pictures, info, settings, progress, first=first, starts=starts)
+        found = gops_within(pictures, settings, low, high)
+        if found is None:
+            return None
+        first, coded = found
+        if settings.bitrate_mbps is None and settings.psnr_db is None:
+            return first, encode_clip((), info, settings, progress, first=first, coded=coded)
+        kept = [(number, list(group)) for number, group in coded]       # it is coded several times
+        own = [crop(picture, info.width, info.height) for _, group in kept for picture in group]
+        return first, choose_quality(own, info, settings, progress, _psnr(), first=first, coded=kept)
 
     def decode_segment(self, data: bytes, first: int, progress: Report = no_report) -> Decoded:
         return decode(data, progress, first=first)
@@ -65,6 +69,12 @@ class Nvc:
         from nvc.network.cost import summary
 
         return {"codec": "nvc", "format": "NVC1", "models": {name: summary(name) for name in models()}}
+
+
+def _psnr() -> Callable[[Picture, Picture], float]:
+    from metrics import frame_psnr  # which brings SciPy
+
+    return frame_psnr
 
 
 def decode(data: bytes, progress: Report = no_report, *, best_effort: bool = False, first: int = 0) -> Decoded:

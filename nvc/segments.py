@@ -7,27 +7,32 @@ header's `frames` counts the pictures up to the segment's end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
-from nvc.encoder.sources.scene_cuts import mark_cuts
-from nvc.encoder.sources.structure import gops
-from nvc.network.planes import pad
+from coding.interface import Settings
+from nvc.encoder.clip import Gops, gops_of
 from nvc.stream.errors import BitstreamError
 from nvc.stream.reading import parse
 from nvc.stream.writing import Writer
 from video.picture import Picture
 
 
-def gop_starts(pictures: Iterable[Picture], structure: str, intra_period: int, stop: int) -> list[int]:
-    """Numbers of the pictures at which GOPs begin, up to the first that is `stop` or more."""
-    marked = mark_cuts(map(pad, pictures), lambda picture: picture.y)
-    starts: list[int] = []
-    for first, _ in gops(marked, structure, intra_period):
-        starts.append(first)
-        if first >= stop:
-            break
-    return starts
+def gops_within(pictures: Iterable[Picture], settings: Settings, low: int, high: int) -> tuple[int, Gops] | None:
+    """The GOPs that begin at picture `low` or later and before `high`, and the number of their first picture; None
+    where none does. pictures: of the clip from its first one on, for cuts are told by what was before."""
+
+    def chosen() -> Iterator[tuple[int, Iterable[Picture]]]:
+        for first, group in gops_of(pictures, settings):
+            if first >= high:
+                return
+            if first >= low:
+                yield first, group
+
+    found = chosen()
+    head = next(found, None)
+    return None if head is None else (head[0], chain([head], found))
 
 
 def join(segments: Sequence[bytes]) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.browser.chromium import MISSING
 
-pytest_plugins = ["tests.clock", "tests.orchestrator_rig", "tests.worker_rig"]
+pytest_plugins = ["tests.clock", "tests.orchestrator_rig", "tests.slot_rig", "tests.worker_rig"]
 
 settings.register_profile("test", deadline=None, derandomize=True)
 settings.register_profile(

@@ -84,8 +84,8 @@ def test_a_request_that_is_no_object_is_refused(document: object) -> None:
     ("quality", [1, 64], "expected an integer from 0 to 63 or null, got 64"),
     ("quality", [1, None], "expected a list of values; null stands only alone"),
     ("quality", [1, 2, 1.0], "expected different values in the list, got 1 twice"),
-    ("clip", ["carphone", ["bikes"]], "expected a library name, sha256: and 64 hexadecimal digits, or an https:// "
-                                      "address, got an array"),
+    ("clip", ["carphone", ["bikes"]], "expected a library name, sha256: and 64 hexadecimal digits, an https:// "
+                                      "address, or s3://bucket/key, got an array"),
     ("quality", 10**400, "expected an integer from 0 to 63 or null, got 1" + "0" * 56 + "..."),
     ("effort", None, "expected an integer from 0 to 3, got null"),
     ("effort", float("nan"), "expected an integer from 0 to 3, got nan"),

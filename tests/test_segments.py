@@ -35,26 +35,19 @@ def segments(clip: list[Picture], settings: Settings, of: int) -> list[tuple[int
     found = []
     for index in range(of):
         low, high = (-(-len(clip) * n // of) for n in (index, index + 1))
-        starts = NVC.gop_starts(iter(clip), settings, high)
-        first = next((n for n in starts if n >= low), len(clip))
-        end = next((n for n in starts if n >= high), len(clip))
-        if first < end:
-            pictures = clip[first:end]
-            found.append((first, NVC.encode_segment(pictures, info_of(pictures), settings, first, starts).data))
+        made = NVC.encode_segment(iter(clip), info_of(clip), settings, low, high)
+        if made is not None:
+            found.append((made[0], made[1].data))
     return found
 
 
-def test_gops_begin_at_cuts_and_after_each_period(clip: list[Picture]) -> None:
-    assert isinstance(NVC, Segmented)
-    assert NVC.gop_starts(iter(clip), Settings(intra_period=5), 100) == [0, 5, 9, 14, 19]
-    assert NVC.gop_starts(iter(clip), Settings(structure="intra"), 100) == [*range(FRAMES)]
-
-
-def test_no_more_pictures_are_read_than_it_takes_to_find_the_next_start(clip: list[Picture]) -> None:
+def test_no_more_pictures_are_read_than_it_takes_to_find_the_next_gop(clip: list[Picture]) -> None:
     assert isinstance(NVC, Segmented)
     rest = iter(clip)
-    assert NVC.gop_starts(rest, Settings(intra_period=5), 6) == [0, 5, 9]
-    assert len([*rest]) == FRAMES - 9 - 3     # the one after it, and what a cut is told by
+    made = NVC.encode_segment(rest, info_of(clip), Settings(intra_period=5), 3, 6)
+    assert made is not None
+    assert (made[0], [row.index for row in made[1].frames]) == (5, [0, 1, 2, 3])    # to the cut
+    assert len([*rest]) == FRAMES - CUT - 1 - 2     # which is told by the two after it
 
 
 @pytest.mark.parametrize("structure", ["intra", "low_delay", "random_access"])

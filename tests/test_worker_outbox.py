@@ -149,6 +149,18 @@ def test_an_unreadable_entry_is_left_for_a_person_and_stops_nothing(tmp_path: Pa
     assert (tmp_path / "outbox" / "broken.1").is_dir()
 
 
+def test_an_end_whose_message_is_torn_is_reported_as_a_failure_to_be_tried_again(tmp_path: Path) -> None:
+    folder = finished(tmp_path, "a")
+    (folder / "dispatch.json").write_text(json.dumps({"run": "a", "attempt": 1, "callback": "http://127.0.0.1:1",
+                                                      "traceparent": "", "secret": "s"}))
+    make(tmp_path, Orchestrator()).put(message("a", secret="s"), folder)
+    (tmp_path / "outbox" / "a.1" / "message.json").write_text('{"run": "a", "atte')
+    [entry] = make(tmp_path, Orchestrator()).waiting()
+    assert entry.key == ("a", 1)
+    assert (entry.message["state"], entry.message["secret"], entry.message["artifacts"]) == ("failed", "s", {})
+    assert (entry.message["error"]["type"], entry.message["error"]["retry"]) == ("result-damaged", True)
+
+
 def test_a_full_disk_turns_a_result_into_a_failure_to_be_tried_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,116 +5,16 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from slot_rig import CODECS, PATIENCE_S, Job, Watched, alive
 
-from service.jobs.fields import read_request
 from service.processes.supervision import ProcessSpec
 from service.runs.outcome import Outcome, how_it_died, last_words
-from service.runs.slots import Slot
-from video.containers import VideoWriter
-from video.picture import ClipInfo, Picture
 
-CODECS = ("raw=tests.standin:Raw", "scripted=tests.standin:Scripted")
-PATIENCE_S = 30.0  # for anything that a working machine does in a second
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Job:
-    """A task that codes four small pictures as the script says."""
-
-    def __init__(self, folder: Path, script: str = "plain", timeout_s: float = PATIENCE_S) -> None:
-        self.folder, self.script, self.timeout_s = folder, script, timeout_s
-        self.phases: list[str] = []
-        self.heard = threading.Event()
-        self.done = threading.Event()
-        self.outcome = Outcome("never ended")
-
-    def prepare(self) -> tuple[dict[str, Any], Path] | Outcome:
-        experiment = read_request({"codec": "scripted", "model": self.script})
-        clip = {"name": "tiny", "sha256": None, "path": str(self.folder / "tiny.mkv")}
-        return {"run": "exp_1", "experiment": experiment, "clip": clip, "threads": 1}, self.folder
-
-    def started(self) -> None: ...
-
-    def progressed(self, progress: dict[str, Any]) -> None:
-        self.phases.append(progress["phase"])
-        if progress["phase"] not in ("encode", "decode"):
-            self.heard.set()
-
-    def ended(self, outcome: Outcome) -> None:
-        assert not self.done.is_set(), "a task ends once"
-        self.outcome = outcome
-        self.done.set()
-
-    def wait(self) -> Outcome:
-        assert self.done.wait(PATIENCE_S)
-        return self.outcome
-
-
-class Watched:
-    """A slot, and a way to wait for its states."""
-
-    def __init__(self, spec: ProcessSpec) -> None:
-        self.states: list[str] = []
-        self.changed = threading.Condition()
-        self.slot = Slot(0, spec, self.on_change, lambda event, **fields: None)
-
-    def on_change(self) -> None:
-        with self.changed:
-            self.states.append(self.slot.state)
-            self.changed.notify_all()
-
-    def wait_for(self, what: Callable[[], bool]) -> None:
-        with self.changed:
-            assert self.changed.wait_for(what, PATIENCE_S)
-
-    def wait_ready(self) -> None:
-        self.wait_for(lambda: self.slot.state == "ready" and self.slot.free)
-
-    def run(self, job: Job) -> Outcome:
-        self.wait_ready()
-        assert self.slot.offer(job)
-        return job.wait()
-
-
-@pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
-    made = Watched(ProcessSpec(warm=("raw",), codecs=CODECS))
-    made.slot.start()
-    yield made
-    made.slot.close(PATIENCE_S)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(1)
-    with VideoWriter(tmp_path / "tiny.mkv", ClipInfo(32, 16, Fraction(25))) as writer:
-        for _ in range(4):
-            writer.write(Picture(*(rng.integers(0, 256, size, np.uint8) for size in ((16, 32), (8, 16), (8, 16)))))
-    return tmp_path
-
-
-def descendants(pid: int) -> set[int]:
-    """The process, its children, and theirs."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {pid}.union(*(descendants(int(child)) for child in children))
-
-
-def alive(pid: int, born: str) -> bool:
-    """Whether the process that was born at that clock tick runs."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return fields[0] != "Z" and fields[19] == born
 
 
 def group_members(group: int) -> set[int]:
@@ -192,11 +92,11 @@ def test_cancel_leaves_no_process_of_the_group(watched: Watched, folder: Path, s
     assert group is not None
     watched.slot.offer(job)
     assert job.heard.wait(PATIENCE_S)
-    family = {member: Path(f"/proc/{member}/stat").read_text().split()[21] for member in descendants(group)}
+    family = watched.family()
     assert watched.slot.end(job, Outcome("cancelled"))
     assert job.wait().state == "cancelled"
     until = time.monotonic() + PATIENCE_S   # killed with its leader, but each member ends by itself
-    while group_members(group) and time.monotonic() < until:
+    while time.monotonic() < until and (group_members(group) or any(alive(*member) for member in family.items())):
         time.sleep(0.01)
     assert group_members(group) == set()
     assert [member for member, born in family.items() if alive(member, born)] == []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -73,15 +73,20 @@ def _code_here(coded: Gops, work: Work) -> Generator[tuple[int, Step], None, Non
             yield first, step
 
 
+def gops_of(pictures: Iterable[Picture], settings: Settings) -> Gops:
+    """The GOPs of a clip, as its pictures come. Each is to be taken before the next."""
+    marked = mark_cuts(map(pad, pictures), lambda picture: picture.y)
+    return gops(marked, settings.structure, settings.intra_period)
+
+
 def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings, progress: Report = no_report, *,
                 t: float | None = None, slack: float = 0.0, watch: Watch | None = None, first: int = 0,
-                starts: Collection[int] | None = None) -> Encoded:
+                coded: Gops | None = None) -> Encoded:
     """Code a clip at a constant quality. SettingsError names a bad setting; Cancelled passes from `progress`.
 
     t: step index instead of the quality's, may have a fraction; slack: see `Encoder`; watch: is handed each decoded
-    picture and its place, in order; first: number of the first picture, where these are a segment of a clip; starts:
-    numbers of the pictures at which GOPs begin, looked for where it is None. CodecError: a process of several ended by
-    itself."""
+    picture and its place, in order; coded: the GOPs, where they are a segment of a clip, in place of its pictures, and
+    first: the number of their first picture. CodecError: a process of several ended by itself."""
     check(settings)
     model = load_model(settings.model)
     if settings.threads:
@@ -89,10 +94,7 @@ def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
     header = Header(model.id, info.width, info.height, info.fps, info.matrix, info.range, settings.structure,
                     settings.intra_period)
     work = Work(settings, step_index(settings.quality) if t is None else t, header, slack)
-    padded = map(pad, pictures)
-    marked = (mark_cuts(padded, lambda picture: picture.y) if starts is None
-              else ((picture, number in starts) for number, picture in enumerate(padded, first)))
-    parts: Gops = gops(marked, settings.structure, settings.intra_period, first)
+    parts = gops_of(pictures, settings) if coded is None else coded
     jobs = min(jobs_of(settings), info.frames or jobs_of(settings))
     assembly = Assembly(header, watch, first)
     with closing(code_in_processes(parts, work, jobs) if jobs > 1 else _code_here(parts, work)) as steps:

@@ -10,12 +10,12 @@ coarser one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coding.interface import Encoded, Report, Settings, part_of
-from nvc.encoder.clip import encode_clip
+from nvc.encoder.clip import Gops, encode_clip
 from nvc.encoder.encode import SPREAD_UNALIKE, T_COARSEST, T_FINEST, WIDER
 from nvc.encoder.sources.propagation import CENTRE, OFFSET_MOST
 from nvc.encoder.sources.structure import LEVEL_OFFSETS
@@ -90,10 +90,10 @@ class Axis:
 
 
 def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, progress: Report,
-                   psnr: Psnr, *, first: int = 0, starts: Collection[int] | None = None) -> Encoded:
+                   psnr: Psnr, *, first: int = 0, coded: Gops | None = None) -> Encoded:
     """Encode so that `settings.bitrate_mbps` or `settings.psnr_db` is met; the trace is in `details["rate_control"]`.
 
-    psnr(source, decoded): dB, YUV 6:1:1; first, starts: as of `encode_clip`. A target outside of what the codec
+    psnr(source, decoded): dB, YUV 6:1:1; first, coded: as of `encode_clip`. A target outside of what the codec
     reaches gives the nearest that was seen, and the trace says so; a result of more bytes and less PSNR than another is
     never given. Progress counts all passes as one. SettingsError for both targets at once, or one that is not positive.
     """
@@ -125,7 +125,7 @@ def choose_quality(pictures: list[Picture], info: ClipInfo, settings: Settings, 
             total += psnr(pictures[number], picture)
 
         encoded = encode_clip(pictures, info, plain, part_of(progress, len(probes)), t=t, slack=slack, watch=watch,
-                              first=first, starts=starts)
+                              first=first, coded=coded)
         mbps, quality = len(encoded.data) * 8e-6 / seconds, total / len(pictures)
         probe = Probe(t, slack, math.log2(mbps) if rate else quality, quality, encoded)
         probes.append(probe)

@@ -1,4 +1,5 @@
-"""Maintenance of the orchestrator in one thread: keys in force, renewed certificates, removal of what is not kept."""
+"""Maintenance of the orchestrator in one thread: keys in force, renewed certificates, removal of what is not kept, and
+a look at what is."""
 
 import threading
 import time
@@ -12,22 +13,27 @@ from service.runtime.settings import SettingsError
 from service.storage.blobs import Blobs
 from service.storage.registry import Registry
 from service.storage.retention import Retention
+from service.storage.scrubber import Scrubber
 from service.storage.store import Store
 
 KEYS_S = 1.0            # a key that was added or revoked is known to the service after this long
 SWEEP_S = 3600.0        # between two removals of what is not kept
 AT_A_TIME = 100         # experiments deleted before keys are read again
+SHRINK_PAGES = 256      # of the database given back at a time: 1 MiB
+SPARE_PAGES = 1024      # that it keeps for what comes
 
 
 class Maintenance:
     """Keys in force, certificates to be read again, old experiments, bytes that nothing names."""
 
     def __init__(self, store: Store, registry: Registry, blobs: Blobs, log: Log, *, keep_days: float,
-                 keep_unnamed_s: float, keep_gb: float = 0.0, tokens: Tokens | None = None) -> None:
-        """keep_days, keep_gb, keep_unnamed_s: see the settings of these names. Raises StoreError."""
+                 keep_unnamed_s: float, keep_gb: float = 0.0, scrub_mb_s: float = 0.0,
+                 tokens: Tokens | None = None) -> None:
+        """keep_days, keep_gb, keep_unnamed_s, scrub_mb_s: see the settings of these names. Raises StoreError."""
         self.store, self.registry, self.blobs = store, registry, blobs
         self.keep_days, self.keep_gb, self.keep_unnamed_s = keep_days, keep_gb, keep_unnamed_s
         self.retention = Retention(store)
+        self.scrubber = Scrubber(blobs, scrub_mb_s * (1 << 20) * KEYS_S)
         self.log = log
         self.keys: dict[str, Key] = {}
         self.tokens = tokens
@@ -71,9 +77,23 @@ class Maintenance:
                 return False
         if self.keep_gb and not self._make_smaller():
             return False
+        self.registry.forget_old_clips(self.store.clock() - self.keep_unnamed_s)
         removed = self.blobs.sweep(self.registry.referenced, self.keep_unnamed_s)
+        self._shrink()
         self.log.info("swept", removed=removed)
         return True
+
+    def _shrink(self) -> None:
+        """Give back what the database does not need, in steps between which others write."""
+        left, before = self.store.shrink(SHRINK_PAGES), -1
+        while left > SPARE_PAGES and left != before and not self._stopping.is_set():
+            left, before = self.store.shrink(SHRINK_PAGES), left
+
+    def _scrub(self) -> None:
+        """Read a little of what is stored, and say which of it is damaged."""
+        for sha256 in self.scrubber.step():
+            self.log.error("blob-damaged", sha256=sha256, action="it is mended when the same bytes are uploaded again; "
+                           "`orchestrator.py doctor` names what is of it")
 
     def _make_smaller(self) -> bool:
         """Remove reconstructions, and where those are not enough experiments, oldest first, some at a time, until what
@@ -110,6 +130,7 @@ class Maintenance:
                 if self._read_keys() and self._server is not None and self._server.authenticator is None:
                     self._server.authenticator = self.authenticator
                     self.log.info("keys-required")
+                self._scrub()
                 if time.monotonic() > due:
                     due = time.monotonic() + SWEEP_S    # also after a sweep that fails
                     due = due if self.sweep() else 0.0

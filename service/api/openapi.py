@@ -142,7 +142,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: _named("Status"), 202: _named("Accepted")}, (404, 422, 503, 507), _named("Request"),
         ("Idempotency-Key", "Prefer")),
     ("GET", "/experiment/{id}/artifacts/{name}"): Operation(
-        "A stream, reconstruction or plot", {200: None, 206: None}, (404, 416), None, ("Range", "If-None-Match")),
+        "A stream, reconstruction or plot; with redirect=1 and artifacts in S3, an address there",
+        {200: None, 206: None, 307: None}, (404, 410, 416, 503), None, ("Range", "If-None-Match")),
+    ("PATCH", "/experiment/{id}/tags"): Operation(
+        "Change tags: an object of names and values, null to take one away (RFC 7396)", {200: _object(("tags",), tags={
+            "type": "object", "additionalProperties": TEXT})}, (403, 404, 422), {
+                "type": "object", "additionalProperties": {"type": ["string", "null"]}}),
     ("GET", "/experiment/{id}/pictures/{index}"): Operation(
         "One picture as PNG: of the reconstruction, the source, or their error (white from 32 levels of luma on)",
         {200: None}, (404,)),
@@ -200,6 +205,7 @@ QUERY: dict[str, Schema] = {
     "pixel_format": {"type": "string", "pattern": "^(yuv4(20|22|44)p|gray)((10|12|14|16)(le)?)?$"},
     "rate": {"enum": [*RATES]}, "clip": TEXT, "curve": TEXT,
     "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "verbose": TEXT,
+    "redirect": TEXT,
 }
 
 

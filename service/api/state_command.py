@@ -8,6 +8,7 @@ from typing import Any
 
 from service.http.listening import ServerSettings
 from service.runtime.settings import SettingsError, add_flags, from_args
+from service.s3 import Bucket, S3Error
 from service.storage.backup import backup, doctor, restore
 from service.storage.records import StoreError
 
@@ -26,17 +27,18 @@ def state_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
         parser.error("backup and restore take a folder, doctor takes none")
     try:
         config: Any = from_args(settings, args)
+        bucket = Bucket(config.artifacts) if config.artifacts else None
         if args.action == "backup":
-            made = backup(config.state, args.folder)
+            made = backup(config.state, args.folder, bucket)
             print(f"{args.folder}: the database and {made['files']} files of {made['bytes']} bytes")
         elif args.action == "restore":
             restore(args.folder, config.state)
             print(f"{config.state}: restored from {args.folder}")
         else:
-            complaints = list(doctor(config.state))
+            complaints = list(doctor(config.state, bucket))
             print("\n".join(complaints) or f"{config.state}: healthy")
             return 1 if complaints else 0
-    except (StoreError, SettingsError, OSError) as error:
+    except (StoreError, SettingsError, S3Error, OSError) as error:
         print(f"orchestrator.py {args.action}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -15,7 +15,16 @@ from service.api.quotas import Quotas
 from service.clips.catalogue import Catalogue, NotFetched, UnknownClip
 from service.http.exchange import Request, Response
 from service.http.parsing import Problem
-from service.jobs.fields import FETCHED, MAX_RUNS, MAX_SEGMENTS, FieldError, changed, read_request, runs_of
+from service.jobs.fields import (
+    FETCHED,
+    MAX_RUNS,
+    MAX_SEGMENTS,
+    FieldError,
+    changed,
+    changed_tags,
+    read_request,
+    runs_of,
+)
 from service.jobs.states import TERMINAL, State
 from service.runtime.logs import Log
 from service.runtime.prometheus import Metrics
@@ -91,6 +100,14 @@ class Submissions:
         self.scheduler.cancel(experiment_id, "asked by the client")
         return Response(202, {"experiment_id": experiment_id, "status": self.store.state(experiment_id)},
                         {"Location": f"/experiment/{experiment_id}/status"})
+
+    def patch_tags(self, request: Request) -> Response:
+        experiment_id, changes = request.params["id"], request.document()
+        self._check_owner(request, experiment_id)
+        tags = self.store.change_tags(experiment_id, lambda tags: changed_tags(tags, changes))
+        self.log.info("tags-changed", experiment=experiment_id, tags=sorted(changes))
+        self.scheduler.notifier.notify(experiment_id)
+        return Response(200, {"tags": tags})
 
     def delete_experiment(self, request: Request) -> Response:
         experiment_id = request.params["id"]

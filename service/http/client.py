@@ -107,12 +107,20 @@ class Client:
              headers: Mapping[str, str] | None = None, read_s: float | None = None) -> Reply:
         """POST of a JSON document (None: no body).  `idempotent`: the same call twice does what it does once (it has
         an Idempotency-Key, or is fenced), so it may be tried again after Ambiguous and 503.  Raises ClientError."""
-        fields = _fields(headers, trace)
+        return self._with_json("POST", path, document, idempotent, _fields(headers, trace), read_s)
+
+    def patch(self, path: str, document: Any, *, trace: Trace | None = None) -> Reply:
+        """PATCH with a JSON document that says what is to be in the end, so it may be tried again.  Raises
+        ClientError."""
+        return self._with_json("PATCH", path, document, True, _fields(None, trace), None)
+
+    def _with_json(self, method: str, path: str, document: Any, idempotent: bool, fields: dict[str, str],
+                   read_s: float | None) -> Reply:
         body = b""
         if document is not None:
             fields["Content-Type"] = "application/json"
             body = json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8")
-        return self._again(idempotent, lambda: self._call("POST", path, fields, read_s, data=body))
+        return self._again(idempotent, lambda: self._call(method, path, fields, read_s, data=body))
 
     def delete(self, path: str, *, trace: Trace | None = None) -> Reply:
         """DELETE, tried again when it failed on the way: a second one finds nothing and is refused with 404, which is

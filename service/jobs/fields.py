@@ -206,6 +206,15 @@ def changed(original: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     return {**kept, **changes}
 
 
+def changed_tags(tags: Mapping[str, str], changes: object) -> dict[str, str]:
+    """Tags with some set and those that are null taken away (JSON Merge Patch, RFC 7396). Raises FieldError."""
+    if not isinstance(changes, Mapping):
+        raise FieldError("tags", f"expected an object of names and strings or null, got {_kind_of(changes)}")
+    field = _BY_NAME["tags"]
+    merged = {name: value for name, value in {**tags, **changes}.items() if value is not None}
+    return _check_tags(field, merged, FieldError("tags", f"expected {field.expected()}"))
+
+
 def for_worker(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run, without those LATER fields that have their default: a worker of an earlier version refuses
     fields that it does not know. Nor does a worker need to know of how many segments there are."""

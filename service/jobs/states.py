@@ -186,11 +186,14 @@ class Blame(StrEnum):
     NOBODY = "nobody"   # never began, or was handed back whole
 
 
+NEVER_BEGAN = ("handed-back", "codec-not-ready")      # errors of runs that no codec has seen, or that came back whole
+
+
 def blame_for_error(error: Mapping[str, Any]) -> Blame:
     """Whose fault an error is that a worker reports: {"type", "detail", "retry"}."""
     if not error.get("retry"):
         return Blame.RUN
-    return Blame.NOBODY if error.get("type") == "handed-back" else Blame.WORKER
+    return Blame.NOBODY if error.get("type") in NEVER_BEGAN else Blame.WORKER
 
 
 def verdict(blame: Blame, tries: int, returns: int) -> Event:

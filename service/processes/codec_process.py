@@ -26,6 +26,7 @@ import contextlib
 import faulthandler
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -88,6 +89,10 @@ class Channel:
 
     def send(self, message: dict[str, Any]) -> None:
         self._connection.sendall(frame_message(message))
+
+    def ready(self, timeout_s: float) -> bool:
+        """Whether there is something to receive, now or within so long."""
+        return bool(select.select([self._connection], [], [], timeout_s)[0])
 
     def receive(self) -> dict[str, Any] | None:
         """The next command; None when the worker has gone."""

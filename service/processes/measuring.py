@@ -21,7 +21,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -117,7 +117,7 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
     reset_peak_memory()
     stream_path = out_dir / f"stream.{experiment['codec']}"
 
-    encoded, encode_s = encode(encoder.encode, given, settings_from(experiment, job.get("threads", 0)), progress)
+    encoded, encode_s = encode(encoder, given, settings_from(experiment, job.get("threads", 0)), progress)
     write_synced(stream_path, encoded.data)
     if source.info.frames is None:  # a container that does not say; now it has been read
         source.info, given.info = (replace(each.info, frames=given.read) for each in (source, given))
@@ -237,12 +237,11 @@ def settings_from(experiment: dict[str, Any], threads: int) -> Settings:
                     **{name: experiment[name] for name in same})
 
 
-def encode(by: Callable[[Iterable[Picture], ClipInfo, Settings, Report], Encoded], source: Source, settings: Settings,
-           progress: Report) -> tuple[Encoded, float]:
+def encode(encoder: Codec, source: Source, settings: Settings, progress: Report) -> tuple[Encoded, float]:
     """The coded clip and the encoder's seconds, in which the time that it waited for pictures is not counted."""
     progress(Progress("encode", 0, source.info.frames))
     began = time.perf_counter()
-    encoded = by(source, source.info, settings, progress)
+    encoded = encoder.encode(source, source.info, settings, progress)
     seconds = time.perf_counter() - began - source.read_s
     if not isinstance(encoded.data, bytes) or not encoded.data:
         kind = "no bytes" if isinstance(encoded.data, bytes) else type(encoded.data).__name__

@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from coding.interface import (
     Progress,
     Report,
     Segmented,
-    Settings,
     no_report,
 )
 from service.processes.errors import MeasureError
@@ -39,7 +39,6 @@ from service.processes.measuring import (
     Source,
     described,
     document,
-    encode,
     find_clip,
     frame_rows,
     measure,
@@ -65,14 +64,10 @@ def can_be_cut(codec: Codec) -> bool:
     return codec.name in OURS and isinstance(codec, Segmented)
 
 
-def bounds(codec: Segmented, source: Source, settings: Settings, index: int, of: int) -> tuple[int, int, list[int]]:
-    """First picture of a segment, the first one after it, and the starts of GOPs: a segment has those GOPs that begin
-    in its share of the clip's pictures. Both are the same where none does."""
+def share(source: Source, index: int, of: int) -> tuple[int, int]:
+    """A segment's share of the clip's pictures, from one to before another: it has the GOPs that begin there."""
     frames = source.info.frames or sum(1 for _ in source)
-    low, high = (math.ceil(frames * n / of) for n in (index, index + 1))
-    starts = codec.gop_starts(source, settings, high)
-    first, end = (next((start for start in starts if start >= bound), frames) for bound in (low, high))
-    return first, end, starts
+    return math.ceil(frames * index / of), math.ceil(frames * (index + 1) / of)
 
 
 def run_segment(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dict[str, Any]:
@@ -91,17 +86,18 @@ def _run_segment(job: dict[str, Any], experiment: dict[str, Any], path: Path, ou
     _, given = open_sources(codec, experiment, path)
     seed_everything()
     reset_peak_memory()
-    first, end, starts = bounds(codec, given, settings, **job["segment"])
-    about: dict[str, Any] = {**job["segment"], "first": first, "pictures": end - first}
-    if first == end:    # all of its pictures belong to the GOP before
-        return _outcome(about, out_dir, [])
+    low, high = share(given, **job["segment"])
+    progress(Progress("encode", 0, high - low))
+    began = time.perf_counter()
+    made = codec.encode_segment(given, replace(given.info, frames=high - low), settings, low, high, progress)
+    encode_s = time.perf_counter() - began - given.read_s
+    if made is None:    # all of its pictures belong to a GOP that began before
+        return _outcome({**job["segment"], "first": low, "pictures": 0}, out_dir, [])
+    first, encoded = made
+    pictures = len(encoded.frames)
+    about: dict[str, Any] = {**job["segment"], "first": first, "pictures": pictures}
     source, given = open_sources(codec, {
-        **experiment, "first_frame": experiment["first_frame"] + first, "frames": end - first}, path)
-
-    def by(pictures: Iterable[Picture], info: ClipInfo, settings: Settings, progress: Report) -> Encoded:
-        return codec.encode_segment(pictures, info, settings, first, starts, progress)
-
-    encoded, encode_s = encode(by, given, settings, progress)
+        **experiment, "first_frame": experiment["first_frame"] + first, "frames": pictures}, path)
     stream = out_dir / f"stream.{experiment['codec']}"
     write_synced(stream, encoded.data)
     decoded = type(codec)().decode_segment(stream.read_bytes(), first)

@@ -42,6 +42,7 @@ class ProcessSpec:
     threads: int = 1  # of computation in each process
     memory_mb: int = 0  # of each; 0: no limit
     warm_timeout_s: float = 300.0
+    program: tuple[str, ...] = ()  # another one that speaks as CODEC_PROGRAM does, and arguments of its own
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class CodecProcess:
         """``wake``: an eventfd; writing to it ends a wait. Raises OSError when no process can be started."""
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
-        command = [sys.executable, str(CODEC_PROGRAM), "--socket", str(theirs.fileno()),
+        command = [sys.executable, *(spec.program or [str(CODEC_PROGRAM)]), "--socket", str(theirs.fileno()),
                    "--lifeline", str(lifeline), "--memory-mb", str(spec.memory_mb)]
         for entry in spec.codecs:
             command += ["--codec", entry]

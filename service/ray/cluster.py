@@ -9,6 +9,7 @@ A process of its own: a Ray driver dies with its cluster, and a worker must not.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import select
@@ -19,9 +20,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+DRIVER = Path(__file__).with_name("driver.py")
 LOOK_S = 0.5
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)     # between tries to reach a cluster that does not answer
 CONNECT_S = 60.0                    # for the first line
+# How long Ray's own client waits for a head that is gone; a minute by itself.
+ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+
+
+def missing() -> str:
+    """What to do where Ray is not installed; "" where it is."""
+    if importlib.util.find_spec("ray") is None:
+        return "engine: ray is not installed; pip install -r requirements-ray.txt"
+    return ""
+
+
+def driver_program(address: str, threads: int, gpus: int) -> tuple[str, ...]:
+    """What takes the place of a codec process, with its arguments."""
+    return str(DRIVER), "--address", address, "--threads", str(threads), "--gpus", str(gpus)
 
 
 def slots_of(nodes: list[dict[str, Any]], threads: int, gpus: int) -> int:
@@ -57,7 +73,7 @@ class Cluster:
         failures = 0
         while not self._closing.is_set():
             with subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  text=True) as child:
+                                  text=True, env={**os.environ, **ENVIRONMENT}) as child:
                 self._child = child
                 assert child.stdout is not None
                 assert child.stderr is not None

@@ -16,6 +16,7 @@ import hashlib
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # modules are named from the top folder
 
 from service.processes.codec_process import Channel, leave_a_guard
+from service.ray.cluster import ENVIRONMENT
 
-CONNECT_S = 30.0
+LOOK_S = 1.0        # between two looks for an actor that has nothing to do
+CHECK_S = 10.0      # for it to answer
 
 
 class Remote:
     """The actor, as this driver uses it."""
 
     def __init__(self, address: str, codecs: list[str], threads: int, gpus: int, memory_mb: int) -> None:
+        os.environ.update(ENVIRONMENT)
         import ray
 
         from service.ray.host import PIECE, Host
@@ -43,6 +47,10 @@ class Remote:
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         return self._ray.get(getattr(self._actor, method).remote(*arguments))
+
+    def check(self) -> None:
+        """Raises what Ray raises where the actor is gone."""
+        self._ray.get(self._actor.here.remote(), timeout=CHECK_S)
 
     def command(self, message: dict[str, Any], channel: Channel) -> dict[str, Any]:
         """Pass a message on, and what is said meanwhile back; the last thing that is said."""
@@ -92,25 +100,35 @@ class Remote:
             os.fsync(out.fileno())
 
 
-def serve(channel: Channel, connect: Any) -> None:
-    """Pass commands on until the worker closes its end. `connect` gives the Remote."""
+def serve(channel: Channel, connect: Callable[[], Remote]) -> None:
+    """Pass commands on until the worker closes its end, or the actor is found to be gone."""
     remote: Remote | None = None
-    while (message := channel.receive()) is not None:
+    while True:
         try:
+            while remote is not None and not channel.ready(LOOK_S):
+                remote.check()
+            if (message := channel.receive()) is None:
+                return
             if remote is None:
                 remote = connect()
             if message["command"] == "run":
                 channel.send(remote.run(message, channel))
             else:
                 channel.send(remote.command(message, channel))
-        except OSError as error:
-            channel.send({"error": {"type": "disk-full", "retry": True, "detail":
-                                    f"the worker cannot store what the run made: {error}"}, "replace": False})
-        except Exception as error:      # of Ray, which has no one root for them
-            first = (str(error).strip().splitlines() or [""])[0][:300]
-            channel.send({"error": {"type": "worker-lost", "detail": "the node of this run, or the cluster, is gone: "
-                                    f"{type(error).__name__}: {first}", "retry": True}, "replace": True})
+        except BrokenPipeError:
+            raise
+        except Exception as error:      # the border: whatever Ray raises becomes an answer
+            channel.send({"error": described(error), "replace": True})
             return
+
+
+def described(error: Exception) -> dict[str, Any]:
+    """An error of the way to the node, as a run's end: Ray's are those of a node or a cluster that is gone."""
+    words = (str(error).strip().splitlines() or [""])[0][:300]
+    if isinstance(error, OSError) and error.errno is not None:
+        return {"type": "disk-full", "retry": True, "detail": f"a file of the run cannot be stored: {words}"}
+    return {"type": "worker-lost", "retry": True, "detail": "the node of this run, or the cluster, is gone: "
+                                                            f"{type(error).__name__}: {words}"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -34,6 +34,9 @@ class Host:
         self._part: Path | None = None
         self._process = CodecProcess(ProcessSpec((), tuple(codecs), threads, limit), os.eventfd(0, os.EFD_CLOEXEC))
 
+    def here(self) -> None:
+        """Answers while the actor lives."""
+
     def command(self, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Hand a message to the codec process, and give what it says until it has answered."""
         try:

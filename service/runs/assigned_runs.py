@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from service.http.parsing import Problem
@@ -22,7 +22,7 @@ RETRY_AFTER = {"Retry-After": "1"}  # when a slot becomes free is not known
 class AssignedRuns:
     """The newest attempt of each run. Safe from any thread. Set ``draining`` and nothing more is taken in."""
 
-    def __init__(self, slots: Sequence[Slot], context: AttemptContext, local_results: LocalResults,
+    def __init__(self, slots: Iterable[Slot], context: AttemptContext, local_results: LocalResults,
                  about: Callable[[], dict[str, Any]], log: Log) -> None:
         """``about``: what codec processes have said of themselves; {} until one has."""
         self.draining = False

@@ -28,11 +28,10 @@ from typing import Any, Protocol
 from service.http.client import ClientError
 from service.runs.assignment import Dispatch
 from service.runs.clip_cache import ClipCache
-from service.runs.outbox import could_not_store, read_sealed, seal
+from service.runs.outbox import DISPATCH, could_not_store, read_sealed, seal
 from service.runs.outcome import Outcome, failed
 
 ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
-DISPATCH = "dispatch.json"
 
 
 class ResultStore(Protocol):
@@ -172,8 +171,8 @@ class Attempt:
         """Store the end, then report that the attempt is over."""
         if outcome.state == "completed" and (wrong := self._wrong_artifacts(outcome)):
             outcome = failed("codec-error", wrong, retry=False)
-        for path in [*self.folder.glob("clip-*"), *self.folder.glob("segment-*"), self.folder / DISPATCH]:
-            path.unlink(missing_ok=True)
+        for path in [*self.folder.glob("clip-*"), *self.folder.glob("segment-*")]:
+            path.unlink(missing_ok=True)    # DISPATCH stays: it says whose end it was, should the message be damaged
         message = end_message(self.dispatch.run, self.dispatch.attempt, self.dispatch.callback,
                               self.dispatch.traceparent, self.dispatch.secret, outcome)
         local_results = self.context.result_store(self.dispatch).put(message, self.folder)

@@ -17,13 +17,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from service.http.client import Ambiguous, Client, ClientError, Refused, Unreachable
 from service.http.exchange import new_trace
 from service.runs.attempts import Attempt, Dispatch
-from service.runs.outbox import Entry
+from service.runs.outbox import Entry, as_damaged
 from service.runs.outbox import Refused as NotTaken
 from service.runs.outbox import Unreachable as NobodyThere
 from service.s3 import Bucket, S3Error
@@ -183,7 +183,11 @@ class Link:
             client.post("/experiment_result", message, idempotent=True, trace=trace, read_s=self._answer_s)
         except (Unreachable, Ambiguous) as error:
             raise NobodyThere(str(error)) from error
+        except OSError as error:
+            self._give_up(entry, str(error))
         except Refused as error:
+            if error.slug == "digest-mismatch":     # what left here was not what the message says
+                self._give_up(entry, str(error))
             if error.status != 409:
                 raise NotTaken(str(error)) from error
             self.stale += 1
@@ -191,6 +195,12 @@ class Link:
         else:
             self._log("result-delivered", run=message["run"], attempt=message["attempt"], state=message["state"])
         self.beat()  # the slot's attempt is no longer ours
+
+    def _give_up(self, entry: Entry, why: str) -> NoReturn:
+        """An artifact cannot be read, or is damaged: from now on the attempt is one that failed."""
+        self._log("artifact-damaged", run=entry.key[0], attempt=entry.key[1], reason=why)
+        entry.message = as_damaged(entry.message)
+        raise NotTaken(why)
 
     def _put_into_bucket(self, path: Path, sha256: str) -> bool:
         """Whether the artifact is in the bucket now."""

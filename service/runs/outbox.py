@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 MESSAGE = "message.json"
+DISPATCH = "dispatch.json"      # of which attempt, and whose
 DONE = ".done"  # ends the name of a folder that has been delivered and is being removed
 PAUSE_BASE_S = 0.25
 PAUSE_CAP_S = 30.0
@@ -86,13 +87,34 @@ def could_not_store(message: dict[str, Any], error: OSError) -> dict[str, Any]:
     return {**message, "state": "failed", "result": None, "artifacts": {}, "error": lost}
 
 
+def damaged(folder: Path) -> dict[str, Any] | None:
+    """The end of an attempt whose message cannot be read: it failed here, and may be tried again. None where the folder
+    does not even say which attempt that was."""
+    said = read_json(folder / DISPATCH)
+    if said is None or not {"run", "attempt", "callback"} <= said.keys():
+        return None
+    return as_damaged({"traceparent": "", "secret": "", **said})
+
+
+def as_damaged(message: dict[str, Any]) -> dict[str, Any]:
+    """The end of the same attempt, where its result, or an artifact, is not what it was."""
+    error = {"type": "result-damaged", "detail": "the result was damaged on the worker's disk", "retry": True}
+    return {**message, "state": "failed", "result": None, "artifacts": {}, "error": error}
+
+
 def read_sealed(folder: Path) -> dict[str, Any] | None:
     """The message of a sealed folder; None when it is none."""
+    message = read_json(folder / MESSAGE)
+    return message if message is not None and {"run", "attempt", "state", "artifacts"} <= message.keys() else None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """An object in a file; None when there is none."""
     try:
-        message = json.loads((folder / MESSAGE).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return message if isinstance(message, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 class Outbox:
@@ -115,8 +137,9 @@ class Outbox:
                 continue
             message = read_sealed(found)
             if message is None:
-                log("outbox-entry-unreadable", folder=str(found))  # left where it is, for a person
-            else:
+                log("outbox-entry-unreadable", folder=str(found))
+                message = damaged(found)
+            if message is not None:     # else it is left where it is, for a person
                 self._entries.append(Entry(message, found))
         self._thread = threading.Thread(target=self._live, name="outbox", daemon=True)
 

@@ -21,9 +21,9 @@ def failed(slug: str, detail: str, *, retry: bool) -> Outcome:
     return Outcome("failed", error={"type": slug, "detail": detail, "retry": retry})
 
 
-def handed_back() -> Outcome:
-    """The worker stops and gives the run back: it costs the run no try."""
-    return failed("handed-back", "the worker is stopping and hands the run back", retry=True)
+def handed_back(why: str = "the worker is stopping") -> Outcome:
+    """The worker gives the run back: it costs the run no try."""
+    return failed("handed-back", f"{why}; the run is handed back", retry=True)
 
 
 def last_words(tail: str) -> str:

@@ -146,7 +146,7 @@ class Slot:
                 self.reason = problem
                 self._log("codec-process-does-not-start", slot=self.index, reason=problem)
                 self._set("failed")
-                self._finish(failed("worker-broken", problem, retry=True))
+                self._finish(failed("codec-not-ready", problem, retry=True))
                 self._pause(RESTART_PAUSES_S[min(failures, len(RESTART_PAUSES_S) - 1)])
                 failures += 1
                 continue

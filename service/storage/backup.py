@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.s3 import Bucket
 from service.storage.accepted_marker import AcceptedMarker
 from service.storage.blobs import BLOBS, blob_path
 from service.storage.database import DATABASE, copy_database, integrity_of
@@ -19,15 +20,16 @@ from service.storage.store import Store
 BESIDE = ("attempt-secrets.key",)   # small files that a state needs
 
 
-def backup(state: Path, target: Path) -> dict[str, int]:
-    """Copy a state to a new folder; {"files", "bytes"} of what was named. Raises StoreError, OSError."""
+def backup(state: Path, target: Path, bucket: Bucket | None = None) -> dict[str, int]:
+    """Copy a state to a new folder; {"files", "bytes"} of what was named; nothing of what is kept in a `bucket`.
+    Raises StoreError, OSError."""
     if target.exists() and any(target.iterdir()):
         raise StoreError(f"{target}: is not empty; a backup goes to a new folder")
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     copy_database(state / DATABASE, target / DATABASE)
     store = Store(target, exclusive=True)     # counts what was accepted, into a marker of the copy's own
     try:
-        named = store.named_bytes()
+        named = store.named_bytes() if bucket is None else set()
     finally:
         store.close()
     for name in BESIDE:
@@ -56,8 +58,9 @@ def restore(source: Path, state: Path) -> None:
     shutil.copytree(source, state, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock"))
 
 
-def doctor(state: Path) -> Iterator[str]:
-    """What is wrong with a state, a sentence each with what to do. Raises StoreError where it cannot be opened."""
+def doctor(state: Path, bucket: Bucket | None = None) -> Iterator[str]:
+    """What is wrong with a state, a sentence each with what to do. Raises StoreError where it cannot be opened, S3Error
+    where the `bucket` that it is kept in cannot be asked."""
     for complaint in integrity_of(state / DATABASE):
         yield f"{DATABASE}: {complaint}: restore the last backup"
     store = Store(state, exclusive=False)
@@ -71,6 +74,8 @@ def doctor(state: Path) -> Iterator[str]:
         yield f"accepted: {noted} runs were accepted, and the database has {accepted}: restore the last backup"
     kept = {path.name: path for path in (state / BLOBS).glob("*/*")}
     for sha256 in sorted(named - kept.keys()):
+        if bucket is not None and bucket.size(sha256) is not None:
+            continue
         yield f"blobs: {sha256} is named by a clip or result and not there: upload the clip again, or rerun"
     for sha256 in sorted(named & kept.keys()):
         with open(kept[sha256], "rb") as file:

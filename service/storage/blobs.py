@@ -97,6 +97,10 @@ class Blobs:
         _flush(self._kept)
         return new
 
+    def files(self) -> Iterator[Path]:
+        """Every file that is kept here."""
+        return self._kept.glob("*/*")
+
     def sweep(self, in_use: Callable[[str], bool], older_than_s: float) -> int:
         """Remove bytes that nothing names and nobody has touched for `older_than_s` (wall clock), and copies of what
         the bucket has that are as old; how many. Raises S3Error."""
@@ -106,7 +110,7 @@ class Blobs:
                 if not in_use(sha256):
                     self.bucket.remove(sha256)
                     removed += 1
-        for path in self._kept.glob("*/*"):
+        for path in self.files():
             with self._lock:
                 old = path.stat().st_mtime < time.time() - older_than_s
                 if old and (self.bucket is not None or not in_use(path.name)):

@@ -106,9 +106,21 @@ class Database:
     def _connect(self) -> Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=256,
                              timeout=5.0)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        # Before the first table is made; without effect on a database that has some.
+        for pragma in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             db.execute(f"PRAGMA {pragma}")
         return db
+
+    def shrink(self, pages: int) -> int:
+        """Give at most so many pages that hold nothing back to the disk; how many are left. Quick: others wait for this
+        as for any write. (A database from before schema 5 keeps them, to be used again, until it is restored from a
+        backup.) Raises StoreError."""
+
+        def operation(db: Connection) -> int:
+            db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            return int(db.execute("PRAGMA freelist_count").fetchone()[0])
+
+        return self.write(operation)
 
     def _release_lock(self) -> None:
         if self._lock is not None:

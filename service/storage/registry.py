@@ -50,6 +50,18 @@ class Registry:
 
         return self._store.write(operation)
 
+    def forget_old_clips(self, before_s: float) -> int:
+        """Forget what names meant before they were given to other clips, where that was before `before_s` and no run is
+        of it; how many."""
+
+        def operation(db: Connection) -> int:
+            return db.execute(
+                "DELETE FROM clips WHERE at_s < ? AND number NOT IN (SELECT MAX(number) FROM clips GROUP BY name) "
+                "AND sha256 NOT IN (SELECT json_extract(clip, '$.sha256') FROM runs "
+                "WHERE json_extract(clip, '$.sha256') IS NOT NULL)", (before_s,)).rowcount
+
+        return self._store.write(operation)
+
     def _clips(self, condition: str, *values: str) -> list[dict[str, Any]]:
         with self._store.reading() as db:
             rows = db.execute(f"SELECT name, sha256, bytes, info, at_s FROM clips WHERE {condition}", values)

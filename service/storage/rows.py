@@ -1,7 +1,8 @@
 """Rows of the database as the records that the store hands out."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.jobs.states import State, timestamp
@@ -12,7 +13,7 @@ IDEMPOTENCY_S = 24 * 3600.0     # that a key is honoured
 
 EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s, origin FROM experiments "
 RUN = ("SELECT runs.number, runs.id, experiments.number, experiments.id, runs.state, attempt, tries, returns, worker, "
-       "runs.finished_s, settings, clip, trace, whole, waits "
+       "runs.finished_s, document, settings, clip, trace, whole, waits "
        "FROM runs JOIN experiments ON experiments.number = runs.experiment ")
 # Three states and a limit (-1: all). Each state by its index, so that what is beyond the limit is not read.
 UNFINISHED = RUN + f"""WHERE runs.number IN ({" UNION ALL ".join(
@@ -23,6 +24,23 @@ UNFINISHED = RUN + f"""WHERE runs.number IN ({" UNION ALL ".join(
 def dump(value: Any) -> str | None:
     """JSON as it is stored; None stays NULL."""
     return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(document: str) -> Mapping[str, Any]:
+    """An experiment's document; not to be changed."""
+    found: dict[str, Any] = json.loads(document)
+    return found
+
+
+def own_settings(settings: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's settings say that its experiment's document does not: all that is stored of them."""
+    return {name: value for name, value in settings.items() if name not in document or document[name] != value}
+
+
+def settings_of(document: str, own: str) -> dict[str, Any]:
+    """A run's settings, of the two as they are stored."""
+    return {**_parsed(document), **json.loads(own)}
 
 
 def find_earlier(db: Connection, principal: str, key: str, body_sha256: str, now: float) -> str | None:
@@ -54,10 +72,10 @@ def find_experiment(db: Connection, experiment_id: str) -> tuple[int, State]:
 
 def run_of(row: tuple) -> Run:
     """Of a row of `RUN`."""
-    (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, settings, clip,
+    (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, document, own, clip,
      trace, whole, waits) = row
     return Run(number, name, experiment, experiment_id, State(state), attempt, tries, returns, worker, finished_s,
-               json.loads(settings), json.loads(clip), trace, whole, waits)
+               settings_of(document, own), json.loads(clip), trace, whole, waits)
 
 
 def experiment_of(db: Connection, row: tuple, *, runs: Sequence[RunRecord] = (), grid: Sequence[GridRun] = ()
@@ -86,12 +104,13 @@ def _grid_runs(db: Connection, where: str, which: int | str) -> list[GridRun]:
         "SELECT id, CASE WHEN waits > 0 AND state = 'queued' AND EXISTS (SELECT 1 FROM runs AS part WHERE part.whole = "
         "runs.number AND part.state IN ('dispatched', 'running')) THEN 'running' ELSE state END, "
         "attempt, (SELECT worker FROM attempts WHERE attempts.run = runs.number "
-        "ORDER BY attempt DESC LIMIT 1), settings, figures.document, results.error FROM runs "
+        "ORDER BY attempt DESC LIMIT 1), (SELECT document FROM experiments WHERE number = runs.experiment), settings, "
+        "figures.document, results.error FROM runs "
         "LEFT JOIN figures ON figures.run = runs.number LEFT JOIN results ON results.run = runs.number "
         f"WHERE {where} ORDER BY runs.number", (which,))
-    return [GridRun(name, State(state), attempt, worker, json.loads(settings),
+    return [GridRun(name, State(state), attempt, worker, settings_of(document, own),
                     None if figures is None else json.loads(figures), None if error is None else json.loads(error))
-            for name, state, attempt, worker, settings, figures, error in rows]
+            for name, state, attempt, worker, document, own, figures, error in rows]
 
 
 def attempts_of(db: Connection, run: int) -> list[Attempt]:

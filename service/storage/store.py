@@ -15,6 +15,7 @@ The number of accepted runs is counted apart, at submission; that the states add
 tautology (`conservation`).
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -52,7 +53,7 @@ from service.storage.records import (
     UnknownExperiment,
     figures_of,
 )
-from service.storage.rows import IDEMPOTENCY_S, RUN, dump, find_earlier, find_experiment, find_run, run_of
+from service.storage.rows import IDEMPOTENCY_S, RUN, dump, find_earlier, find_experiment, find_run, own_settings, run_of
 from service.storage.schema import MIGRATIONS
 
 __all__ = ["IDEMPOTENCY_S", "MAX_REFUSED", "ClipGone", "ClipInUse", "Finished", "KeyReused", "Stale", "StateInUse",
@@ -112,7 +113,7 @@ class Store(Lookup):
             made: list[Run] = []
             for index, (settings, clip) in enumerate(zip(runs, named, strict=True)):
                 name = states.run_id(experiment_id, index, len(runs))
-                made += _insert_run(db, number, experiment_id, name, settings, clip, now, trace)
+                made += _insert_run(db, number, experiment_id, name, settings, document, clip, now, trace)
             for name, count in (("accepted", len(made)), ("segments", len(made) - len(runs))):
                 db.execute("UPDATE counters SET value = value + ? WHERE name = ?", (count, name))
             if key is not None:
@@ -273,6 +274,23 @@ class Store(Lookup):
 
         return self.write(operation)
 
+    def change_tags(self, experiment_id: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]
+                    ) -> Mapping[str, str]:
+        """The experiment's tags after `change`, which is given those before and may raise. Raises UnknownExperiment."""
+
+        def operation(db: Connection) -> Mapping[str, str]:
+            number, _ = find_experiment(db, experiment_id)
+            row = db.execute("SELECT document FROM experiments WHERE number = ?", (number,)).fetchone()
+            document = json.loads(row[0])
+            tags = change(document["tags"])
+            db.execute("UPDATE experiments SET document = ? WHERE number = ?",
+                       (dump(document | {"tags": tags}), number))
+            db.execute("DELETE FROM tags WHERE experiment = ?", (number,))
+            db.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(name, value, number) for name, value in tags.items()])
+            return tags
+
+        return self.write(operation)
+
     def refuse(self, run_id: str, attempt: int, what: str, reason: str) -> None:
         """Remember a stale message that was turned away (the last `MAX_REFUSED` of them)."""
 
@@ -353,12 +371,14 @@ def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, 
 
 
 def _insert_run(db: Connection, experiment: int, experiment_id: str, run_id: str, settings: Mapping[str, Any],
-                clip: Mapping[str, Any], now: float, trace: str, whole: int | None = None) -> list[Run]:
+                document: Mapping[str, Any], clip: Mapping[str, Any], now: float, trace: str,
+                whole: int | None = None) -> list[Run]:
     """The run, and its segments if it is cut."""
     of = 0 if whole is not None else settings.get("segments") or 0
+    own = own_settings(settings, document)
     added = db.execute("INSERT INTO runs (id, experiment, state, attempt, tries, returns, settings, clip, whole, "
                        "waits) VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?)",
-                       (run_id, experiment, State.QUEUED, dump(settings), dump(clip), whole, of))
+                       (run_id, experiment, State.QUEUED, dump(own), dump(clip), whole, of))
     run = Run(int(added.lastrowid or 0), run_id, experiment, experiment_id, State.QUEUED, 0, 0, 0, None, None,
               dict(settings), dict(clip), trace, whole, of)
     _append_event(db, run, "state", now, {"run": run_id, "status": State.QUEUED, "attempt": 0, "worker": None,
@@ -366,7 +386,8 @@ def _insert_run(db: Connection, experiment: int, experiment_id: str, run_id: str
     made = [run]
     for index in range(of):
         made += _insert_run(db, experiment, experiment_id, states.segment_id(run_id, index),
-                            {**settings, "segment": {"index": index, "of": of}}, clip, now, trace, run.number)
+                            {**settings, "segment": {"index": index, "of": of}}, document, clip, now, trace,
+                            run.number)
     return made
 
 

@@ -5,8 +5,8 @@
 Two workers and an orchestrator, each a process, with a fault proxy on each way between them and one before the clients.
 Clients submit, cancel, repeat and break off, a fifth of it in segments; meanwhile connections fail in every way that
 proxy.py has, and services are killed, stopped and continued. Then everything is healed, and the judge reads what the
-clients saw (deployment_check/verdict.py). A seed decides what is submitted and what breaks in which order; when it breaks is left
-to the machine.
+clients saw (deployment_check/verdict.py). A seed decides what is submitted and what breaks in which order; when it
+breaks is left to the machine.
 
 With --minutes, seeds follow each other until the time is over, and the first one that breaks a promise ends it. Prints
 the verdict of each; exit code 1 if a promise was broken.

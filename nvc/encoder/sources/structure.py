@@ -52,10 +52,8 @@ class Unit:
 
 
 
-def gops(pictures: Iterable[tuple[T, bool]], structure: str, intra_period: int,
-         number: int = 0) -> Iterator[tuple[int, Iterator[T]]]:
-    """Each GOP's first number and its pictures, from (picture, is it the first of a scene) in display order; number: of
-    the first picture given, with which a GOP begins.
+def gops(pictures: Iterable[tuple[T, bool]], structure: str, intra_period: int) -> Iterator[tuple[int, Iterator[T]]]:
+    """Each GOP's first number and its pictures, from (picture, is it the first of a scene) in display order.
 
     Like itertools.groupby it keeps nothing: a GOP's pictures are to be taken before the next GOP. SettingsError names
     an argument out of its range.
@@ -67,10 +65,10 @@ def gops(pictures: Iterable[tuple[T, bool]], structure: str, intra_period: int,
     period = 1 if structure == "intra" else intra_period
 
     def numbered() -> Iterator[tuple[int, T]]:
-        first = number
-        for place, (picture, cut) in enumerate(pictures, number):
-            if cut or place - first == period:
-                first = place
+        first = 0
+        for number, (picture, cut) in enumerate(pictures):
+            if cut or number - first == period:
+                first = number
             yield first, picture
 
     return ((first, map(itemgetter(1), group)) for first, group in groupby(numbered(), itemgetter(0)))
