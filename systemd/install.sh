@@ -7,6 +7,8 @@
 #     --network CIDR    let this network in and out, besides the machine itself; may be repeated; "any" for all
 #     --key FILE        the key that the worker shows the orchestrator (from: orchestrator.py keys add --role worker)
 #     --accept-key FILE the key that callers of the worker must show; the orchestrator then shows it
+#     --instance NAME   one more worker on this host, nvc-worker@NAME, with settings, state and cache of its own; with
+#                       --prefix of another version: blue and green (docs/operations.md)
 #     --python PROGRAM  Python 3.11 or newer (python3)
 #     --no-venv         leave the virtual environment alone
 #     --no-start        install, but neither enable nor start
@@ -16,7 +18,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_dir=$(dirname "$here")
-what=both prefix=/opt/nvc root="" python=python3 venv=yes start=yes roll_back=no key="" accept_key=""
+what=both prefix=/opt/nvc root="" python=python3 venv=yes start=yes roll_back=no key="" accept_key="" instance=""
 networks=()
 
 die() { echo "install.sh: $1" >&2; exit "${2:-2}"; }
@@ -29,6 +31,7 @@ while (($#)); do
         --network) networks+=("${2:?--network: an address range is missing}"); shift ;;
         --key) key=${2:?--key: a file is missing}; shift ;;
         --accept-key) accept_key=${2:?--accept-key: a file is missing}; shift ;;
+        --instance) instance=${2:?--instance: a name is missing}; shift ;;
         --python) python=${2:?--python: a program is missing}; shift ;;
         --root) root=${2:?--root: a directory is missing}; venv=no start=no; shift ;;
         --no-venv) venv=no ;;
@@ -50,6 +53,24 @@ if [[ -z $root ]]; then
 fi
 services=(nvc-orchestrator nvc-worker)
 [[ $what == both ]] || services=("nvc-$what")
+if [[ -n $instance ]]; then
+    [[ $what == worker ]] || die "--instance: is for a worker; say: install.sh worker --instance $instance"
+    [[ $instance =~ ^[A-Za-z0-9][A-Za-z0-9-]{0,40}$ ]] || die "--instance: letters, digits and hyphens were expected"
+    services=("nvc-worker@$instance")
+fi
+etc=$root/etc/nvc
+settings_of() { # SERVICE: its file
+    local name=${1#nvc-}
+    echo "$etc/${name/@/-}.env"
+}
+state_of() { # SERVICE: where its settings put the state, if they do
+    [[ ! -e $(settings_of "$1") ]] || sed -n 's/^NVC_STATE=//p' "$(settings_of "$1")" | tail -n 1
+}
+for service in "${services[@]}"; do # before anything is changed
+    state=$(state_of "$service")
+    [[ -z $state || $state == /* ]] ||
+        die "NVC_STATE in $(settings_of "$service"): an absolute path was expected, got $state"
+done
 
 # --- the program: made ready as a whole, then put in the place of the one before ---
 
@@ -114,13 +135,14 @@ fi
 
 # --- settings and keys: never overwritten ---
 
-etc=$root/etc/nvc
 install -d -m 0755 "$etc"
 for service in "${services[@]}"; do
-    file=$etc/${service#nvc-}.env
+    file=$(settings_of "$service") base=${service%@*}
     if [[ ! -e $file ]]; then
         say "settings in ${file#"$root"}"
-        install -m 0640 "$here/${service#nvc-}.env.example" "$file"
+        install -m 0640 "$here/${base#nvc-}.env.example" "$file"
+        # Beside another worker: any free port, which the orchestrator is told.
+        [[ -z $instance ]] || sed -i "s/^NVC_PORT=.*/NVC_PORT=0/" "$file"
         [[ -n $root ]] || chgrp nvc "$file"
     fi
 done
@@ -130,9 +152,21 @@ done
 units=$root/etc/systemd/system
 install -d -m 0755 "$units"
 for service in "${services[@]}"; do
-    sed "s|/opt/nvc|$prefix|g" "$here/$service.service" > "$units/$service.service.new"
+    own=()
+    [[ -z $instance ]] || own=(-e "s|/etc/nvc/worker\.env|/etc/nvc/worker-$instance.env|g"
+        -e "s/\(var\/lib\/\|var\/cache\/\|Directory=\)nvc-worker/\1nvc-worker-$instance/g"
+        -e "s/^Description=.*/& $instance/")
+    sed -e "s|/opt/nvc|$prefix|g" "${own[@]}" "$here/${service%@*}.service" > "$units/$service.service.new"
     chmod 0644 "$units/$service.service.new"
     mv "$units/$service.service.new" "$units/$service.service"
+    state=$(state_of "$service")
+    rm -f "$units/$service.service.d/state.conf"
+    if [[ -n $state ]]; then # a place that the sandbox lets it write to
+        install -d -m 0755 "$units/$service.service.d"
+        printf '[Service]\nReadWritePaths=%s\n' "$state" > "$units/$service.service.d/state.conf"
+        install -d -m 0700 "$root$state"
+        [[ -n $root ]] || chown nvc:nvc "$state"
+    fi
     if ((${#networks[@]})); then
         install -d -m 0755 "$units/$service.service.d"
         { echo "[Service]"; printf 'IPAddressAllow=%s\n' "${networks[@]}"; } > "$units/$service.service.d/network.conf"
@@ -155,8 +189,8 @@ add_credential() { # SERVICE NAME FILE: a secret that only this service is given
     printf '[Service]\nLoadCredential=%s:/etc/nvc/credentials/%s.%s\n' "$2" "$1" "$2" \
         > "$units/$1.service.d/credential-$2.conf"
 }
-add_credential nvc-worker key "$key"
-add_credential nvc-worker accept_key "$accept_key"
+add_credential "nvc-worker${instance:+@$instance}" key "$key"
+add_credential "nvc-worker${instance:+@$instance}" accept_key "$accept_key"
 add_credential nvc-orchestrator worker_key "$accept_key"
 
 if [[ $start == yes ]]; then

@@ -206,3 +206,60 @@ def test_one_service_can_be_installed_alone_elsewhere_with_its_network_and_key(t
     assert (drop_ins / "credential-key.conf").read_text() == (
         "[Service]\nLoadCredential=key:/etc/nvc/credentials/nvc-worker.key\n")
     assert (tmp_path / "root/etc/nvc/credentials/nvc-worker.key").stat().st_mode & 0o077 == 0
+
+
+def test_one_more_worker_has_settings_state_and_cache_of_its_own(tmp_path: Path) -> None:
+    install(tmp_path)
+    before = sorted(path.name for path in (tmp_path / "etc/systemd/system").iterdir())
+    seen = install(tmp_path, "worker", "--instance", "green", "--prefix", "/opt/nvc-green", "--network", "10.0.0.0/16")
+    assert seen.returncode == 0, seen.stderr
+    units = tmp_path / "etc/systemd/system"
+    text = (units / "nvc-worker@green.service").read_text()
+    for line in ("EnvironmentFile=-/etc/nvc/worker-green.env", "StateDirectory=nvc-worker-green",
+                 "CacheDirectory=nvc-worker-green", "Description=Neural video codec service: worker green",
+                 "ExecStart=/opt/nvc-green/.venv/bin/python /opt/nvc-green/worker.py"):
+        assert f"\n{line}\n" in text, line
+    assert "Environment=NVC_STATE=/var/lib/nvc-worker-green NUMBA_CACHE_DIR=/var/cache/nvc-worker-green/numba" in text
+    assert "\nNVC_PORT=0\n" in (tmp_path / "etc/nvc/worker-green.env").read_text()
+    assert (units / "nvc-worker@green.service.d/network.conf").read_text() == "[Service]\nIPAddressAllow=10.0.0.0/16\n"
+    assert sorted(path.name for path in units.iterdir() if "green" not in path.name) == before
+    assert "ExecStart=/opt/nvc/.venv/bin/python" in (units / "nvc-worker.service").read_text()
+    if ANALYZE is not None:
+        unit = tmp_path / "nvc-worker@green.service"
+        unit.write_text(text.replace("/opt/nvc-green/.venv/bin/python", sys.executable)
+                        .replace("/opt/nvc-green", str(ROOT)))
+        seen = call(ANALYZE, "verify", "--man=no", str(unit))
+        assert (seen.returncode, seen.stdout + seen.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--instance", "green"), "--instance: is for a worker"),
+    (("worker", "--instance", "a/b"), "--instance: letters, digits and hyphens were expected"),
+])
+def test_a_wrong_instance_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    seen = install(tmp_path, *options)
+    assert seen.returncode == 2
+    assert words in seen.stderr
+    assert not (tmp_path / "opt").exists()
+
+
+def test_a_state_elsewhere_is_made_and_may_be_written_to(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "etc/nvc/orchestrator.env").write_text("NVC_STATE=/data/nvc\n")
+    assert install(tmp_path).returncode == 0
+    drop_in = tmp_path / "etc/systemd/system/nvc-orchestrator.service.d/state.conf"
+    assert drop_in.read_text() == "[Service]\nReadWritePaths=/data/nvc\n"
+    assert (tmp_path / "data/nvc").stat().st_mode & 0o077 == 0
+    (tmp_path / "etc/nvc/orchestrator.env").write_text("")
+    assert install(tmp_path).returncode == 0
+    assert not drop_in.exists()
+
+
+def test_a_state_without_an_absolute_path_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "etc/nvc/worker.env").write_text("NVC_STATE=data\n")
+    (tmp_path / "opt/nvc/here.txt").write_text("")
+    seen = install(tmp_path)
+    assert seen.returncode == 2
+    assert "an absolute path was expected, got data" in seen.stderr
+    assert (tmp_path / "opt/nvc/here.txt").exists()
