@@ -8,7 +8,7 @@ MINUTES ?= 180
 MODEL ?= nvc-1
 MEASURE := $(if $(filter %-msssim,$(MODEL)),ms_ssim,psnr)
 RUN := train/run/$(MODEL)
-# Of `make soak`: how long, and the first seed.
+# Of `make soak`: how long, and the first seed; URL: of a deployment, in place of services of its own.
 SOAK_MINUTES ?= 120
 SOAK_SEED ?= 100
 # Of `make fuzz`: cases a test.
@@ -29,7 +29,8 @@ help:
 	@echo "make bench   measure everything into bench/results/ (or one: make bench BENCHES=codec)"
 	@echo "make train   train the codec: DATA=folder MINUTES=180 MODEL=nvc-1 (or nvc-1-msssim)"
 	@echo "make fuzz    hours of new cases for every property test: FUZZ_CASES=20000"
-	@echo "make soak    storms of broken networks and killed services, seed after seed: SOAK_MINUTES=120 SOAK_SEED=100"
+	@echo "make soak    storms of broken networks and killed services, seed after seed: SOAK_MINUTES=120 SOAK_SEED=100;"
+	@echo "             with URL=http://host:8081, what check.py --chaos does, to a deployment (NVC_KEY: its key)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): $(wildcard requirements*.txt)
@@ -78,7 +79,12 @@ fuzz: $(KERNELS)
 	HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(FUZZ_CASES) $(PY) -m pytest $$(grep -l "^from hypothesis" tests/test_*.py)
 
 soak: $(READY)
+ifdef URL
+	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); \
+	    while [ $$(date +%s) -lt $$end ]; do $(PY) check.py --url $(URL) --chaos || exit 1; done
+else
 	PYTHONPATH=. $(PY) tests/system/storm.py --seed $(SOAK_SEED) --minutes $(SOAK_MINUTES)
+endif
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output

@@ -3,6 +3,7 @@ faults.
 
     python check.py --url http://host:8081 [--key KEY] [--experiments 5] [--experiment JSON]
     python check.py --url http://host:8081 --chaos [--kill-worker "systemctl kill -s KILL nvc-worker"]
+    python check.py --url http://host:8081 --attack "I may attack http://host:8081"
 
 Without --chaos it submits experiments, waits for their ends, fetches every stream and compares its SHA-256, reads the
 list, each history, and the conservation sum. It may be run beside other people's work.
@@ -11,6 +12,10 @@ With --chaos it also sends submissions several times at once, breaks connections
 before answers, cancels, and lists while all that goes on. With --kill-worker it runs that command once half of the
 experiments are accepted: run it on the worker's host, and name a worker that something starts again, or that is not the
 only one. Codec processes that outlive their worker on this host are counted.
+
+With --attack, and the words by which you agree, it tries what an attacker tries first (deployment_check/attack.py):
+rights beyond a key's, forged results, paths and addresses that lead elsewhere, malformed requests, small files that
+claim to be large, slow connections. Nothing is harmed; the log fills with refusals. Use a key of role client.
 
 Options:
     --url URL            the orchestrator, or NVC_URL; else http://127.0.0.1:8081
@@ -46,6 +51,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import requests
+
+from deployment_check.attack import attack, consent
 from deployment_check.history import History
 from deployment_check.traffic import Exercise, GaveUp
 from deployment_check.verdict import verdict_of
@@ -151,7 +159,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--history", type=Path)
     parser.add_argument("--chaos", action="store_true")
     parser.add_argument("--kill-worker", default="")
+    parser.add_argument("--attack", metavar="WORDS")
     args = parser.parse_args(argv)
+    if args.attack is not None:
+        if args.attack != consent(args.url):
+            parser.error(f"--attack: the words were expected by which you agree: {consent(args.url)!r}")
+        try:
+            return 0 if attack(args.url, args.key, args.ca or True, print) else 1
+        except requests.RequestException as error:
+            print(f"check.py: {type(error).__name__}: {error}", file=sys.stderr)
+            return 1
     args.experiments = args.experiments if args.experiments is not None else 20 if args.chaos else 5
     try:
         document = json.loads(args.experiment)

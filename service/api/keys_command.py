@@ -19,9 +19,12 @@ from service.storage.store import Store, StoreError
 
 def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     """The command, beside a running orchestrator or without one; the exit code. `settings` has the row `state`."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)     # wherever they stand
+    add_flags(flags, settings)
+    given, rest = flags.parse_known_args(list(argv))
     parser = argparse.ArgumentParser(prog="orchestrator.py keys", description="Keys of clients and workers.",
+                                     epilog="The settings of orchestrator.py are flags here too, such as --state DIR.",
                                      allow_abbrev=False)
-    add_flags(parser, settings)
     actions = parser.add_subparsers(dest="action", required=True)
     adding = actions.add_parser("add", help="make a key and print it; it is shown only now")
     adding.add_argument("--role", choices=ROLES, required=True)
@@ -32,9 +35,9 @@ def keys_command(argv: Sequence[str], settings: type[ServerSettings]) -> int:
     adding.add_argument("--label", default="", help="words by which people know it")
     actions.add_parser("list", help="every key, without its secret")
     actions.add_parser("revoke", help="end a key").add_argument("id")
-    args = parser.parse_args(list(argv))
+    args = parser.parse_args(rest)
     try:
-        config: Any = from_args(settings, args)
+        config: Any = from_args(settings, given)
         store = Store(config.state, exclusive=False)
     except (StoreError, SettingsError) as error:
         print(f"orchestrator.py keys: {error}", file=sys.stderr)
