@@ -45,6 +45,7 @@ from coding.interface import (
     refuse_gpu,
 )
 from peers.kinds import KINDS, Kind, encoder_options
+from peers.scheduling import ordinary_scheduling
 from peers.search import choose_constant
 from video.containers import BITS_TAG, RATE_TAG, SIZE_TAG, read_container
 from video.frames import CODE_OF_MATRIX, FULL, LIMITED, frame_of
@@ -129,7 +130,8 @@ class Peer:
         self.warm()
         coded = _padded_info(info, self.kind)
         options |= self.kind.deep if coded.bits > 8 else ()
-        made = self._encode(pictures, info, coded, settings, options, progress)
+        with ordinary_scheduling():
+            made = self._encode(pictures, info, coded, settings, options, progress)
         progress(Progress("encode", len(made.types), len(made.types)))
         sizes = self._sizes(made.data)
         reports = [FrameReport(i, *row) for i, row in enumerate(zip(made.types, sizes, strict=True))]

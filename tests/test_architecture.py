@@ -38,7 +38,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "nvc.encoder.quantisation": ("nvc.network", "choice of symbols, refinement"),
     "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles nvc.decoder "
                     "nvc.encoder.search nvc.encoder.sources nvc.encoder.quantisation", "the encoder, rate control"),
-    "nvc": ("video coding metrics nvc.machine nvc.stream nvc.network nvc.decoder nvc.encoder.sources nvc.encoder",
+    "nvc": ("video coding metrics nvc.machine nvc.stream nvc.network nvc.decoder nvc.encoder",
             "nvc as a codec; compilation ahead of use"),
     "service.runtime": ("", "settings, logs, metrics, systemd, version"),
     "codec": ("service.runtime video coding metrics nvc nvc.machine nvc.stream nvc.network",
@@ -58,7 +58,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "service.runs": ("service.s3 service.runtime service.http service.jobs service.processes",
                      "a run at its worker: from the dispatch to the delivered result"),
     "service.ray": ("service.processes service.runs", "workers whose codec processes are on a Ray cluster"),
-    "orchestrator": ("video service.runtime service.http service.storage service.clips service.results "
+    "orchestrator": ("video service.runtime service.s3 service.http service.storage service.clips service.results "
                      "service.scheduling service.api", "program: accepts experiments, hands them to workers"),
     "worker": ("service.runtime service.http service.jobs service.processes service.runs service.ray service.s3",
                "program: runs codecs"),

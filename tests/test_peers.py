@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import io
+import os
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
 import av
 import numpy as np
@@ -118,6 +120,21 @@ def test_the_text_of_x264_is_kept_in_the_details_and_not_in_the_stream() -> None
     assert b"x264 - core" not in encoded.data
     assert encoded.details["encoder_settings"].startswith("x264 - core 1")
     assert " psy=0 " in encoded.details["encoder_settings"]  # what tune=psnr does
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_thread_becomes_a_real_time_one(name: str) -> None:
+    source, info = clip(96, 80, 8)
+    seen = set()
+
+    def look(_: Progress) -> None:
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):      # ended while we looked
+                seen.add(os.sched_getscheduler(int(task.name)))
+
+    peer(name).encode(source, info, Settings(threads=1), look)
+    look(Progress("encode", 0))
+    assert seen == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize("name", NAMES)

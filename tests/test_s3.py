@@ -272,3 +272,57 @@ def test_a_bad_setting_ends_the_start_with_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "orchestrator.py", "--state", str(tmp_path), "--artifacts", "s3://a:b@c"],
                           cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (1, "orchestrator.py: s3://a:b@c: expected s3://bucket or s3://bucket/prefix\n")
+
+
+class Bare:
+    """A worker of its own process that reads and writes the bucket itself. A context manager."""
+
+    def __init__(self, orchestrator: Orchestrator, folder: Path, bucket: str) -> None:
+        import subprocess
+        import sys
+
+        from orchestrator_rig import ROOT
+
+        self.log = folder / "worker.log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "worker.py", "--port", "0", "--state", str(folder / "worker"), "--orchestrator",
+                 orchestrator.url, "--warm", "raw", "--codec", "raw=tests.standin:Raw", "--artifacts", bucket],
+                cwd=ROOT, stdout=log, stderr=log)
+
+    def __enter__(self) -> Bare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(PATIENCE_S)
+
+
+def test_a_worker_reads_clips_and_writes_artifacts_in_the_bucket_itself(
+        aws: Any, orchestrator: Orchestrator, tmp_path: Path) -> None:
+    data = clip(tmp_path)
+    orchestrator.session.put(f"{orchestrator.url}/clips/a.mkv", data=data, timeout=PATIENCE_S).raise_for_status()
+    with Bare(orchestrator, tmp_path, "s3://lab/nvc") as worker:
+        name = orchestrator.submit(codec="raw", clip="a.mkv")
+        document = orchestrator.until(name, "completed", "failed")
+        log = worker.log.read_text()
+    assert document["status"] == "completed", document
+    for about in document["artifacts"].values():
+        assert Bucket("s3://lab/nvc").size(about["sha256"]) == about["bytes"]
+    stream = document["artifacts"]["stream.raw"]["sha256"]
+    assert not (orchestrator.state / "blobs" / stream[:2] / stream).exists()
+    assert "bucket-not-used" not in log
+    assert not [entry for entry in orchestrator.log() if entry.get("route") == "/clips/{name}/data"]
+
+
+def test_a_worker_whose_bucket_fails_goes_through_the_orchestrator(
+        aws: Any, orchestrator: Orchestrator, tmp_path: Path) -> None:
+    orchestrator.session.put(f"{orchestrator.url}/clips/a.mkv", data=clip(tmp_path),
+                             timeout=PATIENCE_S).raise_for_status()
+    with Bare(orchestrator, tmp_path, "s3://nobody/nvc") as worker:
+        name = orchestrator.submit(codec="raw", clip="a.mkv")
+        document = orchestrator.until(name, "completed", "failed")
+        log = worker.log.read_text()
+    assert document["status"] == "completed", document
+    assert "s3://nobody/nvc" in log
+    assert "there is no such bucket" in log

@@ -64,28 +64,24 @@ def test_a_head_that_dies_is_said_and_returned_to(gate: Path, tmp_path: Path) ->
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ray = str(Path(sys.executable).with_name("ray"))
 
-    def start() -> None:
-        subprocess.run([ray, "start", "--head", f"--port={port}", "--num-cpus=1", "--include-dashboard=false",
-                        "--disable-usage-stats"], check=True, capture_output=True, timeout=PATIENCE_S)
+    def start() -> Any:
+        return cluster_utils.Cluster(initialize_head=True, head_node_args={**HEAD, "num_cpus": 1,
+                                                                           "gcs_server_port": port})
 
-    def stop() -> None:
-        subprocess.run([ray, "stop", "--force"], check=False, capture_output=True, timeout=PATIENCE_S)
-
-    start()
+    head = start()
     try:
         with deployed(tmp_path, f"127.0.0.1:{port}") as deployment:
             [worker] = deployment.workers
             wait_until(lambda: free_slots(deployment) == 1, "a slot")
             name = deployment.submit("gate")
             deployment.wait_phase(name, "gate")
-            stop()
+            head.shutdown()
             wait_until(lambda: requests.get(f"{worker.url}/readyz", timeout=PATIENCE_S).status_code == 503, "the end")
             wait_until(lambda: "the Ray cluster cannot be reached" in worker.get("/readyz").get("detail", ""), "why")
             wait_until(lambda: deployment.status(name)["status"] == "queued", "the run's return")
             gate.touch()
-            start()
+            head = start()
             document = deployment.wait_end(name)
             first, *others, last = [attempt["outcome"] for attempt in document["attempts"]]
             assert first in ("worker-lost", "handed-back")      # by who sees it first, the driver or the worker
@@ -93,7 +89,7 @@ def test_a_head_that_dies_is_said_and_returned_to(gate: Path, tmp_path: Path) ->
             assert last == "completed"
             assert requests.get(f"{worker.url}/readyz", timeout=PATIENCE_S).status_code == 200
     finally:
-        stop()
+        head.shutdown()
 
 
 def test_without_ray_the_engine_says_what_to_install(tmp_path: Path) -> None:
@@ -105,3 +101,17 @@ def test_without_ray_the_engine_says_what_to_install(tmp_path: Path) -> None:
                           text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (
         1, "worker.py: engine: ray is not installed; pip install -r requirements-ray.txt\n")
+
+
+def test_a_worker_is_replaced_by_another_on_the_same_cluster_while_runs_come_in(
+        cluster: Any, gate: Path, tmp_path: Path) -> None:
+    with deployed(tmp_path, cluster.address) as deployment:
+        names = [deployment.submit() for _ in range(4)]
+        deployment.add_worker("--engine", "ray", "--ray-address", cluster.address)
+        names += [deployment.submit() for _ in range(4)]
+        assert deployment.workers[0].terminate() == 0       # drains; its slots' nodes become the other one's
+        names += [deployment.submit() for _ in range(4)]
+        ended = [deployment.wait_end(name) for name in names]
+        assert [document["status"] for document in ended] == ["completed"] * 12
+        assert ended[-1]["attempts"][-1]["worker"] == "w2"
+        assert deployment.conservation()["holds"]
