@@ -219,10 +219,10 @@ class Worker:
         about = self._about()
         running = [{"run": attempt.dispatch.run, "attempt": attempt.dispatch.attempt, **attempt.progress}
                    for attempt in self.assigned_runs.unfinished() if attempt.dispatch.callback]
-        seen = {(entry["run"], entry["attempt"]) for entry in running}
+        listed = {(entry["run"], entry["attempt"]) for entry in running}
         running += [{"run": entry.key[0], "attempt": entry.key[1], "phase": "deliver", "fraction": 1.0,
                      "frame": 0, "frames": None, "fps": None}
-                    for entry in self.outbox.waiting() if entry.key not in seen]
+                    for entry in self.outbox.waiting() if entry.key not in listed]
         return {
             "name": self.name,
             "url": self.config.url or self.server.url,

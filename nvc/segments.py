@@ -21,7 +21,8 @@ from video.picture import Picture
 
 def gops_within(pictures: Iterable[Picture], settings: Settings, low: int, high: int) -> tuple[int, Gops] | None:
     """The GOPs that begin at picture `low` or later and before `high`, and the number of their first picture; None
-    where none does. pictures: of the clip from its first one on, for cuts are told by what was before."""
+    where none does. pictures: of the clip from its first one on, since cuts are found by comparison with what was
+    before."""
 
     def chosen() -> Iterator[tuple[int, Iterable[Picture]]]:
         for first, group in gops_of(pictures, settings):

@@ -55,10 +55,10 @@ def choose_constant(kind: Kind, encode: Encode, decode: Callable[[bytes], Decode
         probes.append(Probe(constant, sum(ratios) / len(ratios), encoded))
         if abs(probes[-1].psnr - target) <= TOLERANCE_DB:
             break
-        following = _next(probes, target, fall, 1 if kind.whole else 0.01)
-        if following is None:
+        next_constant = _next(probes, target, fall, 1 if kind.whole else 0.01)
+        if next_constant is None:
             break
-        constant = following
+        constant = next_constant
     best = min(probes, key=lambda probe: abs(probe.psnr - target))
     trace: list[dict[str, Any]] = [{kind.constant: probe.constant, "psnr_db": round(probe.psnr, 4)} for probe in probes]
     best.encoded.details["rate_control"] = {

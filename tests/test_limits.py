@@ -55,6 +55,26 @@ def test_a_full_queue_refuses_and_a_free_handler_is_taken_again() -> None:
         assert gate.running == 1
 
 
+def test_without_keys_a_quarter_is_kept_for_what_only_workers_call() -> None:
+    def add(routes: Routes, rig: Rig) -> None:
+        def save(request: Request) -> Response:
+            with open("/dev/null", "wb") as out:
+                return Response(201, {"bytes": request.save(out)[0]})
+
+        routes.add("PUT", "/clip", save, body=upload(1 << 20), roles={"client"})
+        routes.add("PUT", "/artifact", save, body=upload(1 << 20), roles={"worker"})
+
+    with running(add, http_transfers=8) as rig:
+        wires = [rig.wire() for _ in range(8)]
+        for wire in wires:
+            wire.send(post("/clip", b"12", method="PUT")[:-1])
+        wait_until(lambda: 'nvc_http_apart{kind="transfers"} 6' in rig.metrics.render())
+        assert rig.ask(post("/clip", b"12", method="PUT")).status == 503
+        assert rig.ask(post("/artifact", b"12", method="PUT")).status == 201
+        for wire in wires:
+            wire.close()
+
+
 def test_trickling_uploads_of_one_key_stop_neither_workers_nor_other_clients() -> None:
     tokens, keys = zip(*(new_key(role) for role in ("client", "client", "worker")), strict=True)
 

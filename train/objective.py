@@ -13,7 +13,7 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from nvc.encoder.analysis import Analysis
-from nvc.encoder.encode import LESS_THRIFT, T_MIDDLE, lambda_scale_of
+from nvc.encoder.encode import LAMBDA_FALL, T_MIDDLE, lambda_scale_of
 from nvc.network import hyper_latent
 from nvc.network.laplace import Laplace
 from nvc.network.layers import clip_
@@ -107,7 +107,7 @@ class Objective(nn.Module):
 def lean(kind: Tensor, t: Tensor) -> Tensor:
     """Share [B] of its lambda_scale that the encoder keeps in pictures with step index t: less where steps are fine."""
     asked = t - t.new_tensor(BEHIND)[kind]
-    return 1.0 - LESS_THRIFT * (1.0 - asked / T_MIDDLE).clamp(0.0, 1.0)
+    return 1.0 - LAMBDA_FALL * (1.0 - asked / T_MIDDLE).clamp(0.0, 1.0)
 
 
 def _slope(prior: Laplace, z: Tensor) -> Tensor:

@@ -54,14 +54,14 @@ T_COARSEST, T_FINEST = 92, 0            # step indices of qualities 0 and 63: Δ
 LAMBDA_SCALE = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²: less in pictures that others copy
 # Where I pictures have a finer step than T_MIDDLE, lambda_scale falls and levels lie further apart, by these shares at
 # the finest (docs/decisions, 15).
-T_MIDDLE, LESS_THRIFT, WIDER = 50.0, 0.45, 0.3
+T_MIDDLE, LAMBDA_FALL, WIDER = 50.0, 0.45, 0.3
 # Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
 # seldom corrected there.
 MOTION_FINER = 0.1
 # Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
 # that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
 SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
-CHROMA_THRIFT = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
+CHROMA_LAMBDA = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
 WIDE = 16                                       # sides of the latents from which the hyper-analysis may use bfloat16
 _analyses: dict[str, Analysis] = {}
 _differentiable: dict[str, DifferentiableNetwork] = {}
@@ -75,8 +75,8 @@ def fineness(t: float) -> float:
 def lambda_scale_of(kind: str, fine: float = 0.0) -> NDArray[np.float32]:
     """λ of quantisation in Δ² of each channel [CHANNELS] in pictures of a type; fine: see `fineness`."""
     chroma = dct_basis()[:, 4:].abs().amax((1, 2, 3)).numpy() > 0
-    own = LAMBDA_SCALE[kind] * (1.0 - LESS_THRIFT * fine)
-    return (own * np.where(chroma, CHROMA_THRIFT, 1.0)).astype(np.float32)
+    own = LAMBDA_SCALE[kind] * (1.0 - LAMBDA_FALL * fine)
+    return (own * np.where(chroma, CHROMA_LAMBDA, 1.0)).astype(np.float32)
 
 
 def step_index(quality: int) -> int:
@@ -120,7 +120,7 @@ def analysis_of(model: Model) -> Analysis:
     return _analyses[model.sha256]
 
 
-def smooth_of(model: Model) -> DifferentiableNetwork:
+def differentiable_of(model: Model) -> DifferentiableNetwork:
     """The network of a model with gradients, made once."""
     if model.sha256 not in _differentiable:
         _differentiable[model.sha256] = DifferentiableNetwork(model.weights, model.network.device)
@@ -202,7 +202,7 @@ class Encoder:
         self.search = self.effort.searches[-1]
         i, p, b = self.effort.passes
         self.passes = {"I": b if settings.structure == "intra" else i, "P": p, "B": b}
-        self.differentiable = smooth_of(model) if any(self.passes.values()) else None
+        self.differentiable = differentiable_of(model) if any(self.passes.values()) else None
         self.tally = Tally()
         self.frames: dict[int, Frame] = {}
         self.importance: dict[int, Importance] = {}

@@ -37,10 +37,10 @@ def code_ahead(encoder: Encoder, planner: Planner, pictures: Iterable[Picture]) 
     for anchor, segment, goes_on in segments(pictures):
         mini_gop, guessing.mini_gop = guessing.mini_gop, suited(anchor, segment)
         with encoder.tally.clock.part("motion"):
-            following = look.copied(segment, guessing, encoder.step)
-        importances = importance_of(copied + following, goes_on)
+            ahead = look.copied(segment, guessing, encoder.step)
+        importances = importance_of(copied + ahead, goes_on)
         yield from code_segment(encoder, planner, coded, waiting, segment, mini_gop, importances)
-        coded, waiting, copied = waiting, segment, following
+        coded, waiting, copied = waiting, segment, ahead
     yield from code_segment(encoder, planner, coded, waiting, [], guessing.mini_gop, importance_of(copied, False))
 
 

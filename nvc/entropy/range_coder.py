@@ -372,7 +372,7 @@ class Decoder:
     """Reads what an Encoder wrote. Never raises on bad bytes: look at `overrun` and `finished` at the end."""
 
     def __init__(self, data: bytes | bytearray | memoryview | Bytes) -> None:
-        # A writable copy: numba compiles apart for read-only arrays, and coder functions of both directions share code.
+        # A writable copy: numba compiles separately for read-only arrays, and both directions share code.
         self.data: Bytes = np.frombuffer(data, np.uint8).copy()
         head = self.data[:7].tobytes().ljust(7, b"\0")
         self.state: State = np.array([int.from_bytes(head, "big"), TOP, 7], np.int64)
@@ -404,8 +404,8 @@ def fresh_contexts(probabilities: NDArray[np.floating] | int,
     confidence: how many bits it (or each) counts as having seen, 0..127; more makes them adapt more slowly at first."""
     p = np.full(probabilities, 0.5) if isinstance(probabilities, int) else np.asarray(probabilities, np.float64)
     fixed = np.clip(np.rint(p * TOTAL), 1, TOTAL - 1).astype(np.int32)
-    seen = np.broadcast_to(confidence, fixed.shape).astype(np.int32)
-    return np.ascontiguousarray(np.stack([fixed, fixed, seen], axis=1))
+    counts = np.broadcast_to(confidence, fixed.shape).astype(np.int32)
+    return np.ascontiguousarray(np.stack([fixed, fixed, counts], axis=1))
 
 
 def warm() -> None:

@@ -194,10 +194,10 @@ class Network(nn.Module):
         height, width = p.shape[2] // self.stride, p.shape[3] // self.stride
         hyper = self.hyper(z, side)[:, :, :height, :width]
         spectra = [self.spectrum(v, side) for v in (p - 128.0, d)]
-        seen = [self.log_of(v) for v in spectra]
+        features = [self.log_of(v) for v in spectra]
         for v in spectra:
-            seen += one_position_each(self.log_of(round_(join(v[:, :GROUPS[0]]))))
-        return hyper + round_(self.prior[1](act(self.prior[0](side.join(seen)))).float())
+            features += one_position_each(self.log_of(round_(join(v[:, :GROUPS[0]]))))
+        return hyper + round_(self.prior[1](act(self.prior[0](side.join(features)))).float())
 
     def local_step(self, context: Tensor) -> Tensor:
         """Step of each position beside the picture's, in eighths of an octave, [B, 1, H, W]: a perceptual measure
@@ -271,19 +271,19 @@ class Network(nn.Module):
         those of group 0 of what the bands stand for.
         """
         latents: list[Tensor] = []
-        seen: list[Tensor] = []
+        features: list[Tensor] = []
         for step, (group, parity) in enumerate(STEPS):
             v8 = visit(step, *self.parameters_of(step, context))
             latents.append(latents.pop() + scatter(v8, parity) if parity else scatter(v8, parity))
             if group == 0 and parity:
                 fresh = self.features(0, round_(join(latents[-1])))
-                seen[-1] = fresh
+                features[-1] = fresh
             else:
                 fresh = scatter(self.features(group, v8), parity)
-                seen.append(seen.pop() + fresh if parity else fresh)
+                features.append(features.pop() + fresh if parity else fresh)
             if step < len(STEPS) - 1:
                 context = self.update(step, context, fresh)
-        return torch.cat(latents, 1), torch.cat(seen, 1)
+        return torch.cat(latents, 1), torch.cat(features, 1)
 
     # -- synthesis --------------------------------------------------------------------------------------------------
     def gains(self, side: Side) -> Tensor:
@@ -308,8 +308,8 @@ class Network(nn.Module):
         for layer in self.trunk[:2]:
             x = act(layer(x))
         x = act(F.pixel_shuffle(self.trunk[2](x), self.stride // 2))
-        seen = [F.pixel_unshuffle(v, 2) for v in (base - 128.0, (base - p).clamp(-255, 255), d.clamp(-255, 255))]
-        x = torch.cat([*[v.to(torch.bfloat16) for v in seen], x.to(torch.bfloat16)], 1)
+        inputs = [F.pixel_unshuffle(v, 2) for v in (base - 128.0, (base - p).clamp(-255, 255), d.clamp(-255, 255))]
+        x = torch.cat([*[v.to(torch.bfloat16) for v in inputs], x.to(torch.bfloat16)], 1)
         for layer in self.filter[:2]:
             x = act(layer(x))
         return F.pixel_shuffle(round_(self.filter[2](x).float()), 2)

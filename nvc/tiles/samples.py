@@ -8,10 +8,10 @@ with one candidate for each order); by the picture's prediction; by the sample o
     sample = {[hit = 0]} for each guess that fails, then [hit = 1]  |  [bit] × 8, most significant first
 
 [..] an adaptive bit; a guess that another has made before it, or of a neighbourhood that was not met yet, is left out.
-Its context: which guess, how often it was right, how many of the neighbours are equal; luma and chroma apart. Planes
-are coded one after the other, tiles of a plane in rows, samples of a tile in rows. A neighbour that is not coded yet,
-or in a tile of another kind, is what the picture's prediction has there; outside the picture it is the nearest one
-inside.
+Its context: which guess, how often it was right, how many of the neighbours are equal; luma and chroma separately.
+Planes are coded one after the other, tiles of a plane in rows, samples of a tile in rows. A neighbour that is not coded
+yet, or in a tile of another kind, is what the picture's prediction has there; outside the picture it is the nearest
+one inside.
 
 One function walks this for all directions (nvc/entropy/bits.py).
 """

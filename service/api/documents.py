@@ -23,8 +23,8 @@ def status(experiment: Experiment, progress: Callable[[str], dict[str, Any] | No
         head["run"] = record.run.id
     waits = {}
     if record.state is State.QUEUED:    # no times: they would make another document of it at every look
-        reason, following, _ = _why(record.run, why)
-        waits = {"waits_for": {"reason": reason, "next": following}}
+        reason, next_step, _ = _why(record.run, why)
+        waits = {"waits_for": {"reason": reason, "next": next_step}}
     return head | {"status": record.state} | waits | _clone(experiment) | _run(experiment, record, progress)
 
 

@@ -62,11 +62,11 @@ class ExperimentViews:
         events, state = self.store.events(experiment_id, last)
         if not events and state in TERMINAL:
             return Response(204)    # what makes a browser stop coming back (HTML standard, section 9.2.3)
-        follower = Follower(self.store, experiment_id, last)
-        stream = event_stream(request, follower.wait)
+        cursor = EventCursor(self.store, experiment_id, last)
+        stream = event_stream(request, cursor.wait)
 
         def pieces() -> Iterator[bytes]:
-            with self.scheduler.notifier.changes(whole_of(experiment_id)) as follower.changed:
+            with self.scheduler.notifier.changes(whole_of(experiment_id)) as cursor.changed:
                 yield from stream.body
 
         return dataclasses.replace(stream, body=pieces())
@@ -77,9 +77,9 @@ class ExperimentViews:
             raise Problem(400, "invalid-parameter", f"state: expected one of {', '.join(State)}, got {state[:60]!r}",
                           field="state")
         limit = integer_of(request, "limit", 50, 1, 1000)
-        found, following = self.store.page(state=None if state is None else State(state), tag=request.query.get("tag"),
-                                           limit=limit, before=cursor_of(request))
-        cursor = None if following is None else str(following)
+        found, next_number = self.store.page(state=None if state is None else State(state),
+                                             tag=request.query.get("tag"), limit=limit, before=cursor_of(request))
+        cursor = None if next_number is None else str(next_number)
         return Response(200, {"experiments": [documents.summary(experiment, self.scheduler.view.live_progress)
                                               for experiment in found], "next_cursor": cursor})
 
@@ -114,7 +114,7 @@ class ExperimentViews:
                 changed.wait(min(left, 1.0))    # at most 1 s: a drain or a client that left is noticed
 
 
-class Follower:
+class EventCursor:
     """Where one event stream is in an experiment's history."""
 
     def __init__(self, store: Store, experiment_id: str, last: int) -> None:

@@ -53,7 +53,7 @@ class Files:
 
     def put_artifact(self, request: Request) -> Response:
         sha256 = request.params["sha256"]
-        self.scheduler.check_artifact(*attempt_of(request))
+        self.scheduler.checks.artifact(*attempt_of(request))
         if not SHA256.fullmatch(sha256):
             raise Problem(422, "invalid-name", "sha256: expected 64 hexadecimal digits in lower case", field="sha256")
         with self.blobs.receiving("artifact") as part:

@@ -11,7 +11,8 @@ from service.http.parsing import Problem
 from service.jobs.fields import FieldError, UnknownField
 from service.results.formats import LayoutError
 from service.s3 import NoObject, S3Error
-from service.scheduling.scheduler import NameTaken, WrongSecret
+from service.scheduling.attempt_checks import WrongSecret
+from service.scheduling.scheduler import NameTaken
 from service.storage import store as storage
 
 # Errors that handlers may raise, and the problem that clients get: (status, type). The first match counts.

@@ -58,13 +58,13 @@ class WorkerApi:
 
     def post_progress(self, request: Request) -> Response:
         said = messages.read_progress(request.document())
-        self.scheduler.check_secret(said.run, said.attempt, said.secret)
+        self.scheduler.checks.secret(said.run, said.attempt, said.secret)
         self.scheduler.progress(said.run, said.attempt, said.data)
         return Response(200, {"run": said.run, "attempt": said.attempt})
 
     def post_result(self, request: Request) -> Response:
         end = messages.read_end(request.document())
-        self.scheduler.check_secret(end.run, end.attempt, end.secret)
+        self.scheduler.checks.secret(end.run, end.attempt, end.secret)
         if end.state is State.COMPLETED:
             for name, about in end.artifacts.items():
                 if self.blobs.size(about["sha256"]) != about["bytes"]:

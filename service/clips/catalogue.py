@@ -200,10 +200,10 @@ class Catalogue:
             except (VideoError, OSError) as error:
                 library[name]["error"] = str(error)
         try:
-            seen = probe.look_at_all(list(paths.values())) if paths else []
+            infos = probe.look_at_all(list(paths.values())) if paths else []
         except probe.NotAClip as error:
-            seen = [{"error": str(error)}] * len(paths)
-        for name, found in zip(paths, seen, strict=False):
+            infos = [{"error": str(error)}] * len(paths)
+        for name, found in zip(paths, infos, strict=False):
             library[name] |= found
         return {name: {**about, "source": "library", "data": None if "error" in about else f"/clips/{name}/data"}
                 for name, about in library.items()}

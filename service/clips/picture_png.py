@@ -69,14 +69,14 @@ def main(words: Sequence[str]) -> int:
             return picture, clip.info
 
     try:
-        seen = [look(path, int(index)) for path, index in zip(words[::2], words[1::2], strict=True)]
+        read = [look(path, int(index)) for path, index in zip(words[::2], words[1::2], strict=True)]
     except VideoError as error:
         print(error, file=sys.stderr)
         return 3
-    if len(seen) == 1:
-        shown = rgb(*seen[0]).round().astype(np.uint8)
+    if len(read) == 1:
+        shown = rgb(*read[0]).round().astype(np.uint8)
     else:
-        a, b = (picture.y.astype(np.int16) for picture, _ in seen)
+        a, b = (picture.y.astype(np.int16) for picture, _ in read)
         if a.shape != b.shape:
             print("the two have different sizes", file=sys.stderr)
             return 3

@@ -313,9 +313,11 @@ class Connection(BaseHTTPRequestHandler):
         """Take one of the budget until the answer is sent."""
         if self.held is not None:
             return True
-        # Where there are no keys callers cannot be distinguished, and everybody has the same rights.
-        known = self.context.authenticator is not None
-        owner, worker = (self.principal.key or self.peer, self.principal.role == "worker") if known else ("", True)
+        if self.context.authenticator is not None:
+            owner, worker = self.principal.key or self.peer, self.principal.role == "worker"
+        else:   # callers cannot be distinguished: workers are known by what only they call, where there is such a thing
+            route = self.route
+            owner, worker = "", not self.context.serves_workers or (route is not None and route.only_workers)
         if budget.take(owner=owner, worker=worker):
             self.held, self.holder = budget, owner
             return True

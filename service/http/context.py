@@ -69,6 +69,11 @@ class ServerContext:
         metrics.gauge("nvc_http_apart", "Waiting clients and transfers.", ("kind",)).track(
             lambda: [({"kind": "waits"}, self.waits.used), ({"kind": "transfers"}, self.transfers.used)])
 
+    @property
+    def serves_workers(self) -> bool:
+        """Whether some routes are for workers alone."""
+        return any(route.only_workers for route in self.routes.table)
+
     def count_refusal(self, reason: str) -> None:
         """Count something turned away."""
         self._refused.inc(reason=reason)

@@ -23,7 +23,7 @@ MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
 ANY: Schema = {"type": "object"}
 TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
-# What the HTTP layer itself may answer to any request, told like all problems.
+# What the HTTP layer itself may answer to any request, as problem documents (RFC 9457).
 COMMON = (400, 401, 403, 405, 406, 408, 411, 413, 415, 417, 421, 429, 431, 500, 503)
 
 

@@ -59,6 +59,11 @@ class Route:
     always: bool
     is_transfer: Callable[[Request], bool] | None
 
+    @property
+    def only_workers(self) -> bool:
+        """Whether none but workers have a use for it."""
+        return self.roles == {"worker", "admin"}
+
 
 class Routes:
     """Methods and path patterns -> handlers."""

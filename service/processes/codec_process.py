@@ -142,7 +142,7 @@ def warm(names: list[str]) -> dict[str, Any]:
     """Make each named codec ready; what the worker reports of them."""
     from coding import registry
     from service.processes.json_values import plain
-    from service.processes.measuring import device
+    from service.processes.provenance import device
     from service.processes.segments import can_be_cut
 
     described = {}

@@ -11,23 +11,16 @@ Clips that are coded in segments are measured with the same parts (service/proce
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import random
 import resource
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import metrics
 from coding import registry
@@ -46,18 +39,17 @@ from service.processes.decoder_process import check_picture, decode_in_process
 from service.processes.errors import MeasureError
 from service.processes.json_values import plain
 from service.processes.memory import needed_bytes
-from service.runtime.version import VERSION, commit
+from service.processes.provenance import provenance, reset_peak_memory, seed_everything
 from video import library
 from video.containers import VideoWriter
 from video.files import open_clip
 from video.picture import MOST_BITS, ClipInfo, Picture, VideoError
 from video.pixels import change_depth
 
-__all__ = ["MeasureError", "device", "plain", "run"]
+__all__ = ["MeasureError", "plain", "run"]
 
 OURS = ("nvc",)  # decoded in this process by a fresh codec object; all others in a process of their own
 PEERS = ("peers.ffmpeg", "peers.program")
-SEED = 0  # nothing here draws at random, but a codec's encoder may, and must then draw the same every time
 MAX_DETAIL_BYTES = 1 << 20  # of what a codec reports beside its bytes
 
 
@@ -130,35 +122,36 @@ def _run(job: dict[str, Any], experiment: dict[str, Any], path: Path, clip: dict
         decoded = decode_in_process(registry.target_of(experiment["codec"]), stream_path)
     kept = out_dir / "reconstruction.mkv" if experiment["keep_reconstruction"] else None
     wanted = experiment.get("measures", metrics.OWN)  # an orchestrator of an earlier version does not say
-    seen = measure(source, given.info, decoded, kept, encoded, progress, wanted, job.get("threads", 0))
+    measured = measure(source, given.info, decoded, kept, encoded, progress, wanted, job.get("threads", 0))
 
-    coded = Coded(encoder, encoded, encode_s, stream, decoded.details, seen)
+    coded = Coded(encoder, encoded, encode_s, stream, decoded.details, measured)
     return document(job, clip, source.info, given.info, coded, stream_path.name, kept)
 
 
 @dataclass
 class Coded:
-    """A clip as it was coded and decoded. stream: {"sha256", "bytes"} of the coded one; seen: what `measure` gives."""
+    """A clip as it was coded and decoded. stream: {"sha256", "bytes"} of the coded one; measured: what `measure`
+    gives."""
 
     encoder: Codec
     encoded: Encoded
     encode_s: float
     stream: dict[str, Any]
     decoder_details: dict[str, Any]
-    seen: dict[str, Any]
+    measured: dict[str, Any]
 
 
 def document(job: dict[str, Any], clip: dict[str, Any], own: ClipInfo, given: ClipInfo, coded: Coded, stream_name: str,
              kept: Path | None) -> dict[str, Any]:
     """What `run` returns. own: the clip's; given: as the encoder was given it; kept: the reconstruction, if any."""
-    experiment, encoder, encoded, seen = job["experiment"], coded.encoder, coded.encoded, coded.seen
+    experiment, encoder, encoded, measured = job["experiment"], coded.encoder, coded.encoded, coded.measured
     artifacts = {stream_name: coded.stream}
     if kept:
         artifacts[kept.name] = described(kept)
-    info = replace(own, frames=seen["count"])
+    info = replace(own, frames=measured["count"])
     rate_bytes = counted_bytes(encoder, encoded, coded.stream["bytes"])
     rates = metrics.rate_metrics(rate_bytes, info)
-    quality, wanted = seen["summary"], experiment.get("measures", metrics.OWN)
+    quality, wanted = measured["summary"], experiment.get("measures", metrics.OWN)
     encode_s, address = coded.encode_s, f"/experiment/{job['run']}/artifacts/"
     result = {
         "encoding_result": {
@@ -173,20 +166,20 @@ def document(job: dict[str, Any], clip: dict[str, Any], own: ClipInfo, given: Cl
         },
         "decoding_result": {
             "reconstructed_video": address + kept.name if kept else None,
-            "decoded_sha256": seen["sha256"],
-            "matches_encoder": seen["sha256"] == encoded.pictures_sha256 if encoded.pictures_sha256 else None,
-            "decode_s": seen["decode_s"],
-            "frames_per_s": info.frames / seen["decode_s"] if seen["decode_s"] and info.frames else None,
+            "decoded_sha256": measured["sha256"],
+            "matches_encoder": measured["sha256"] == encoded.pictures_sha256 if encoded.pictures_sha256 else None,
+            "decode_s": measured["decode_s"],
+            "frames_per_s": info.frames / measured["decode_s"] if measured["decode_s"] and info.frames else None,
             "quality_metrics": quality,
             "details": bounded(coded.decoder_details),
         },
         "metrics": {**rates, "psnr_db": quality["psnr"], "ssim": quality["ssim"], "ms_ssim": quality["ms_ssim"],
                     **{name: quality[name] for name in metrics.PERCEPTUAL if name in wanted}},
-        "frames": seen["rows"],
+        "frames": measured["rows"],
         "clip": {**clip, **info.document(), **coded_depth(own, given)},
         "settings": experiment,
         "provenance": {**provenance(encoder, encoded, job.get("threads", 0)),
-                       **({"measures": seen["made_by"]} if seen["made_by"] else {})},
+                       **({"measures": measured["made_by"]} if measured["made_by"] else {})},
     }
     return {"result": plain(result), "artifacts": artifacts}
 
@@ -296,9 +289,9 @@ def measure(source: Source, coded: ClipInfo, decoded: Decoded, kept: Path | None
             picture = check_picture(picture, coded, len(values))
             for plane in picture:
                 digest.update(plane.data)
-            seen = change_depth(picture, coded.bits, info.bits, info.range == "full")
-            values.append(total.add(reference, seen))
-            perceptual.add(reference, seen)
+            same_depth = change_depth(picture, coded.bits, info.bits, info.range == "full")
+            values.append(total.add(reference, same_depth))
+            perceptual.add(reference, same_depth)
             if writer:
                 writer.write(picture)
             progress(Progress("decode", len(values), info.frames))
@@ -317,7 +310,7 @@ def measure(source: Source, coded: ClipInfo, decoded: Decoded, kept: Path | None
     return {
         "count": count,
         "sha256": digest.hexdigest(),
-        "decode_s": decoded.details.pop("decode_s", decode_s),  # a decoder apart has its own clock
+        "decode_s": decoded.details.pop("decode_s", decode_s),  # a decoder in another process has its own clock
         "rows": frame_rows(encoded.frames, values, found.rows),
         "values": values,
         "summary": {**total.summary(), **found.summary},
@@ -331,76 +324,6 @@ def frame_rows(reports: Sequence[FrameReport], values: Sequence[Mapping[str, Any
     for."""
     return [{**asdict(report), "psnr_db": one["psnr"], **{name: one[name] for name in ("psnr_y", "ssim", "ms_ssim")},
              **more} for report, one, more in zip(reports, values, perceptual or [{}] * len(values), strict=True)]
-
-
-# --- what the result says of clip and machine ------------------------------------------------------------------------
-
-
-def provenance(encoder: Codec, encoded: Encoded, threads: int) -> dict[str, Any]:
-    """What made the numbers: code, weights, libraries, machine."""
-    described = encoder.describe()
-    torch = sys.modules.get("torch")
-    return {
-        "version": VERSION,
-        "commit": commit(),
-        "codec": described,
-        "model_sha256": encoded.details.get("model_sha256") or described.get("model_sha256"),
-        "torch": str(torch.__version__) if torch else _installed("torch"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "cpu": cpu_name(),
-        "threads": torch.get_num_threads() if torch else threads or len(os.sched_getaffinity(0)),
-        "seed": SEED,
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def cpu_name() -> str:
-    """The processor's name as the kernel tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def device() -> str:
-    """The best device here, of what is loaded already: "cuda" or "cpu"."""
-    torch = sys.modules.get("torch")
-    return "cuda" if torch and torch.cuda.is_available() else "cpu"
-
-
-def reset_peak_memory() -> None:
-    """Let the kernel's high-water mark of this process begin here, so that it is this run's and not the last one's."""
-    with contextlib.suppress(OSError):  # without /proc the mark is that of the process's whole life
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_bytes() -> int | None:
-    """The most memory that this process has had in RAM at once since `reset_peak_memory`."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def seed_everything() -> None:
-    random.seed(SEED)
-    np.random.seed(SEED)
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(SEED)
 
 
 # --- files and JSON --------------------------------------------------------------------------------------------------

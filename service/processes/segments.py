@@ -43,13 +43,11 @@ from service.processes.measuring import (
     frame_rows,
     measure,
     open_sources,
-    provenance,
-    reset_peak_memory,
-    seed_everything,
     settings_from,
     sync,
     write_synced,
 )
+from service.processes.provenance import provenance, reset_peak_memory, seed_everything
 from video.containers import VideoWriter
 from video.files import open_clip
 from video.picture import ClipInfo, Picture, VideoError
@@ -103,12 +101,12 @@ def _run_segment(job: dict[str, Any], experiment: dict[str, Any], path: Path, ou
     decoded = type(codec)().decode_segment(stream.read_bytes(), first)
     kept = out_dir / PICTURES
     wanted = [name for name in experiment.get("measures", metrics.OWN) if name not in metrics.PERCEPTUAL]
-    seen = measure(source, given.info, decoded, kept, encoded, progress, wanted, threads)
+    measured = measure(source, given.info, decoded, kept, encoded, progress, wanted, threads)
     about |= {
         "bytes": len(encoded.data), "sha256": hashlib.sha256(encoded.data).hexdigest(),
-        "matches_encoder": seen["sha256"] == encoded.pictures_sha256, "encode_s": encode_s,
-        "decode_s": seen["decode_s"], "encoder": encoded.details, "decoder": decoded.details,
-        "frames": [asdict(report) for report in encoded.frames], "values": seen["values"],
+        "matches_encoder": measured["sha256"] == encoded.pictures_sha256, "encode_s": encode_s,
+        "decode_s": measured["decode_s"], "encoder": encoded.details, "decoder": decoded.details,
+        "frames": [asdict(report) for report in encoded.frames], "values": measured["values"],
         "provenance": provenance(codec, encoded, threads),
     }
     return _outcome(about, out_dir, [stream, kept])
@@ -142,13 +140,13 @@ def run_join(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -
                     writer.append(each[PICTURES])
             sync(kept)
         parts = [about for about, _ in filled]
-        seen = _measured(experiment, source, given.info, parts, [each[PICTURES] for _, each in filled], progress,
+        measured = _measured(experiment, source, given.info, parts, [each[PICTURES] for _, each in filled], progress,
                          job.get("threads", 0))
     except VideoError as error:
         raise MeasureError("bad-video", str(error).replace(str(path), clip["name"])) from error
-    encoded = _encoded(parts, seen["sha256"], given.info, stream.stat().st_size)
+    encoded = _encoded(parts, measured["sha256"], given.info, stream.stat().st_size)
     coded = Coded(codec, encoded, sum(part["encode_s"] for part in parts), described(stream),
-                  _added([part["decoder"] for part in parts]) | {"missing": []}, seen)
+                  _added([part["decoder"] for part in parts]) | {"missing": []}, measured)
     made = document(job, clip, source.info, given.info, coded, stream.name, kept)
     made["result"]["segments"] = [_row(about) for about in abouts]
     return made

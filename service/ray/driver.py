@@ -84,11 +84,11 @@ class Remote:
             with open(path, "rb") as file:
                 piece = file.read(self._piece)
                 while True:
-                    following = file.read(self._piece)
-                    self._ask("receive", sha256, piece, not following)
-                    if not following:
+                    after = file.read(self._piece)
+                    self._ask("receive", sha256, piece, not after)
+                    if not after:
                         break
-                    piece = following
+                    piece = after
             self._ask("link", sha256, path.name)
         return str(folder / path.name)
 

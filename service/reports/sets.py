@@ -49,7 +49,7 @@ class SetClip:
         return {"width": width, "height": height, **({"fps": self.fps} if self.fps else {})}
 
     def differences(self, found: Mapping[str, Any]) -> tuple[str, list[str]]:
-        """What makes a clip's document (of `PUT /clips/…`) another clip, "" for none; and what is worth a word."""
+        """What makes a clip's document (of `PUT /clips/…`) another clip, "" for none; and what to warn of."""
         size = f"{found['width']}x{found['height']}"
         wrong = f"its size is {size}, the set's clip has {self.size}" if self.size not in ("", size) else ""
         remarks = []

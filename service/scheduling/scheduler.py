@@ -23,9 +23,10 @@ from typing import Any
 
 from service.http.client import Client
 from service.jobs.fields import runs_of
-from service.jobs.states import TERMINAL, Blame, State, backoff_s, blame_for_error
+from service.jobs.states import Blame, State, backoff_s, blame_for_error
 from service.runtime.logs import Log
 from service.runtime.prometheus import Metrics
+from service.scheduling.attempt_checks import AttemptChecks
 from service.scheduling.attempt_secrets import AttemptSecrets
 from service.scheduling.change_notifier import ChangeNotifier
 from service.scheduling.delivery import Delivery
@@ -44,10 +45,6 @@ AUDIT_S = 15.0          # between two comparisons of memory with the store
 RETRY_S = 0.5           # after the store could not be written
 
 
-class WrongSecret(Exception):
-    """A message about an attempt by someone who does not hold it."""
-
-
 class NameTaken(Exception):
     """Another living worker has this name."""
 
@@ -63,11 +60,11 @@ class Scheduler:
         self.notifier = ChangeNotifier()
         self.registry = Registry(store)
         self._lease_s, self._heartbeat_s = lease_s, heartbeat_s
-        self._secrets = secrets
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
         self._placement = Placement(lease_s, clock)
+        self.checks = AttemptChecks(self._placement, self._lock, store, secrets)
         self.view = View(self._placement, self._lock, clock)
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -174,35 +171,6 @@ class Scheduler:
             self._log.info("attempt-unknown", worker=name, run=run_id, attempt=attempt)
         return {"lease_s": self._lease_s, "heartbeat_s": self._heartbeat_s,
                 "unknown": [{"run": run_id, "attempt": attempt} for run_id, attempt in unknown]}
-
-    def check_secret(self, run_id: str, attempt: int, secret: str | None) -> None:
-        """Raises WrongSecret unless this is the attempt's secret; a worker of an earlier version has none to show.
-        Raises UnknownExperiment."""
-        if secret is not None:
-            if not self._secrets.match(run_id, attempt, secret):
-                raise WrongSecret(f"secret: not that of attempt {attempt} of {run_id[:100]}")
-            return
-        with self._lock:
-            lease = self._placement.leases.get(run_id)
-            holder = lease.worker if lease is not None and lease.attempt == attempt else None
-        if holder is None:
-            run = self.store.run(run_id)
-            holder = run.worker if run.attempt == attempt and run.state not in TERMINAL else None
-        with self._lock:
-            worker = self._placement.workers.get(holder or "")
-            if worker is not None and worker.attempt_secrets:
-                raise WrongSecret(f"secret: the secret of attempt {attempt} of {run_id[:100]} was expected")
-
-    def check_artifact(self, run_id: str, attempt: int, secret: str | None) -> None:
-        """Raises WrongSecret unless an artifact comes with an attempt's secret; without one only while some worker here
-        is of a version that has none to show."""
-        if secret is not None:
-            self.check_secret(run_id, attempt, secret)
-            return
-        with self._lock:
-            workers = self._placement.workers.values()
-            if workers and all(worker.attempt_secrets for worker in workers):
-                raise WrongSecret("attempt: the header `Attempt: RUN NUMBER SECRET` was expected")
 
     def progress(self, run_id: str, attempt: int, data: dict[str, Any]) -> None:
         """Raises Stale, UnknownExperiment."""

@@ -150,7 +150,7 @@ class RunRecord:
         return State.RUNNING if busy and self.run.state is State.QUEUED else self.run.state
 
 
-# Name: where a result has it. What many runs are compared by, kept apart from results, which are large.
+# Name: where a result has it. What many runs are compared by, in a table of their own, since results are large.
 FIGURES: dict[str, tuple[str, ...]] = {
     **{name: ("metrics", name) for name in ("bitrate_mbps", "bpp", "compression_ratio", "psnr_db", "ssim", "ms_ssim")},
     "psnr_y": ("decoding_result", "quality_metrics", "psnr_y"),

@@ -1,7 +1,7 @@
 """The database's schema, as the statements that lead from one version to the next.
 
-A database's version (`PRAGMA user_version`) is how many of these steps it has seen. A step that was released never
-changes; what comes later is appended, so that every older state directory opens.
+A database's version (`PRAGMA user_version`) is how many of these steps were applied to it. A step that was released
+never changes; what comes later is appended, so that every older state directory opens.
 
     experiments 1 ── n runs 1 ── n attempts         what was asked, its parts, who tried
                        runs 1 ── n runs             the segments of a clip that is cut

@@ -11,8 +11,8 @@ closes or opens the attempt's row, appends the events that clients replay, and b
 date. A terminal move writes one row of `results` (primary key: the run), so a second one cannot exist. Operations run
 one after the other anyway; the compare-and-set on (run, attempt, state) is what makes a second writer harmless.
 
-The number of accepted runs is counted apart, at submission; that the states add up to it is therefore a check and no
-tautology (`conservation`).
+The number of accepted runs is counted separately, at submission; that the states add up to it is therefore a check and
+no tautology (`conservation`).
 """
 
 import json
@@ -30,14 +30,13 @@ from service.jobs.states import (
     Blame,
     Event,
     State,
-    experiment_state,
-    new_experiment_id,
     next_state,
     verdict,
 )
 from service.storage.accepted_marker import AcceptedMarker
 from service.storage.database import Connection
 from service.storage.lookup import Lookup
+from service.storage.operations import append_event, current, insert_experiment, insert_run, refresh_experiment
 from service.storage.records import (
     ClipGone,
     ClipInUse,
@@ -53,7 +52,7 @@ from service.storage.records import (
     UnknownExperiment,
     figures_of,
 )
-from service.storage.rows import IDEMPOTENCY_S, RUN, dump, find_earlier, find_experiment, find_run, own_settings, run_of
+from service.storage.rows import IDEMPOTENCY_S, RUN, dump, find_earlier, find_experiment, run_of
 from service.storage.schema import MIGRATIONS
 
 __all__ = ["IDEMPOTENCY_S", "MAX_REFUSED", "ClipGone", "ClipInUse", "Finished", "KeyReused", "Stale", "StateInUse",
@@ -108,12 +107,12 @@ class Store(Lookup):
             for sha256, name in {clip["sha256"]: clip["name"] for clip in clips if clip["sha256"]}.items():
                 if not db.execute("SELECT EXISTS (SELECT 1 FROM clips WHERE sha256 = ?)", (sha256,)).fetchone()[0]:
                     raise ClipGone(f"clip: {name} was deleted meanwhile")
-            number, experiment_id = _insert_experiment(db, document, now, principal, trace, origin)
+            number, experiment_id = insert_experiment(db, document, now, principal, trace, origin)
             named = clips or [{"name": settings["clip"], "sha256": None, "url": None} for settings in runs]
             made: list[Run] = []
             for index, (settings, clip) in enumerate(zip(runs, named, strict=True)):
                 name = states.run_id(experiment_id, index, len(runs))
-                made += _insert_run(db, number, experiment_id, name, settings, document, clip, now, trace)
+                made += insert_run(db, number, experiment_id, name, settings, document, clip, now, trace)
             for name, count in (("accepted", len(made)), ("segments", len(made) - len(runs))):
                 db.execute("UPDATE counters SET value = value + ? WHERE name = ?", (count, name))
             if key is not None:
@@ -137,7 +136,7 @@ class Store(Lookup):
         """Grant attempt `after_attempt` + 1 to `worker`. Raises Stale if the run is not queued after that attempt."""
 
         def operation(db: Connection) -> Run:
-            run = _current(db, run_id, after_attempt, (State.QUEUED,))
+            run = current(db, run_id, after_attempt, (State.QUEUED,))
             return self._move(db, run, Event.PLACE, worker=worker)
 
         return self.write(operation)
@@ -147,7 +146,7 @@ class Store(Lookup):
         nothing. The future raises Stale."""
 
         def operation(db: Connection) -> Run:
-            run = _current(db, run_id, attempt)
+            run = current(db, run_id, attempt)
             return run if run.state is State.RUNNING else self._move(db, run, Event.START)
 
         return self._enqueue(operation)
@@ -156,8 +155,8 @@ class Store(Lookup):
         """Append a progress event; the future resolves when it is on disk, or raises Stale."""
 
         def operation(db: Connection) -> None:
-            run = _current(db, run_id, attempt)
-            _append_event(db, run, "progress", self.clock(), data)
+            run = current(db, run_id, attempt)
+            append_event(db, run, "progress", self.clock(), data)
 
         return self._enqueue(operation)
 
@@ -167,7 +166,7 @@ class Store(Lookup):
         did not see the answer) changes nothing. Raises Stale."""
 
         def operation(db: Connection) -> Run:
-            run = _current(db, run_id, attempt, repeat_of=State.COMPLETED)
+            run = current(db, run_id, attempt, repeat_of=State.COMPLETED)
             if run.state is State.COMPLETED:
                 return run
             db.executemany("INSERT INTO artifacts VALUES (?, ?, ?, ?)",
@@ -184,7 +183,7 @@ class Store(Lookup):
         `error` ({"type", "detail"}). Reporting again what already made the run fail changes nothing. Raises Stale."""
 
         def operation(db: Connection) -> Ended:
-            run = _current(db, run_id, attempt, repeat_of=State.FAILED)
+            run = current(db, run_id, attempt, repeat_of=State.FAILED)
             if run.state is State.FAILED:
                 return Ended(run, now=False)
             tries = run.tries + (blame is not Blame.NOBODY)
@@ -225,7 +224,7 @@ class Store(Lookup):
         """The worker that holds the attempt stopped it on someone's order. Raises Stale."""
 
         def operation(db: Connection) -> Ended:
-            run = _current(db, run_id, attempt, repeat_of=State.CANCELLED)
+            run = current(db, run_id, attempt, repeat_of=State.CANCELLED)
             if run.state is State.CANCELLED:
                 return Ended(run, now=False)
             error = {"type": "cancelled", "detail": reason}
@@ -325,7 +324,7 @@ class Store(Lookup):
         elif run.state is not State.QUEUED:
             db.execute("UPDATE attempts SET ended_s = ?, outcome = ?, detail = ? WHERE run = ? AND attempt = ?",
                        (now, outcome, None if error is None else error.get("detail"), run.number, run.attempt))
-        _append_event(db, run, "state", now, {"run": run.id, "status": target, "attempt": moved.attempt,
+        append_event(db, run, "state", now, {"run": run.id, "status": target, "attempt": moved.attempt,
                                               "worker": moved.worker or run.worker, "reason": error})
         if target in TERMINAL:
             metrics = None if result is None else result.get("metrics")
@@ -336,12 +335,12 @@ class Store(Lookup):
             # Progress is of no use once it is over, and would grow the history without end.
             db.execute("DELETE FROM events WHERE run = ? AND kind = 'progress'", (run.number,))
             if run.whole is None:
-                _append_event(db, run, "result", now, {"run": run.id, "status": target, "attempt": run.attempt,
+                append_event(db, run, "result", now, {"run": run.id, "status": target, "attempt": run.attempt,
                                                        "metrics": metrics, "error": error})
                 if run.in_segments:     # their files were for the join
                     db.execute("DELETE FROM artifacts WHERE run IN (SELECT number FROM runs WHERE whole = ?)",
                                (run.number,))
-        _refresh_experiment(db, run.experiment, now)
+        refresh_experiment(db, run.experiment, now)
         return moved
 
     # --- health ----------------------------------------------------------------------------------------------------
@@ -349,75 +348,3 @@ class Store(Lookup):
     def pulse(self) -> None:
         """Commit something, to show that committing works. Raises StoreError, StoreFull."""
         self.write(lambda db: db.execute("INSERT OR REPLACE INTO pulse VALUES (1, ?)", (self.clock(),)).rowcount)
-
-
-# --- parts of operations ---------------------------------------------------------------------------------------------
-
-
-def _insert_experiment(db: Connection, document: Mapping[str, Any], now: float, principal: str, trace: str,
-                       origin: Mapping[str, str] | None) -> tuple[int, str]:
-    """Number and id; the id is drawn again while another experiment has it."""
-    while True:
-        experiment_id = new_experiment_id(now)
-        added = db.execute(
-            "INSERT OR IGNORE INTO experiments (id, state, label, document, accepted_s, principal, trace, origin) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (experiment_id, State.QUEUED, document["label"], dump(document), now, principal, trace, dump(origin)))
-        if added.rowcount == 1:
-            number = int(added.lastrowid or 0)
-            db.executemany("INSERT INTO tags VALUES (?, ?, ?)",
-                           [(name, value, number) for name, value in document["tags"].items()])
-            return number, experiment_id
-
-
-def _insert_run(db: Connection, experiment: int, experiment_id: str, run_id: str, settings: Mapping[str, Any],
-                document: Mapping[str, Any], clip: Mapping[str, Any], now: float, trace: str,
-                whole: int | None = None) -> list[Run]:
-    """The run, and its segments if it is cut."""
-    of = 0 if whole is not None else settings.get("segments") or 0
-    own = own_settings(settings, document)
-    added = db.execute("INSERT INTO runs (id, experiment, state, attempt, tries, returns, settings, clip, whole, "
-                       "waits) VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?)",
-                       (run_id, experiment, State.QUEUED, dump(own), dump(clip), whole, of))
-    run = Run(int(added.lastrowid or 0), run_id, experiment, experiment_id, State.QUEUED, 0, 0, 0, None, None,
-              dict(settings), dict(clip), trace, whole, of)
-    _append_event(db, run, "state", now, {"run": run_id, "status": State.QUEUED, "attempt": 0, "worker": None,
-                                          "reason": None})
-    made = [run]
-    for index in range(of):
-        made += _insert_run(db, experiment, experiment_id, states.segment_id(run_id, index),
-                            {**settings, "segment": {"index": index, "of": of}}, document, clip, now, trace,
-                            run.number)
-    return made
-
-
-def _append_event(db: Connection, run: Run, kind: str, at_s: float, data: Mapping[str, Any]) -> None:
-    db.execute("INSERT INTO events (experiment, run, kind, at_s, data) VALUES (?, ?, ?, ?, ?)",
-               (run.experiment, run.number, kind, at_s, dump(data)))
-
-
-def _refresh_experiment(db: Connection, experiment: int, now: float) -> None:
-    """Its state follows from those of its runs; segments count while they are at workers."""
-    rows = db.execute("SELECT DISTINCT state FROM runs WHERE experiment = ?1 AND whole IS NULL UNION SELECT 'running' "
-                      "WHERE EXISTS (SELECT 1 FROM runs WHERE experiment = ?1 AND whole > 0 "
-                      "AND state IN ('dispatched', 'running'))", (experiment,))
-    state = experiment_state([State(row[0]) for row in rows])
-    db.execute("UPDATE experiments SET state = ?, finished_s = ? WHERE number = ?",
-               (state, now if state in TERMINAL else None, experiment))
-
-
-def _current(db: Connection, run_id: str, attempt: int,
-             states: tuple[State, ...] = (State.DISPATCHED, State.RUNNING), repeat_of: State | None = None) -> Run:
-    """The run, if `attempt` is its last one and it is in one of `states` (or in `repeat_of`, when the message says
-    again what is recorded). This is the fence. Raises UnknownExperiment, Stale."""
-    try:
-        run = find_run(db, run_id)
-    except UnknownExperiment:
-        if db.execute("SELECT EXISTS (SELECT 1 FROM deleted WHERE run = ?)", (run_id,)).fetchone()[0]:
-            raise Stale(f"attempt {attempt} of {run_id} is over; the run was deleted") from None
-        raise
-    if run.attempt != attempt:
-        raise Stale(f"attempt {attempt} of {run_id} is over; the last one granted is {run.attempt}")
-    if run.state not in states and run.state is not repeat_of:
-        raise Stale(f"attempt {attempt} of {run_id} is over; the run is {run.state}")
-    return run

@@ -25,8 +25,8 @@ def weigh(current: Pyramid, references: Sequence[Pyramid], reaches: Sequence[int
     weights = tuple(estimated(_inside(current[1]), _inside(reference[1])) for reference in references)
     if all(weight == Weight() for weight in weights):
         return ()
-    plain, better = (np.sqrt(match(current, seen, reaches, step).error).sum()
-                     for seen in (references, weighted(references, weights)))
+    plain, better = (np.sqrt(match(current, candidates, reaches, step).error).sum()
+                     for candidates in (references, weighted(references, weights)))
     return weights if better <= BETTER * plain else ()
 
 

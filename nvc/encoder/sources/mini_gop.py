@@ -25,9 +25,9 @@ def segments(pictures: Iterable[Picture]) -> Iterator[tuple[Picture | None, list
     source = iter(pictures)
     before, segment = None, list(islice(source, 1))
     while segment:
-        following = list(islice(source, 1))
-        yield before, segment, bool(following)
-        before, segment = segment[-1], following + list(islice(source, MINI_GOP - 1))
+        next_picture = list(islice(source, 1))
+        yield before, segment, bool(next_picture)
+        before, segment = segment[-1], next_picture + list(islice(source, MINI_GOP - 1))
 
 
 def suited(before: Picture | None, segment: Sequence[Picture]) -> int:

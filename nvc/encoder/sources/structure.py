@@ -1,4 +1,4 @@
-"""In which order pictures are coded and what each refers to: decided here by the encoder, told by the stream.
+"""In which order pictures are coded and what each refers to: decided here by the encoder, written in the stream.
 
     intra          I I I I I                                    every picture is a GOP
     low_delay      I P P P P                                    each refers to the one or two before it
