@@ -51,8 +51,9 @@ $(KERNELS): $(READY) $(shell find nvc -name '*.py')
 demo: $(KERNELS)
 	@$(PY) demo.py
 
+# A thread for each of the two processes: more would only get into each other's way.
 test: $(KERNELS)
-	$(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -35,6 +35,8 @@ class Nvc:
                progress: Report = no_report) -> Encoded:
         """Code a clip; SettingsError names a setting out of its range. With a target rate or PSNR the clip is read
         into memory, since it is coded several times."""
+        refuse_gpu(self.name, settings)
+        refuse_preset(self.name, settings)
         if settings.bitrate_mbps is not None or settings.psnr_db is not None:
             return choose_quality(list(pictures), info, settings, progress, _psnr())
         return encode_clip(pictures, info, settings, progress)

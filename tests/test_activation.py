@@ -138,7 +138,7 @@ def test_what_systemd_is_told(listener: socket.socket, tmp_path: Path) -> None:
 def test_a_worker_that_waits_for_its_runs_asks_for_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(io.StringIO())
     stopping = worker.Worker(worker.WorkerSettings(port=0, state=tmp_path, warm="", drain_s=PATIENCE_S), log)
-    stopping.slots.clear()  # nothing is computed here
+    stopping.slots._slots.clear()  # nothing is computed here
     stopping.start()
     left = [[object()], [object()], [object()], []]  # the runs at each look
     monkeypatch.setattr(stopping.assigned_runs, "unfinished", lambda: left.pop(0) if len(left) > 1 else left[0])

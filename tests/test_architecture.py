@@ -73,7 +73,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "bench.rates": ("video metrics coding codec", "rate-distortion points, tables, plots"),
     "bench.others": ("", "other systems, to compare with"),
     "bench": ("video measures metrics coding peers codec nvc.motion nvc.network nvc.encoder service.runtime "
-              "service.http service.jobs service.storage service.scheduling bench.rates",
+              "service.http service.jobs service.storage service.scheduling deployment_check bench.rates",
               "makes the numbers, into bench/results/"),
 }
 
