@@ -286,7 +286,7 @@ def test_pictures_of_eight_bits_pass_through_ten_and_back_without_a_change() -> 
     assert quality_of(source, list(peer("vvenc").decode(encoded.data))) > 55
 
 
-@pytest.mark.parametrize(("name", "target"), [("x264", 33.0), ("x264", 40.0), ("svtav1", 40.0), ("vvenc", 33.0)])
+@pytest.mark.parametrize(("name", "target"), [("x264", 33.0), ("x264", 38.0), ("svtav1", 40.0), ("vvenc", 33.0)])
 def test_a_psnr_is_met_as_nearly_as_the_encoder_can(name: str, target: float) -> None:
     with open_clip(library.find("carphone")) as real:
         source, info = list(islice(real, 8)), replace(real.info, frames=8)
@@ -297,8 +297,7 @@ def test_a_psnr_is_met_as_nearly_as_the_encoder_can(name: str, target: float) ->
     assert abs(quality_of(source, list(peer(name).decode(encoded.data))) - target) == pytest.approx(
         min(abs(psnr - target) for psnr in probes), abs=1e-3)
     assert found["met"] is (min(abs(psnr - target) for psnr in probes) <= 0.05)
-    # x264 leaps from 40.07 to 39.91 dB between CRF 22.47 and 22.48.
-    assert abs(min(probes, key=lambda psnr: abs(psnr - target)) - target) < (0.5 if KINDS[name].whole else 0.07)
+    assert abs(min(probes, key=lambda psnr: abs(psnr - target)) - target) < (0.5 if KINDS[name].whole else 0.05)
     assert [progress.frame for progress in seen] == sorted(progress.frame for progress in seen)
 
 

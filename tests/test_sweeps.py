@@ -80,12 +80,15 @@ def test_a_run_of_a_sweep_has_events_of_its_own(running: Orchestrator, worker: F
     heard: list[dict[str, Any]] = []
     listening = threading.Thread(target=lambda: heard.extend(running.events(f"{name}.1")))
     listening.start()
-    finish(running, worker, name, 2)
+    for _ in range(2):
+        offer = worker.next_offer()
+        running.until(offer["run"], "running")      # which a quicker result would overtake
+        worker.end(offer)
     listening.join(PATIENCE_S)
     assert not listening.is_alive()     # the stream ends with the run
-    events = [(each["event"], each["data"]["status"]) for each in heard]
-    assert [one for one in events if one != ("state", "running")] == [    # which a quick result overtakes
-        ("state", "queued"), ("state", "dispatched"), ("state", "completed"), ("result", "completed")]
+    assert [(each["event"], each["data"]["status"]) for each in heard] == [
+        ("state", "queued"), ("state", "dispatched"), ("state", "running"), ("state", "completed"),
+        ("result", "completed")]
     assert {(each["data"]["experiment_id"], each["data"]["run"]) for each in heard} == {(name, f"{name}.1")}
     assert running.get(f"/experiment/{name}.1/events", headers={"Last-Event-ID": heard[-1]["id"]}).status_code == 204
     assert running.get(f"/experiment/{name}.7/events").status_code == 404
