@@ -68,7 +68,7 @@ def test_without_keys_a_quarter_is_kept_for_what_only_workers_call() -> None:
         wires = [rig.wire() for _ in range(8)]
         for wire in wires:
             wire.send(post("/clip", b"12", method="PUT")[:-1])
-        wait_until(lambda: 'nvc_http_apart{kind="transfers"} 6' in rig.metrics.render())
+        wait_until(lambda: 'nvc_http_long_requests{kind="transfers"} 6' in rig.metrics.render())
         assert rig.ask(post("/clip", b"12", method="PUT")).status == 503
         assert rig.ask(post("/artifact", b"12", method="PUT")).status == 201
         for wire in wires:

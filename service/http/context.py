@@ -66,8 +66,10 @@ class ServerContext:
         metrics.gauge("nvc_http_connections", "Connections open.").track(lambda: len(self.connections))
         metrics.gauge("nvc_http_queue", "Requests waiting for a handler to end.").track(lambda: self.handlers.waiting)
         metrics.gauge("nvc_http_busy", "Handlers running.").track(lambda: self.handlers.running)
-        metrics.gauge("nvc_http_apart", "Waiting clients and transfers.", ("kind",)).track(
-            lambda: [({"kind": "waits"}, self.waits.used), ({"kind": "transfers"}, self.transfers.used)])
+        for name, about in (("nvc_http_long_requests", "Waiting clients and transfers."),
+                            ("nvc_http_apart", "The same as nvc_http_long_requests; its earlier name.")):
+            metrics.gauge(name, about, ("kind",)).track(
+                lambda: [({"kind": "waits"}, self.waits.used), ({"kind": "transfers"}, self.transfers.used)])
 
     @property
     def serves_workers(self) -> bool:

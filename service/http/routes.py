@@ -81,12 +81,12 @@ class Routes:
         pattern   "/experiment/{id}/status": a variable is one whole segment; a literal segment wins over a variable
         body      None: no body; JSON (up to 256 KiB), json_body(limit), or Body(limit, media); upload(limit)
         roles     who may call it, besides admin; None: everyone, without a key
-        waits     True: always runs apart from the pool (event streams); "prefer": only when asked with Prefer: wait
+        waits     True: counts as a waiting client, always (event streams); "prefer": only when asked with Prefer: wait
         produces  media type of the answer, for Accept (406); "*/*" for any
         query     names of its query parameters, others are refused (400); a name ending in "*" may be repeated
                   (request.query_all); None: not checked
         always    answered even when the queue is full; without key, at once, touching nothing slow
-        apart     says of a request whether its handler waits for something slow: it then counts as a transfer
+        is_transfer  says of a request whether its handler waits for something slow: it then counts as a transfer
         """
         if method not in METHODS or method in ("HEAD", "OPTIONS", "CONNECT", "TRACE", "QUERY"):
             raise ValueError(f"route {method} {pattern}: the method is answered by itself, or never")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ class Host:
 
     def __init__(self, codecs: list[str], threads: int, memory_mb: int) -> None:
         limit = memory_mb or automatic_limit_mb(max(1, len(os.sched_getaffinity(0)) // threads))
-        self._clips = ClipCache(CLIPS, CLIPS_BYTES)
+        self._clips = ClipCache(own_folder(CLIPS), CLIPS_BYTES)
         self._folder = Path(tempfile.mkdtemp(prefix="nvc-ray-"))
         self._part: Path | None = None
         self._process = CodecProcess(ProcessSpec((), tuple(codecs), threads, limit), os.eventfd(0, os.EFD_CLOEXEC))
@@ -78,6 +79,15 @@ class Host:
         with open(self._folder / name, "rb") as file:
             file.seek(offset)
             return file.read(PIECE)
+
+
+def own_folder(path: Path) -> Path:
+    """The folder, made if need be. Raises PermissionError where it is somebody else's: in /tmp anyone may make one."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{path} is not a folder of this user alone")
+    return path
 
 
 def _copy(path: Path, out: BinaryIO) -> tuple[int, str]:

@@ -20,6 +20,7 @@ from service.storage.rows import (
     find_experiment,
     find_run,
     grid_of,
+    queued_run_of,
     record_of,
     run_of,
 )
@@ -87,9 +88,11 @@ class Lookup(Database):
             return find_experiment(db, experiment_id)[1]
 
     def unfinished(self) -> list[Run]:
-        """Every unfinished run, oldest first; also those that wait for their segments."""
+        """Every unfinished run, oldest first; also those that wait for their segments. Of queued ones, settings are as
+        far as placing needs them (rows.PLACED)."""
         with self.reading() as db:
-            return [run_of(row) for row in db.execute(UNFINISHED, (*states.UNFINISHED, -1)).fetchall()]
+            return [queued_run_of(row) if row[4] == State.QUEUED else run_of(row)
+                    for row in db.execute(UNFINISHED, (*states.UNFINISHED, -1))]
 
     def unfinished_attempts(self) -> dict[str, tuple[State, int]]:
         """State and last attempt of every unfinished run that waits for no segment: what memory is compared with from

@@ -10,6 +10,7 @@ from service.storage.database import Connection
 from service.storage.records import Attempt, Experiment, GridRun, KeyReused, Run, RunRecord, UnknownExperiment
 
 IDEMPOTENCY_S = 24 * 3600.0     # that a key is honoured
+PLACED = ("codec", "device", "timeout_s", "segments")      # settings that placing a run needs
 
 EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s, origin FROM experiments "
 RUN = ("SELECT runs.number, runs.id, experiments.number, experiments.id, runs.state, attempt, tries, returns, worker, "
@@ -27,8 +28,8 @@ def dump(value: Any) -> str | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _parsed(document: str) -> Mapping[str, Any]:
-    """An experiment's document; not to be changed."""
+def _parsed(document: str) -> dict[str, Any]:
+    """An object that many rows have; not to be changed."""
     found: dict[str, Any] = json.loads(document)
     return found
 
@@ -75,7 +76,24 @@ def run_of(row: tuple) -> Run:
     (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, document, own, clip,
      trace, whole, waits) = row
     return Run(number, name, experiment, experiment_id, State(state), attempt, tries, returns, worker, finished_s,
-               settings_of(document, own), json.loads(clip), trace, whole, waits)
+               settings_of(document, own), _parsed(clip).copy(), trace, whole, waits)
+
+
+def queued_run_of(row: tuple) -> Run:
+    """The same of a run that waits, with no more of its settings than placing it needs: there may be very many."""
+    (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, document, own, clip,
+     trace, whole, waits) = row
+    given, all_of_them = json.loads(own), _parsed(document)
+    settings = {field: given[field] if field in given else all_of_them[field] for field in PLACED
+                if field in given or field in all_of_them}
+    return Run(number, name, experiment, _one(experiment_id), State(state), attempt, tries, returns, worker, finished_s,
+               settings, _parsed(clip), _one(trace), whole, waits)
+
+
+@functools.lru_cache(maxsize=64)
+def _one(text: str) -> str:
+    """The same text as one object, where many rows have it."""
+    return text
 
 
 def experiment_of(db: Connection, row: tuple, *, runs: Sequence[RunRecord] = (), grid: Sequence[GridRun] = ()
