@@ -51,9 +51,10 @@ def test_a_run_whose_node_dies_is_done_on_another_one_and_ends_once(cluster: Any
         gate.touch()
         ended = [deployment.wait_end(name) for name in (first, second)]
         assert [document["status"] for document in ended] == ["completed", "completed"]
-        assert sorted(len(document["attempts"]) for document in ended) == [1, 2]
-        lost = next(document for document in ended if len(document["attempts"]) == 2)["attempts"][0]
-        assert lost["outcome"] == "worker-lost"
+        hit, = (document for document in ended if len(document["attempts"]) > 1)     # the other one went on
+        first, *others, last = [attempt["outcome"] for attempt in hit["attempts"]]
+        assert (first, last) == ("worker-lost", "completed")
+        assert set(others) <= {"handed-back", "codec-not-ready"}       # by a slot that the cluster had no more room for
         wait_until(lambda: deployment.worker_list()[0]["slots"] == 1, "one slot less")
         cluster.add_node(num_cpus=1)
         wait_until(lambda: free_slots(deployment) == 2, "the new node's slot")
