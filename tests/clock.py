@@ -1,8 +1,13 @@
-"""A clock that stands still until a test sets it."""
+"""A clock that stands still until a test sets it, and a store that goes by it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+
+from service.storage.store import Store
 
 
 class Clock:
@@ -18,3 +23,10 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    opened = Store(tmp_path / "state", clock=clock)
+    yield opened
+    opened.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,6 @@ REQUEST = read_request({})
 RESULT = {"metrics": {"psnr_db": 38.1}, "frames": []}
 DAY = 86_400.0
 VIDEO = b"YUV4MPEG2 W16 H16 F25:1 C420\nFRAME\n" + bytes(384)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    opened = Store(tmp_path / "state", clock=clock)
-    yield opened
-    opened.close()
 
 
 def completed(store: Store, sha256: str = "aa", **tags: str) -> str:

@@ -25,13 +25,6 @@ REQUEST = read_request({})
 VIDEO = b"YUV4MPEG2 W16 H16 F25:1 C420\nFRAME\n" + bytes(384)
 
 
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    opened = Store(tmp_path / "state", clock=clock)
-    yield opened
-    opened.close()
-
-
 def completed(store: Store, number: int, reconstruction: int, stream: int = 100, **tags: str) -> str:
     """An experiment with artifacts of so many bytes."""
     name, _ = store.submit(REQUEST | {"tags": tags}, [REQUEST], principal="p", key=f"k{number}", body_sha256="b")

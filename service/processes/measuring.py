@@ -17,6 +17,7 @@ import os
 import resource
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -95,9 +96,16 @@ def run(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dic
     """
     experiment = job["experiment"]
     path, clip = find_clip(job["clip"])
-    try:
+    with naming_the_clip(path, clip):
         return _run(job, experiment, path, clip, out_dir, progress)
-    except VideoError as error:  # which names the file on this machine
+
+
+@contextmanager
+def naming_the_clip(path: Path, clip: dict[str, Any]) -> Iterator[None]:
+    """A VideoError, which names the file on this machine, becomes a MeasureError that names the clip."""
+    try:
+        yield
+    except VideoError as error:
         raise MeasureError("bad-video", str(error).replace(str(path), clip["name"])) from error
 
 

@@ -42,6 +42,7 @@ from service.processes.measuring import (
     find_clip,
     frame_rows,
     measure,
+    naming_the_clip,
     open_sources,
     settings_from,
     sync,
@@ -50,7 +51,7 @@ from service.processes.measuring import (
 from service.processes.provenance import provenance, reset_peak_memory, seed_everything
 from video.containers import VideoWriter
 from video.files import open_clip
-from video.picture import ClipInfo, Picture, VideoError
+from video.picture import ClipInfo, Picture
 from video.pixels import change_depth
 
 PICTURES, ABOUT = "pictures.mkv", "segment.json"
@@ -71,10 +72,8 @@ def share(source: Source, index: int, of: int) -> tuple[int, int]:
 def run_segment(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -> dict[str, Any]:
     """Carry out one segment; see measuring.run. ``job["segment"]``: {"index": k, "of": n}."""
     experiment, (path, clip) = job["experiment"], find_clip(job["clip"])
-    try:
+    with naming_the_clip(path, clip):
         return _run_segment(job, experiment, path, out_dir, progress)
-    except VideoError as error:  # which names the file on this machine
-        raise MeasureError("bad-video", str(error).replace(str(path), clip["name"])) from error
 
 
 def _run_segment(job: dict[str, Any], experiment: dict[str, Any], path: Path, out_dir: Path,
@@ -103,8 +102,7 @@ def _run_segment(job: dict[str, Any], experiment: dict[str, Any], path: Path, ou
     wanted = [name for name in experiment.get("measures", metrics.OWN) if name not in metrics.PERCEPTUAL]
     measured = measure(source, given.info, decoded, kept, encoded, progress, wanted, threads)
     about |= {
-        "bytes": len(encoded.data), "sha256": hashlib.sha256(encoded.data).hexdigest(),
-        "matches_encoder": measured["sha256"] == encoded.pictures_sha256, "encode_s": encode_s,
+        **described(stream), "matches_encoder": measured["sha256"] == encoded.pictures_sha256, "encode_s": encode_s,
         "decode_s": measured["decode_s"], "encoder": encoded.details, "decoder": decoded.details,
         "frames": [asdict(report) for report in encoded.frames], "values": measured["values"],
         "provenance": provenance(codec, encoded, threads),
@@ -131,7 +129,7 @@ def run_join(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -
     stream = out_dir / f"stream.{experiment['codec']}"
     reset_peak_memory()
     write_synced(stream, codec.join([each[stream.name].read_bytes() for _, each in filled]))
-    try:
+    with naming_the_clip(path, clip):
         source, given = open_sources(codec, experiment, path)
         kept = out_dir / "reconstruction.mkv" if experiment["keep_reconstruction"] else None
         if kept:
@@ -142,8 +140,6 @@ def run_join(job: dict[str, Any], out_dir: Path, progress: Report = no_report) -
         parts = [about for about, _ in filled]
         measured = _measured(experiment, source, given.info, parts, [each[PICTURES] for _, each in filled], progress,
                          job.get("threads", 0))
-    except VideoError as error:
-        raise MeasureError("bad-video", str(error).replace(str(path), clip["name"])) from error
     encoded = _encoded(parts, measured["sha256"], given.info, stream.stat().st_size)
     coded = Coded(codec, encoded, sum(part["encode_s"] for part in parts), described(stream),
                   _added([part["decoder"] for part in parts]) | {"missing": []}, measured)

@@ -72,20 +72,21 @@ class Cluster:
     def _follow(self) -> None:
         failures = 0
         while not self._closing.is_set():
-            with subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  text=True, env={**os.environ, **ENVIRONMENT}) as child:
+            said = "no answer"
+            with subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, env={**os.environ, **ENVIRONMENT}) as child:
                 self._child = child
-                assert child.stdout is not None
-                assert child.stderr is not None
+                assert child.stdout is not None     # asked for by stdout=PIPE
                 if select.select([child.stdout], [], [], CONNECT_S)[0]:
-                    for line in child.stdout:
-                        if line.startswith("{"):
+                    for line in child.stdout:       # all of it: nobody else empties the pipe
+                        if line.startswith('{"slots"'):
                             failures = 0
                             self._changed(json.loads(line)["slots"], "")
+                        elif line.strip():
+                            said = line.strip()[:300]
                 child.kill()
-                said = child.stderr.read().strip().splitlines()
             if not self._closing.is_set():
-                self._changed(0, f"the Ray cluster cannot be reached: {said[-1][:300] if said else 'no answer'}")
+                self._changed(0, f"the Ray cluster cannot be reached: {said}")
                 self._closing.wait(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
                 failures += 1
 

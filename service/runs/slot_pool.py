@@ -56,10 +56,7 @@ class SlotPool:
             slot.close(CLOSE_S)
 
     def _new(self) -> Slot:
-        return Slot(next(self._numbers), self._spec, self._slot_changed, self._log)
-
-    def _slot_changed(self) -> None:
-        self._trim()
+        return Slot(next(self._numbers), self._spec, self._trim, self._log)
 
     def _trim(self) -> None:
         """Let slots go that are too many and not at work; first those that have not come up, whose runs, if they were

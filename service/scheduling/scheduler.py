@@ -290,10 +290,10 @@ class Scheduler:
             return
         with self._lock:
             lease.run = placed
-            still = self._placement.renew(lease)
+            renewed = self._placement.renew(lease)
         self.notifier.notify(placed.experiment_id)
         self._run_metrics.waited.observe(lease.waited)
-        if not still:       # taken back between the two: the attempt is closed before anything was sent
+        if not renewed:       # taken back between the two: the attempt is closed before anything was sent
             self._end_quietly(placed, "busy", "the grant was taken back before it was sent", Blame.NOBODY)
             return
         self._offer(lease, ask_first=False)

@@ -11,6 +11,7 @@ from service.storage.database import Database
 from service.storage.records import Conservation, Experiment, GridRun, Run, StoredEvent, UnknownExperiment
 from service.storage.rows import (
     EXPERIMENT,
+    PLACED,
     RUN,
     UNFINISHED,
     attempts_of,
@@ -20,7 +21,6 @@ from service.storage.rows import (
     find_experiment,
     find_run,
     grid_of,
-    queued_run_of,
     record_of,
     run_of,
 )
@@ -91,7 +91,7 @@ class Lookup(Database):
         """Every unfinished run, oldest first; also those that wait for their segments. Of queued ones, settings are as
         far as placing needs them (rows.PLACED)."""
         with self.reading() as db:
-            return [queued_run_of(row) if row[4] == State.QUEUED else run_of(row)
+            return [run_of(row, PLACED if row[4] == State.QUEUED else None)
                     for row in db.execute(UNFINISHED, (*states.UNFINISHED, -1))]
 
     def unfinished_attempts(self) -> dict[str, tuple[State, int]]:

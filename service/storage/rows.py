@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from service.jobs.states import State, timestamp
@@ -39,9 +39,13 @@ def own_settings(settings: Mapping[str, Any], document: Mapping[str, Any]) -> di
     return {name: value for name, value in settings.items() if name not in document or document[name] != value}
 
 
-def settings_of(document: str, own: str) -> dict[str, Any]:
-    """A run's settings, of the two as they are stored."""
-    return {**_parsed(document), **json.loads(own)}
+def settings_of(document: str, own: str, fields: Collection[str] | None = None) -> dict[str, Any]:
+    """A run's settings, of the two as they are stored; of them those of `fields`, where that is given."""
+    common, given = _parsed(document), json.loads(own)
+    if fields is None:
+        return {**common, **given}
+    return {field: given[field] if field in given else common[field] for field in fields
+            if field in given or field in common}
 
 
 def find_earlier(db: Connection, principal: str, key: str, body_sha256: str, now: float) -> str | None:
@@ -71,23 +75,12 @@ def find_experiment(db: Connection, experiment_id: str) -> tuple[int, State]:
     return row[0], State(row[1])
 
 
-def run_of(row: tuple) -> Run:
-    """Of a row of `RUN`."""
+def run_of(row: tuple, fields: Collection[str] | None = None) -> Run:
+    """Of a row of `RUN`. fields: the only settings that it is to have, where there may be very many runs."""
     (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, document, own, clip,
      trace, whole, waits) = row
-    return Run(number, name, experiment, experiment_id, State(state), attempt, tries, returns, worker, finished_s,
-               settings_of(document, own), _parsed(clip).copy(), trace, whole, waits)
-
-
-def queued_run_of(row: tuple) -> Run:
-    """The same of a run that waits, with no more of its settings than placing it needs: there may be very many."""
-    (number, name, experiment, experiment_id, state, attempt, tries, returns, worker, finished_s, document, own, clip,
-     trace, whole, waits) = row
-    given, all_of_them = json.loads(own), _parsed(document)
-    settings = {field: given[field] if field in given else all_of_them[field] for field in PLACED
-                if field in given or field in all_of_them}
     return Run(number, name, experiment, _one(experiment_id), State(state), attempt, tries, returns, worker, finished_s,
-               settings, _parsed(clip), _one(trace), whole, waits)
+               settings_of(document, own, fields), _parsed(clip), _one(trace), whole, waits)
 
 
 @functools.lru_cache(maxsize=64)

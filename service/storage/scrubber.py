@@ -19,7 +19,7 @@ class Scrubber:
         self.damaged: set[str] = set()
         self.rounds = 0     # over all files
         self._blobs, self._bytes = blobs, bytes_a_step
-        self._owed = 0.0
+        self._allowed = 0.0
         self._files: Iterator[Path] = iter(())
         self._open: tuple[str, BinaryIO] | None = None
         self._digest = hashlib.sha256()
@@ -27,8 +27,8 @@ class Scrubber:
     def step(self) -> list[str]:
         """Read on; the digests of files newly found to be damaged."""
         found = []
-        self._owed = min(self._owed + self._bytes, max(self._bytes, PIECE))
-        while self._owed >= PIECE or (self._bytes and self._owed >= self._bytes):
+        self._allowed = min(self._allowed + self._bytes, self._bytes)   # below 0 after a piece of more than a step's
+        while self._allowed > 0:
             if self._open is None and not self._next():
                 break
             assert self._open is not None
@@ -37,7 +37,7 @@ class Scrubber:
                 piece = file.read(PIECE)
             except OSError:     # the disk cannot read it: as bad as other bytes
                 piece, self._digest = b"", hashlib.sha256(b"unreadable")
-            self._owed -= max(len(piece), 1)
+            self._allowed -= max(len(piece), 1)
             self._digest.update(piece)
             if not piece:
                 file.close()
