@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import check
 from deployment_check.attack import Try, attack, consent
-from tests.orchestrator_rig import Orchestrator
+from tests.orchestrator_rig import ROOT, Orchestrator
 
 
 def test_everything_holds_on_a_service_with_keys(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from tests.orchestrator_rig import ROOT
-
     made = subprocess.run([sys.executable, "orchestrator.py", "keys", "add", "--role", "client", "--state",
                            str(tmp_path / "orchestrator")], cwd=ROOT, capture_output=True, text=True, check=True)
     process = Orchestrator(tmp_path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from orchestrator_rig import FakeWorker, Orchestrator
+from orchestrator_rig import ROOT, FakeWorker, Orchestrator
 from synthetic import info_of, moving
 
 from service import s3
@@ -140,7 +142,7 @@ def test_without_credentials_it_says_where_they_are_looked_for(aws: Any, monkeyp
 
 def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "_client", None)
-    monkeypatch.setitem(__import__("sys").modules, "boto3", None)
+    monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(S3Error, match=r"boto3 is not installed: pip install -r requirements-s3\.txt"):
         Bucket("s3://lab")
 
@@ -264,11 +266,6 @@ def test_a_bucket_that_does_not_answer_refuses_an_upload_and_keeps_nothing(
 
 
 def test_a_bad_setting_ends_the_start_with_one_line(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from orchestrator_rig import ROOT
-
     done = subprocess.run([sys.executable, "orchestrator.py", "--state", str(tmp_path), "--artifacts", "s3://a:b@c"],
                           cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (1, "orchestrator.py: s3://a:b@c: expected s3://bucket or s3://bucket/prefix\n")
@@ -278,11 +275,6 @@ class Bare:
     """A worker of its own process that reads and writes the bucket itself. A context manager."""
 
     def __init__(self, orchestrator: Orchestrator, folder: Path, bucket: str) -> None:
-        import subprocess
-        import sys
-
-        from orchestrator_rig import ROOT
-
         self.log = folder / "worker.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(

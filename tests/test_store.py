@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,13 +28,6 @@ REQUEST = read_request({})
 RESULT = {"metrics": {"psnr_db": 38.1}, "frames": [{"index": 0, "bytes": 10}]}
 ARTIFACTS = {"stream.nvc": {"sha256": "aa", "bytes": 10}}
 LOST = {"type": "lost", "detail": "the lease ran out"}
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    opened = Store(tmp_path / "state", clock=clock)
-    yield opened
-    opened.close()
 
 
 def submit(store: Store, **fields: object) -> str:

@@ -76,11 +76,7 @@ def _grid_run(run: GridRun, progress: Callable[[str], dict[str, Any] | None]) ->
         "run": run.id, "status": run.state, "setting": {name: run.settings.get(name) for name in GRID},
         "attempts": run.attempt, "worker": run.worker, "metrics": run.figures, "url": f"/experiment/{run.id}/status",
     }
-    if run.error is not None:
-        row["error"] = run.error
-    elif run.state in (State.DISPATCHED, State.RUNNING) and (now := progress(run.id)) is not None:
-        row["progress"] = now
-    return row
+    return row | _error_or_progress(run, progress)
 
 
 def _run(experiment: Experiment, record: RunRecord, progress: Callable[[str], dict[str, Any] | None]
@@ -140,11 +136,15 @@ def _segment(index: int, segment: GridRun, measured: dict[str, Any],
              progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
     row = {"index": index, "run": segment.id, "status": segment.state, "attempts": segment.attempt,
            "worker": segment.worker, **measured}
-    if segment.error is not None:
-        row["error"] = segment.error
-    elif segment.state in (State.DISPATCHED, State.RUNNING) and (now := progress(segment.id)) is not None:
-        row["progress"] = now
-    return row
+    return row | _error_or_progress(segment, progress)
+
+
+def _error_or_progress(run: GridRun, progress: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
+    """Why it failed, or how far it is: of one among many, as far as there is either."""
+    if run.error is not None:
+        return {"error": run.error}
+    now = progress(run.id) if run.state in (State.DISPATCHED, State.RUNNING) else None
+    return {} if now is None else {"progress": now}
 
 
 def _why(run: Run, why: Callable[[str], tuple[str, str, float | None]]) -> tuple[str, str, float | None]:
