@@ -1,6 +1,6 @@
 """Decode a stream from its bytes alone, in the arithmetic conditions asked for; prints the SHA-256 of the pictures.
 
-python decode_variant.py STREAM [--threads N] [--no-onednn] [--contiguous] [--in-tensors] [--kernels]
+python decode_variant.py STREAM [--threads N] [--no-onednn] [--wide] [--in-tensors] [--kernels]
 """
 
 import argparse
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import codec
-from nvc.network import cpu_reconstruction, layout, model
+from nvc.network import cpu_reconstruction, fixed_point, model
 
 
 def main() -> None:
@@ -21,14 +21,14 @@ def main() -> None:
     a.add_argument("stream", type=Path)
     a.add_argument("--threads", type=int, default=1)
     a.add_argument("--no-onednn", action="store_true")
-    a.add_argument("--contiguous", action="store_true")
+    a.add_argument("--wide", action="store_true", help="without products of 8 bits")
     a.add_argument("--in-tensors", action="store_true", help="the way of other devices")
     a.add_argument("--kernels", action="store_true", help="print the kernels in use as well")
     o = a.parse_args()
     torch.set_num_threads(o.threads)
     torch.backends.mkldnn.enabled = not o.no_onednn
-    if o.contiguous:
-        cpu_reconstruction.as_tensor = lambda grid: layout.as_tensor(grid).contiguous()      # channels first
+    if o.wide:
+        fixed_point.faster = lambda layer: False
     if o.in_tensors:
         cpu_reconstruction.reconstruct = cpu_reconstruction.in_tensors
     digest = hashlib.sha256()

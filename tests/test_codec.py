@@ -119,12 +119,14 @@ def test_frame_bytes_add_up_to_the_stream(clip: list[Picture]) -> None:
     (["--threads", "1"], {}),
     (["--threads", "2"], {}),
     (["--no-onednn"], {}),
-    (["--contiguous"], {}),
+    (["--wide"], {}),
+    (["--wide", "--no-onednn"], {}),
     (["--in-tensors"], {}),
     ([], {"ATEN_CPU_CAPABILITY": "default"}),
     ([], {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
     ([], {"NUMBA_DISABLE_JIT": "0", "OMP_NUM_THREADS": "1"}),
-], ids=["one-thread", "two-threads", "onednn-off", "contiguous", "in-tensors", "aten-default", "onednn-avx2", "omp-1"])
+], ids=["one-thread", "two-threads", "onednn-off", "wide", "wide-onednn-off", "in-tensors", "aten-default",
+        "onednn-avx2", "omp-1"])
 def test_another_process_decodes_the_same_pictures(tmp_path: Path, clip: list[Picture], stream: bytes,
                                                    arguments: list[str], environment: dict[str, str]) -> None:
     path = tmp_path / "x.nvc"

@@ -1,4 +1,4 @@
-"""`decode.reconstruct` on a CPU: convolutions in torch, everything between them in the one-pass kernels of layout.py.
+"""`decode.reconstruct` on a CPU: convolutions of bytes, everything between them in the one-pass kernels of layout.py.
 
 Gives the very numbers of `Network` in tensors (tests compare them), about twice as fast: pictures of this size spend
 more time in copies and roundings than in products.
@@ -7,31 +7,36 @@ more time in copies and roundings than in products.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nvc.network import layout, linear
+from nvc.network.byte_layers import SIGNED, ByteLayer, Bytes
 from nvc.network.fixed_point import FixedNetwork
-from nvc.network.layout import BITS, as_grid, as_tensor, side_grid
+from nvc.network.layout import FILTER_CHANNELS, as_grid, as_tensor, side_grid
 from nvc.network.network import CHANNELS, FIRST, GROUPS, STEPS, Side
 
 Integers = NDArray[np.int32]
-Patterns = NDArray[np.int16]
+Patterns = NDArray[np.int16]            # bfloat16, see layout.py
 Visit = Callable[[int, Integers, Integers, Integers], Integers]
+MOST_APART = 1 / 16         # of the in-loop filter's positions may be computed apart; beyond, all are in wider numbers
 _FEATURE = [0, *(2 * first + GROUPS[0] for first in FIRST[1:-1])]       # group 0 has a third feature
 _FEATURES = 2 * CHANNELS + GROUPS[0]
 _SPECTRAL = 2 * (CHANNELS + 4 * GROUPS[0])
 
 
-def _active(conv: nn.Module, grid: Patterns) -> Patterns:
+def _active(layer: ByteLayer, grid: Bytes) -> Bytes:
     """A layer and its activations."""
-    sums = as_grid(conv(as_tensor(grid)))
-    layout.activate(sums)
-    return sums
+    return _activations(as_grid(layer(grid)))
+
+
+def _activations(sums: Patterns) -> Bytes:
+    active = np.empty(sums.shape, np.uint8)
+    layout.activate(sums, active)
+    return active
 
 
 def reconstruct(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16], z: NDArray[np.int32],
@@ -53,14 +58,15 @@ def _start(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[n
     """The running context before any symbol, float32 [B, H, W, 96]."""
     b, _, h, w = p.shape
     height, width = h // 4, w // 4
-    inputs, inverse = np.empty((b, height, width, _SPECTRAL + 3), np.int16), network.inverse_step(side).numpy()
+    inputs, inverse = np.empty((b, height, width, _SPECTRAL + 3), np.uint8), network.inverse_step(side).numpy()
     for k, planes in enumerate((p.astype(np.int16) - 128, d)):
         spectra = as_grid(network.transform(torch.from_numpy(planes)))
-        layout.spectral_features(spectra, inverse, network.log_patterns, k, inputs)
+        layout.spectral_features(spectra, inverse, network.log_bytes, k, inputs)
     inputs[..., _SPECTRAL:] = side_grid(side.planes)
     hyper_latent = network.hyper(as_tensor(z.astype(np.float32)), side)[:, :, :height, :width]
     context = as_grid(hyper_latent.float())
-    layout.add(as_grid(network.prior[1](as_tensor(_active(network.prior[0], inputs)))), context)
+    first, second = network.on_bytes["prior.0"], network.on_bytes["prior.1"]
+    layout.add(as_grid(second(_active(first, inputs))), context)
     return context
 
 
@@ -69,45 +75,45 @@ def _local_steps(network: FixedNetwork, context: NDArray[np.float32]) -> NDArray
     b, height, width, channels = context.shape
     if network.alike:
         return network.local_steps(np.zeros((b, height, width), np.int32))
-    gathered = np.empty((b, height, width, channels), np.int16)
+    gathered = np.empty((b, height, width, channels), np.uint8)
     layout.gather(context, 2, gathered)
-    index = network.local_index(network.local(as_tensor(gathered)))
+    index = network.local_index(network.on_bytes["local"](gathered))
     return network.local_steps(index[:, 0].to(torch.int32).numpy())
 
 
 def _walk(network: FixedNetwork, context: NDArray[np.float32], side: Side,
-          visit: Callable[[int, Integers, Integers], Integers]) -> tuple[Integers, Patterns]:
+          visit: Callable[[int, Integers, Integers], Integers]) -> tuple[Integers, Bytes]:
     """The traversal of a picture's latents; see `Network.walk`."""
     b, height, width, _ = context.shape
     v8 = np.empty((b, height, width, CHANNELS), np.int32)
-    spectral_features = np.empty((b, height, width, _FEATURES + 3), np.int16)
-    spectral_features[..., _FEATURES:] = side_grid(side.planes)
-    log = network.log_patterns
+    spectral_features = np.empty((b, height, width, _FEATURES + 3), np.uint8)
+    spectral_features[..., _FEATURES:] = SIGNED + side_grid(side.planes)
+    log = network.log_bytes
     for step, (group, parity) in enumerate(STEPS):
         n, colour = GROUPS[group], 2 if parity is None else parity
-        hidden, outputs = cast(nn.ModuleList, network.heads[step])
+        hidden, outputs = network.on_bytes[f"heads.{step}.0"], network.on_bytes[f"heads.{step}.1"]
         columns = width if parity is None else width // 2
-        gathered = np.empty((b, height, columns, context.shape[3]), np.int16)
+        gathered = np.empty((b, height, columns, context.shape[3]), np.uint8)
         layout.gather(context, colour, gathered)
         mean, index = (np.empty((b, height, columns, n), np.int32) for _ in range(2))
-        layout.parameters(as_grid(outputs(as_tensor(_active(hidden, gathered)))), mean, index)
+        layout.parameters(as_grid(outputs(_active(hidden, gathered))), mean, index)
         layout.place(visit(step, mean, index), mean, colour, FIRST[group], v8)
         if group > 0:
             layout.features(v8, colour, FIRST[group], n, _FEATURE[group], log, spectral_features)
         if step == len(STEPS) - 1:
             break                               # nothing is read from the context any more
-        fresh = np.empty((b, height, width, (6 if group == 0 else 2) * n), np.int16)
+        fresh = np.empty((b, height, width, (6 if group == 0 else 2) * n), np.uint8)
         if step == 0:
-            layout.bands(v8, log, BITS, fresh)
+            layout.bands(v8, log, fresh)
         elif step == 1:
-            layout.joined(v8, log, BITS, spectral_features, fresh)
+            layout.joined(v8, log, spectral_features, fresh)
         else:
             layout.fresh(spectral_features, colour, _FEATURE[group], fresh)
-        layout.add(as_grid(network.updates[step](as_tensor(fresh))), context)
+        layout.add(as_grid(network.on_bytes[f"updates.{step}"](fresh)), context)
     return v8, spectral_features
 
 
-def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: Patterns, p: NDArray[np.uint8],
+def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: Bytes, p: NDArray[np.uint8],
                d: NDArray[np.int16], side: Side, local: NDArray[np.int32]) -> NDArray[np.uint8]:
     b, _, h, w = p.shape
     gains = [network.gain_table[int(k), int(t)] for k, t in zip(side.kind, side.t, strict=True)]
@@ -116,16 +122,36 @@ def _synthesis(network: FixedNetwork, v8: NDArray[np.int32], features: Patterns,
     nothing = np.zeros((6, h, w), np.float32)
     for k in range(b):
         linear.finish(p[k], sums[k], nothing, base[k])
-    for conv in network.trunk:
-        features = _active(conv, features)
-    inputs = np.empty((b, h // 2, w // 2, 104), np.int16)
-    layout.filter_input(base, p, d, features, BITS, inputs)
-    x = _active(network.filter[1], _active(network.filter[0], inputs))
+    for layer in range(3):
+        features = _active(network.on_bytes[f"trunk.{layer}"], features)
+    x = _active(network.on_bytes["filter.1"], _filtered(network, base, p, d, features))
     correction = np.empty((b, 6, h, w), np.float32)
-    layout.shuffle(as_grid(network.filter[2](as_tensor(x))), correction)
+    layout.shuffle(as_grid(network.on_bytes["filter.2"](x)), correction)
     for k in range(b):
         linear.finish(p[k], sums[k], correction[k], out[k])
     return out
+
+
+def _filtered(network: FixedNetwork, base: NDArray[np.uint8], p: NDArray[np.uint8], d: NDArray[np.int16],
+              trunk: Bytes) -> Bytes:
+    """The in-loop filter's first layer. Its input fits into bytes unless a prediction errs, or two differ, by 128 and
+    more, as at edges of high contrast: what sees those is computed apart."""
+    layer, (b, _, h, w) = network.on_bytes["filter.0"], p.shape
+    if layer.takes(b * h * w // 4):
+        grid = np.empty((b, h // 2 + 2, w // 2 + 2, FILTER_CHANNELS), np.uint8)
+        far = np.empty(grid.shape[:3], np.bool_)
+        layout.filter_bytes(base, p, d, trunk, grid, far)
+        places = np.argwhere(far[:, 1:-1, 1:-1])
+        if len(places) <= far.size * MOST_APART:
+            sums = as_grid(layer(grid))
+            if len(places):
+                patches = np.empty((len(places), 3, 3, FILTER_CHANNELS), np.float32)
+                layout.filter_patches(base, p, d, trunk, places, patches)
+                sums[tuple(places.T)] = layer.at(patches).view(torch.int16).numpy()
+            return _activations(sums)
+    values = np.empty((b, h // 2, w // 2, FILTER_CHANNELS), np.int16)
+    layout.filter_input(base, p, d, trunk, values)
+    return _activations(as_grid(network.filter[0](as_tensor(values))))
 
 
 def in_tensors(network: FixedNetwork, side: Side, p: NDArray[np.uint8], d: NDArray[np.int16],

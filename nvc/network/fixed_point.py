@@ -36,8 +36,9 @@ from torch import Tensor
 
 from nvc.entropy.range_coder import Tables
 from nvc.network import linear
+from nvc.network.byte_layers import SIGNED, ByteLayer, faster
 from nvc.network.layers import Conv
-from nvc.network.layout import magnitudes
+from nvc.network.layout import FILTER_CHANNELS, FILTER_SIGNED
 from nvc.network.network import LOCAL_MAX, SCALES, T_MAX, V8_MAX, Network, Side, step_size
 
 CORE_BITS, GAIN_BITS, INVERSE_BITS = 14, 10, 10
@@ -81,6 +82,15 @@ def prove(name: str, weight: Tensor, bias: Tensor, act_max: int = ACT_MAX) -> in
     return bound
 
 
+def _zeros_of(name: str, channels: int) -> NDArray[np.int64]:
+    """Which byte stands for 0 in each channel of a layer's input grid; see nvc/network/byte_layers.py."""
+    zeros = np.full(channels, SIGNED if name.startswith("updates.") or name == "trunk.0" else 0)
+    if name == "filter.0":
+        assert channels == FILTER_CHANNELS
+        zeros[:FILTER_SIGNED] = SIGNED
+    return zeros
+
+
 def context_of(tensors: Mapping[str, Tensor], prefix: str = "") -> int:
     """Channels of the running context that weights are for, those of a `Network` under that prefix."""
     return tensors[f"{prefix}prior.1.weight"].shape[0]
@@ -98,13 +108,14 @@ class FixedNetwork(Network):
         self.tables = Tables(t["cdf"].numpy(), t["radius"].numpy())
         self.z_table = t["z_index"].numpy()
         self.log_table = t["log"].to(torch.float32).to(self.device)
-        self.log_patterns = magnitudes(t["log"].numpy())
+        self.log_bytes = t["log"].numpy()
         self.inverse = (t["inverse"].double() / (1 << INVERSE_BITS)).float().to(self.device)
         self.gain_table = t["gains"].numpy()
         self.local_table = t["local"].numpy()
         self.alike = not (t["local.weight"].any() or t["local.bias"].any())     # every position has the picture's step
         self.core_table = t["core"].to(torch.int32).numpy()
         self.kernels: dict[str, str] = {}
+        self.on_bytes: dict[str, ByteLayer] = {}        # those layers that a CPU runs on grids of bytes
         for name, module in self.named_modules():
             if isinstance(module, Conv):
                 unit = torch.exp2(t[f"{name}.exponent"].float())
@@ -112,6 +123,10 @@ class FixedNetwork(Network):
                 w = (t[f"{name}.weight"].float() * unit[:, None, None, None]).to(self.device)
                 b = (t[f"{name}.bias"].float() * unit).to(self.device)
                 self._install(name, module, w.contiguous(memory_format=torch.channels_last), b)
+                if self.device.type == "cpu" and not name.startswith("hs."):
+                    self.on_bytes[name] = ByteLayer(module, t[f"{name}.weight"], t[f"{name}.exponent"],
+                                                    t[f"{name}.bias"], _zeros_of(name, w.shape[1]))
+        self._choose_kernels()
         self.dct_bf16 = self.dct.to(self.device, torch.bfloat16)
         self._check_dct()
 
@@ -127,6 +142,13 @@ class FixedNetwork(Network):
                 self.kernels[name] = str(dtype).removeprefix("torch.")
                 return
         raise ExactnessError(f"layer {name}: neither bfloat16 nor float32 kernels are exact on {self.device}")
+
+    def _choose_kernels(self) -> None:
+        """Products of 8 bits are used if they are faster here, tried on a layer of usual size."""
+        if self.on_bytes and not faster(self.on_bytes["trunk.1"]):
+            for layer in self.on_bytes.values():
+                layer.packed = None
+        self.kernels |= {name: "int8" for name, layer in self.on_bytes.items() if layer.packed is not None}
 
     def _check_dct(self) -> None:
         sample = self_test_input(6, SELF_TEST_SHAPES[0], self.device) - 128.0
