@@ -42,3 +42,34 @@ def test_numba_uses_it_whichever_is_imported_first(imports: str, tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", f"{imports}; print(numba.config.CACHE_DIR)"], cwd=ROOT, check=True,
                           capture_output=True, text=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
     assert done.stdout.strip() == nvc.kernel_cache(str(tmp_path), ROOT / "nvc")
+
+
+ALL_KERNELS = """
+import importlib, pkgutil, sys
+from numba.core.registry import CPUDispatcher
+import nvc
+from coding.interface import Settings
+from nvc.codec import Nvc
+from video import library
+from video.files import open_clip
+
+def kernels():
+    for module in pkgutil.walk_packages(nvc.__path__, "nvc."):
+        for name, kernel in vars(importlib.import_module(module.name)).items():
+            if isinstance(kernel, CPUDispatcher):
+                yield from ((kernel.py_func.__module__, kernel.py_func.__name__, str(s)) for s in kernel.signatures)
+
+Nvc().warm()
+before = set(kernels())
+with open_clip(library.find("carphone")) as clip:
+    info, pictures = clip.info, [picture for picture, _ in zip(clip, range(18))]
+for structure, effort in (("random_access", 0), ("low_delay", 0), ("intra", 0), ("random_access", 3)):
+    encoded = Nvc().encode(pictures, info, Settings(quality=20, structure=structure, effort=effort))
+    sum(1 for _ in Nvc().decode(encoded.data))
+print(*sorted(set(kernels()) - before), sep="\\n")
+"""
+
+
+def test_no_experiment_waits_for_a_kernel_to_be_compiled() -> None:
+    done = subprocess.run([sys.executable, "-c", ALL_KERNELS], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""

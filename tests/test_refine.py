@@ -14,7 +14,8 @@ from nvc.codec import Nvc
 from nvc.decoder import reconstruct, side_of
 from nvc.encoder.encode import SymbolWriter, Tally, analysis_of, lambda_scale_of
 from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
-from nvc.encoder.quantisation.refine import Refinement, refine
+from nvc.encoder.quantisation import refine as refinement_in_bands
+from nvc.encoder.quantisation.refine import Refinement, bands_of, refine
 from nvc.entropy.range_coder import Encoder
 from nvc.network.cpu_reconstruction import Integers
 from nvc.network.model import Model, load_model, models
@@ -145,3 +146,27 @@ def test_effort_0_refines_i_pictures_that_others_refer_to(structure: str, refine
     coded = Nvc().encode(clip, info_of(clip), Settings(quality=30, structure=structure))
     assert ("refine" in coded.details["seconds"]) == refined
     assert sha_of(Nvc().decode(coded.data)) == coded.pictures_sha256
+
+
+def test_pictures_are_refined_in_bands_of_like_size() -> None:
+    assert bands_of(46, 80) == [(0, 46)]                                            # 640×360
+    assert bands_of(136, 240) == [(0, 40), (40, 72), (72, 104), (104, 136)]         # 1920×1080
+    assert bands_of(8, 2000) == [(0, 8)]                                            # not lower than a hyper-latent's row
+
+
+def test_a_picture_in_bands_is_refined_as_in_one_piece_but_for_few_symbols(
+        model: Model, differentiable: DifferentiableNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    h, w = 40, 12
+    x, p = (planes(noise, h, w)[0].numpy().astype(np.uint8) for noise in (2.0, 6.0))
+    d, z = np.zeros(x.shape, np.int16), np.zeros((5, 2, HYPER), np.int32)
+    with torch.inference_mode():
+        side = side_of(["P"], [40])
+        y = first_joined(analysis_of(model).transform(torch.from_numpy(x.astype(np.float32) - p)[None], side))
+    wanted = y[0].permute(1, 2, 0).contiguous().numpy()
+    made = []
+    for band in (1000, 200):
+        monkeypatch.setattr(refinement_in_bands, "BAND", band)
+        made.append(refine(differentiable, 1, 40, x, p, d, wanted, z, lambda_scale_of("P"),
+                           np.ones((h, w), np.float32), 2))
+    assert len(bands_of(h, w)) == 2
+    assert (made[0] != made[1]).mean() < 0.02

@@ -339,8 +339,8 @@ class Encoder:
         side = side_of([u.type for u in units], [self.q(u) for u in units])
         lambda_scale = [self.lambda_scale(u) for u in units]
         y, z = self.analyse(x, p, side)
-        importance = [self.importance[u.number].grid[region.slices(POSITIONS)] if u.number in self.importance
-                      else np.ones(y.shape[1:3], np.float32)
+        importance = [np.ascontiguousarray(self.importance[u.number].grid[region.slices(POSITIONS)])
+                      if u.number in self.importance else np.ones(y.shape[1:3], np.float32)
                       for u, region in zip(units, pieces.regions, strict=True)]
         positions = pieces.positions
         for k, unit in enumerate(units):

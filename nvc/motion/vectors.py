@@ -216,8 +216,8 @@ def decode_field(decoder: Decoder, spans: tuple[int, int], references: Sequence[
 
 def field_of(grid: NDArray[np.int16], spans: tuple[int, int]) -> MotionField:
     inside = grid[TOP:-1, LEFT:-5]
-    return MotionField(inside[..., MODE].astype(np.uint8), inside[..., V0Y:V1X + 1].reshape(*inside.shape[:2], 2, 2),
-                       spans)
+    both = np.ascontiguousarray(inside[..., V0Y:V1X + 1]).reshape(*inside.shape[:2], 2, 2)
+    return MotionField(inside[..., MODE].astype(np.uint8), both, spans)
 
 
 def _walked(direction: int, field: MotionField, references: Sequence[Reference], contexts: NDArray[np.int32]) -> int:

@@ -141,7 +141,7 @@ def _filtered(network: FixedNetwork, base: NDArray[np.uint8], p: NDArray[np.uint
         grid = np.empty((b, h // 2 + 2, w // 2 + 2, FILTER_CHANNELS), np.uint8)
         far = np.empty(grid.shape[:3], np.bool_)
         layout.filter_bytes(base, p, d, trunk, grid, far)
-        places = np.argwhere(far[:, 1:-1, 1:-1])
+        places = np.ascontiguousarray(np.argwhere(far[:, 1:-1, 1:-1]))
         if len(places) <= far.size * MOST_APART:
             sums = as_grid(layer(grid))
             if len(places):

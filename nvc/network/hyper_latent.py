@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nvc.entropy.bits import DECODE, ENCODE, code_bit
-from nvc.entropy.range_coder import Decoder, Encoder, Tables, fresh_contexts
+from nvc.entropy.range_coder import TOTAL, Decoder, Encoder, Tables, fresh_contexts
 from nvc.network.fixed_point import FixedNetwork
 from nvc.network.laplace import Laplace
-from nvc.network.network import HYPER_MAX, Side
+from nvc.network.network import HYPER, HYPER_MAX, Side
 
 # λ of the choice of symbols, in squares of their steps.
 LAMBDA_SCALE = 0.05
@@ -74,3 +74,11 @@ def read(coder: Decoder, index: NDArray[np.int32], kind: int, tables: Tables) ->
     full = np.zeros((index.shape[0] + 1, index.shape[1] + 1), np.uint8)
     _walk(DECODE, coder.state, coder.data, _contexts(kind), full)
     return coder.get(index * full[1:, 1:, None], tables)
+
+
+def warm() -> None:
+    """Compile the kernel into numba's cache."""
+    z, tables = np.zeros((1, 1, HYPER), np.int32), Tables(np.array([[0, TOTAL - 1, TOTAL]] * 2), np.zeros(2, np.int32))
+    coder = Encoder()
+    write(coder, z, z, 0, tables)
+    read(Decoder(coder.finish()), z, 0, tables)

@@ -12,6 +12,7 @@ annealed noise (SGA, Yang et al. 2020, arXiv:2006.04240) takes hundreds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from nvc.network.linear import LOCAL_BITS
 from nvc.network.network import FIRST, STEPS, Side, gather, scatter
 
 SHARE = 0.4             # of the way to where a pass points
+BAND, AROUND = 8000, 8  # positions of a band; rows around it that are refined with it and let go
 SHORTER = 0.5           # where that makes it worse, it is gone from the best again, by this much shorter
 
 
@@ -118,7 +120,29 @@ def refine(network: DifferentiableNetwork, kind: int, t: int, x: NDArray[np.uint
 
     x, p, d: planes [6, h, w], see `Refinement`; y [H, W, 96], z [.., .., 48]: as analysed; kind, t: see `Side`;
     passes: through the networks and back, after the first; importance [H, W]: what errors of positions count;
-    coded [H, W]: which positions have symbols, None: all."""
+    coded [H, W]: which positions have symbols, None: all.
+
+    A large picture is refined in bands, so that memory stays bounded."""
+    made = np.empty_like(y)
+    for top, bottom in bands_of(*y.shape[:2]):
+        first, last = max(top - AROUND, 0), bottom + AROUND         # rows that the networks see
+        rows, samples, blocks = slice(first, last), slice(4 * first, 4 * last), slice(first // 8, -(-last // 8))
+        near = _refined(network, kind, t, x[:, samples], p[:, samples], d[:, samples], y[rows], z[blocks],
+                        lambda_scale, importance[rows], passes, None if coded is None else coded[rows])
+        made[top:bottom] = near[top - first:bottom - first]
+    return made
+
+
+def bands_of(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Rows of positions that are refined at a time: multiples of 8, which the hyper-latent's positions are."""
+    bands = max(1, round(rows * columns / BAND))
+    ends = [min(-(-rows * k // (8 * bands)) * 8, rows) for k in range(bands + 1)]
+    return [(a, b) for a, b in pairwise(ends) if a < b]
+
+
+def _refined(network: DifferentiableNetwork, kind: int, t: int, x: NDArray[np.uint8], p: NDArray[np.uint8],
+             d: NDArray[np.int16], y: NDArray[np.float32], z: NDArray[np.int32], lambda_scale: NDArray[np.float32],
+             importance: NDArray[np.float32], passes: int, coded: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     def tensor(a: NDArray) -> Tensor:
         return torch.from_numpy(a).to(network.device).float()[None]
 

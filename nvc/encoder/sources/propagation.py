@@ -98,7 +98,7 @@ def counted(pictures: list[Copied], first: dict[int, float]) -> dict[int, Grid]:
             for k, number in enumerate(copied.unit.references):
                 if number in owns:      # else it is coded already
                     amount = owns[copied.unit.number] * copied.kept * uses(copied.field.mode, k)
-                    propagate(owns[number], amount, copied.field.vectors[:, :, k])
+                    propagate(owns[number], amount, np.ascontiguousarray(copied.field.vectors[:, :, k]))
     return owns
 
 
