@@ -13,8 +13,8 @@ from coding.interface import Settings
 from nvc.codec import Nvc
 from nvc.decoder import reconstruct, side_of
 from nvc.encoder.encode import SymbolWriter, Tally, analysis_of, lambda_scale_of
-from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation import refine as refinement_in_bands
+from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.refine import Refinement, bands_of, refine
 from nvc.entropy.range_coder import Encoder
 from nvc.network.cpu_reconstruction import Integers
@@ -151,7 +151,7 @@ def test_effort_0_refines_i_pictures_that_others_refer_to(structure: str, refine
 def test_pictures_are_refined_in_bands_of_like_size() -> None:
     assert bands_of(46, 80) == [(0, 46)]                                            # 640×360
     assert bands_of(136, 240) == [(0, 40), (40, 72), (72, 104), (104, 136)]         # 1920×1080
-    assert bands_of(8, 2000) == [(0, 8)]                                            # not lower than a hyper-latent's row
+    assert bands_of(8, 2000) == [(0, 8)]  # not lower than a hyper-latent's row
 
 
 def test_a_picture_in_bands_is_refined_as_in_one_piece_but_for_few_symbols(
