@@ -9,7 +9,7 @@
                                                the table that papers print: BD-rates by class, coding times
     python client.py watch ID                  show progress until it has ended
     python client.py get ID [NAME]             its status document, or the artifact NAME, as bytes, to standard output
-    python client.py list [--state S] [--tag NAME:VALUE] [--limit N]
+    python client.py list [--state S] [--tag NAME:VALUE] [--search WORDS] [--limit N]
     python client.py cancel ID                 stop it, as far as it has not ended
     python client.py tag ID NAME=VALUE…        set tags; NAME= takes one away
     python client.py download ID [FOLDER]      its artifacts and its document, into FOLDER (the id, if none is given)
@@ -194,7 +194,7 @@ def run(client: Client, args: argparse.Namespace) -> int:
         print(json.dumps(document, ensure_ascii=False) if args.json else words, flush=True)
 
     if args.command == "list":
-        query = {name: str(value) for name in ("state", "tag", "limit") if (value := getattr(args, name)) is not None}
+        query = {name: str(value) for name in ("state", "tag", "search", "limit") if (value := getattr(args, name)) is not None}
         for row in client.get("/experiments", params=query).document["experiments"]:
             say(row, line_of(row))
         return 0
@@ -297,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = commands.add_parser("list", parents=[anywhere])
     listing.add_argument("--state", choices=[state.value for state in State])
     listing.add_argument("--tag")
+    listing.add_argument("--search", metavar="WORDS")
     listing.add_argument("--limit", type=int)
     downloading = commands.add_parser("download", parents=[anywhere])
     downloading.add_argument("id", metavar="ID")

@@ -79,3 +79,56 @@ def test_an_error_is_against_the_source_or_another_run(run: tuple[Orchestrator, 
 def test_wrong_pictures_are_refused(run: tuple[Orchestrator, str], path: str, status: int) -> None:
     process, name = run
     assert process.get(f"/experiment/{name}/pictures/{path}").status_code == status
+
+
+def split(pngs: bytes) -> list[np.ndarray]:
+    """The pictures of PNG files that stand one after the other; each ends with its chunk IEND."""
+    end = b"IEND\xaeB`\x82"
+    return [pixels(each + end) for each in pngs.split(end)[:-1]]
+
+
+def test_pictures_are_played_in_their_order() -> None:
+    clip = library.find("carphone")
+    played = split(b"".join(picture_png.Playback(clip, 3, 4)))
+    assert [np.array_equal(one, pixels(picture_png.make((clip, 3 + n)))) for n, one in enumerate(played)] == [True] * 4
+
+
+def test_playing_ends_with_the_clip() -> None:
+    assert len(split(b"".join(picture_png.Playback(library.find("carphone"), 115, 100)))) == 5
+
+
+def test_playing_from_beyond_the_end_is_refused() -> None:
+    with pytest.raises(picture_png.NoPicture, match="there is no picture 99999"):
+        picture_png.Playback(library.find("carphone"), 99999, 10)
+
+
+def test_no_more_clips_are_played_at_once_than_may_be() -> None:
+    clip = library.find("carphone")
+    playing = [picture_png.Playback(clip, 0, 2) for _ in range(picture_png.PLAYED_AT_ONCE)]
+    with pytest.raises(picture_png.Busy, match="4 clips are being played"):
+        picture_png.Playback(clip, 0, 2)
+    for each in playing:
+        each.close()
+        each.close()
+    picture_png.Playback(clip, 0, 2).close()
+
+
+def test_source_and_reconstruction_are_played_over_http(run: tuple[Orchestrator, str]) -> None:
+    process, name = run
+    source, made = (split(process.get(f"/experiment/{name}/pictures?{query}").content)
+                    for query in ("of=source&count=3", "first=2&count=3"))
+    assert (len(source), np.array_equal(source, made)) == (3, True)     # the run begins at the clip's picture 2
+
+
+@pytest.mark.parametrize(("query", "status"), [
+    ("of=error", 400), ("first=x", 400), ("count=0", 400), ("count=1001", 400), ("first=99999", 404)])
+def test_what_cannot_be_played_is_refused(run: tuple[Orchestrator, str], query: str, status: int) -> None:
+    process, name = run
+    assert process.get(f"/experiment/{name}/pictures?{query}").status_code == status
+
+
+def test_a_viewer_who_leaves_ends_the_process(run: tuple[Orchestrator, str]) -> None:
+    process, name = run
+    for _ in range(2 * picture_png.PLAYED_AT_ONCE):
+        with process.get(f"/experiment/{name}/pictures", stream=True) as answer:
+            assert next(answer.iter_content(8)) == b"\x89PNG\r\n\x1a\n"

@@ -341,6 +341,15 @@ def test_pages_are_filtered_by_state_and_tag(store: Store) -> None:
     assert [item.id for item in store.page(tag="team:red")[0]] == [tagged]
 
 
+def test_pages_are_searched_for_words_that_all_stand_in_one_experiment(store: Store) -> None:
+    red = submit(store, label="Night bus", tags={"team": "red"})
+    blue = submit(store, label="night train", codec="x264")
+    assert [item.id for item in store.page(search="NIGHT")[0]] == [blue, red]
+    assert [item.id for item in store.page(search="x264 night")[0]] == [blue]
+    assert [item.id for item in store.page(search=red[-6:])[0]] == [red]
+    assert store.page(search="bus train")[0] == store.page(search="100 %_")[0] == []
+
+
 def test_the_states_add_up_to_what_was_accepted(store: Store) -> None:
     submit(store)
     store.place(submit(store), 0, "w1")

@@ -78,7 +78,8 @@ class ExperimentViews:
                           field="state")
         limit = integer_of(request, "limit", 50, 1, 1000)
         found, next_number = self.store.page(state=None if state is None else State(state),
-                                             tag=request.query.get("tag"), limit=limit, before=cursor_of(request))
+                                             tag=request.query.get("tag"), search=request.query.get("search"),
+                                             limit=limit, before=cursor_of(request))
         cursor = None if next_number is None else str(next_number)
         return Response(200, {"experiments": [documents.summary(experiment, self.scheduler.view.live_progress)
                                               for experiment in found], "next_cursor": cursor})

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from service.api.problems import integer_of
 from service.api.quotas import Quotas
 from service.clips import picture_png
 from service.clips.catalogue import Catalogue
@@ -93,6 +94,16 @@ class Files:
         if of == "error":
             second = self._source_of(run, index) if other is None else self._reconstruction_of(other, index)
         return Response(200, picture_png.make(first, second), {"Content-Type": "image/png"}, etag=True)
+
+    def get_pictures(self, request: Request) -> Response:
+        """Pictures of a run's reconstruction or source in their order, to be played."""
+        of = request.query.get("of", "reconstruction")
+        if of not in ("reconstruction", "source"):
+            raise Problem(400, "invalid-parameter", f"of: expected reconstruction or source, got {of[:60]!r}", field="of")
+        first = integer_of(request, "first", 0, 0, 10**8)
+        count = integer_of(request, "count", picture_png.MOST_PLAYED, 1, picture_png.MOST_PLAYED)
+        where = (self._source_of if of == "source" else self._reconstruction_of)(request.params["id"], first)
+        return Response(200, picture_png.Playback(*where, count), {"Cache-Control": "no-store"})
 
     def _reconstruction_of(self, run: str, index: int) -> tuple[Path, int]:
         about = self.store.artifact(run, "reconstruction.mkv")

@@ -4,6 +4,7 @@ from typing import Any
 
 from measures.bd_rate import METHODS
 from service.api import worker_messages as messages
+from service.clips.picture_png import MOST_PLAYED
 from service.http import openapi
 from service.http.routes import Routes
 from service.jobs.fields import request_schema
@@ -151,6 +152,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/experiment/{id}/pictures/{index}"): Operation(
         "One picture as PNG: of the reconstruction, the source, or their error (white from 32 levels of luma on)",
         {200: None}, (404,)),
+    ("GET", "/experiment/{id}/pictures"): Operation(
+        "Pictures from `first` on, `count` at most, as PNG files one after the other: "
+        "`ffmpeg -f image2pipe -c:v png -i -` reads them", {200: None}, (404, 503)),
     ("GET", "/experiment/{id}/plots/{name}"): Operation(
         f"Rate-distortion curves as a file: {', '.join((*QUALITIES, *PERCEPTUAL))}, each .svg or .png; of one clip, "
         "or of all",
@@ -204,8 +208,10 @@ QUERY: dict[str, Schema] = {
     "width": COUNT, "height": COUNT, "fps": TEXT, "matrix": {"enum": [*MATRICES]}, "range": {"enum": [*RANGES]},
     "pixel_format": {"type": "string", "pattern": "^(yuv4(20|22|44)p|gray)((10|12|14|16)(le)?)?$"},
     "rate": {"enum": [*RATES]}, "clip": TEXT, "curve": TEXT,
-    "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "verbose": TEXT,
-    "redirect": TEXT,
+    "cursor": {"type": "string", "pattern": "^[0-9]{1,17}$"}, "state": STATE, "tag": TEXT, "search": TEXT,
+    "first": {"type": "integer", "minimum": 0, "maximum": 10**8}, "count": {"type": "integer", "minimum": 1,
+                                                                          "maximum": MOST_PLAYED},
+    "verbose": TEXT, "redirect": TEXT,
 }
 
 

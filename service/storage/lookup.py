@@ -117,10 +117,11 @@ class Lookup(Database):
                               "WHERE runs.id = ? AND outcome NOT IN ('busy', 'handed-back')", (run_id,))
             return {row[0] for row in rows}
 
-    def page(self, *, state: State | None = None, tag: str | None = None, limit: int = 50, before: int | None = None
-             ) -> tuple[list[Experiment], int | None]:
+    def page(self, *, state: State | None = None, tag: str | None = None, search: str | None = None, limit: int = 50,
+             before: int | None = None) -> tuple[list[Experiment], int | None]:
         """Experiments newest first, each with its first run and without results, and where the next page begins
-        (None: nowhere). `tag` is a name or "name:value"; `before` is what the previous page returned."""
+        (None: nowhere). `tag` is a name or "name:value"; `search` is words that all stand in an experiment's id, label or
+        settings, in either case of letters; `before` is what the previous page returned."""
         where: list[tuple[str, list[Any]]] = [("1", [])]
         if state is not None:
             where.append(("state = ?", [state]))
@@ -128,6 +129,8 @@ class Lookup(Database):
             name, colon, value = tag.partition(":")
             where.append((f"number IN (SELECT experiment FROM tags WHERE name = ?{' AND value = ?' if colon else ''})",
                           [name, value] if colon else [name]))
+        for word in (search or "").split():
+            where.append(("(instr(lower(id), ?) OR instr(lower(document), ?))", [word.lower()] * 2))
         if before is not None:
             where.append(("number < ?", [before]))
         conditions = " AND ".join(condition for condition, _ in where)
