@@ -194,7 +194,8 @@ def run(client: Client, args: argparse.Namespace) -> int:
         print(json.dumps(document, ensure_ascii=False) if args.json else words, flush=True)
 
     if args.command == "list":
-        query = {name: str(value) for name in ("state", "tag", "search", "limit") if (value := getattr(args, name)) is not None}
+        query = {name: str(value) for name in ("state", "tag", "search", "limit")
+                 if (value := getattr(args, name)) is not None}
         for row in client.get("/experiments", params=query).document["experiments"]:
             say(row, line_of(row))
         return 0

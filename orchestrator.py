@@ -227,7 +227,8 @@ class Orchestrator:
             query={"rate", "clip"})
         add("GET", "/experiment/{id}/compressai", results.get_compressai, roles=read, query={"curve", "clip"})
         add("POST", "/experiment/{id}/bd_rate", results.post_bd_rate, body=BD_RATE_BODY, roles=read)
-        add("GET", "/experiments", reading.get_experiments, roles=read, query={"state", "tag", "search", "limit", "cursor"})
+        add("GET", "/experiments", reading.get_experiments, roles=read,
+            query={"state", "tag", "search", "limit", "cursor"})
         add("GET", "/clips", files.get_clips, roles=read)
         add("GET", "/clips/{name}", files.get_clip, roles=read)
         add("PUT", "/clips/{name}", files.put_clip, body=upload(config.clip_mb << 20), roles=write,

@@ -48,9 +48,7 @@ export function post(path, body = {}) {
 
 // An artifact as a file: a plain link cannot show a key.
 export async function download(path, name) {
-  const answer = await fetch(relative(path), { headers: key() ? { Authorization: `Bearer ${key()}` } : {} });
-  if (!answer.ok) throw new ApiError(answer.status, await answer.json());
-  save(name, await answer.blob());
+  save(name, await (await bytesOf(path)).blob());
 }
 
 // A file to an address, as it is; `heard` is told how many of its bytes have gone.
@@ -80,10 +78,18 @@ export function remember(path, chosen) {
   history.replaceState(null, "", `#/${path}${query.size ? `?${query}` : ""}`);
 }
 
-export async function image(path, signal) {
+async function bytesOf(path, signal) {
   const answer = await fetch(relative(path), { signal, headers: key() ? { Authorization: `Bearer ${key()}` } : {} });
   if (!answer.ok) throw new ApiError(answer.status, await answer.json());
-  return URL.createObjectURL(await answer.blob());
+  return answer;
+}
+
+export async function image(path, signal) {
+  return URL.createObjectURL(await (await bytesOf(path, signal)).blob());
+}
+
+export async function stream(path, signal) {
+  return (await bytesOf(path, signal)).body;
 }
 
 export function save(name, blob) {

@@ -82,6 +82,24 @@ export function values(value) {
   return Array.isArray(value) ? value.join(", ") : value === null || value === undefined ? "–" : String(value);
 }
 
+// What a run or an experiment is, in a few words: "nvc q16 · carphone", "3 codecs, 5 qualities · bikes".
+export function nameOf(found) {
+  const { codec, clip, quality, bitrate_mbps: rate, psnr_db: psnr } = found.settings ?? found.setting ?? found;
+  const few = (value, words, write) => Array.isArray(value) && value.length > 2 ? `${value.length} ${words}`
+    : write(values(value));
+  const known = (value) => value !== null && value !== undefined;
+  const aim = known(rate) ? few(rate, "rates", (text) => `${text} Mbit/s`) : known(psnr)
+    ? few(psnr, "PSNRs", (text) => `${text} dB`) : few(quality, "qualities", (text) => `q${text}`);
+  const coded = few(codec, "codecs", (text) => text);
+  return `${coded}${/^\d/.test(coded) || /^\d+ [a-zP]/.test(aim) ? "," : ""} ${aim} · ${few(clip, "clips", (text) => text)}`;
+}
+
+// The number that "30000/1001" or "4:3" stands for.
+export function ratio(text, usual = 1) {
+  const [above, below = 1] = String(text ?? "").split(/[/:]/).map(Number);
+  return above > 0 && below > 0 ? above / below : usual;
+}
+
 export function badge(state) {
   return h("span", { class: `badge ${/^[a-z]+$/.test(state) ? state : ""}` }, state);
 }

@@ -1,7 +1,7 @@
 // One experiment or one run of a grid: how far it is, what was measured, and what can be done with it.
 
 import * as api from "./api.js";
-import { badge, button, bytes, count, doing, h, number, parts, progress, replace, seconds, time, values } from "./dom.js";
+import { badge, button, bytes, count, doing, h, nameOf, number, parts, progress, replace, seconds, time, values } from "./dom.js";
 import { plot } from "./plot.js";
 import { Sweep } from "./sweep.js";
 import { Table } from "./table.js";
@@ -9,7 +9,6 @@ import { Table } from "./table.js";
 const ENDED = ["completed", "failed", "cancelled"];
 
 export async function show(place, [id], view) {
-  view.title(id);
   const path = `experiment/${encodeURIComponent(id)}/status`;
   view.source([api.curl(path), api.curl(`experiment/${id}/events`)]);
   const head = h("div", { class: "head" });
@@ -32,6 +31,7 @@ export async function show(place, [id], view) {
       view.calm();
       if (before && before !== found.status) view.say(`${id} is ${found.status}`);
       before = found.status;
+      view.title(found.label || found.settings.label || nameOf(found));
       part ??= found.runs ? new Sweep(body, found, view) : new Single(body, found);
       drawHead(head, found, view);
       newest = found;
@@ -51,8 +51,8 @@ function drawHead(head, found, view) {
   const ended = ENDED.includes(found.status);
   const act = (what, then) => () => api.post(`experiment/${id}/${what}`).then(then).catch(view.trouble);
   replace(head,
-    h("h1", {}, h("span", { class: "id" }, id), " ", badge(found.status)),
-    (found.label ?? found.settings.label) && h("p", { class: "lead" }, found.label ?? found.settings.label),
+    h("h1", {}, found.label || found.settings.label || nameOf(found), " ", badge(found.status)),
+    h("p", { class: "lead" }, (found.label || found.settings.label) && `${nameOf(found)} `, h("span", { class: "id more" }, id)),
     h("p", { class: "tags" }, Object.entries(found.settings.tags ?? {}).map(([name, value]) =>
       h("a", { class: "tag", href: `#/list?${new URLSearchParams({ tag: `${name}:${value}` })}` }, `${name}: ${value}`))),
     origin(found),
@@ -103,7 +103,7 @@ class Single {
 
   show(found, waits) {
     const waiting = waits.get(this.id);
-    replace(this.now, found.progress && progress(found.progress.fraction, doing(found.progress)),
+    replace(this.now, found.progress && !ENDED.includes(found.status) && progress(found.progress.fraction, doing(found.progress)),
       waiting && !found.error && h("p", { class: "why" }, `${waiting.why}; next: ${waiting.next_action}`),
       found.error && h("p", { class: "verdict bad" }, h("strong", {}, found.error.type), ` ${found.error.detail ?? ""}`));
     replace(this.tiles, found.metrics && tiles(found));
@@ -156,7 +156,7 @@ class Single {
       h("h2", {}, "Worst pictures"), worst.element,
       h("p", { class: "tools" }, kept && h("a", { class: "button", href: `#/compare/${this.id}/source?frame=${
         quality.length ? quality.reduce((a, b) => (b.psnr_db < a.psnr_db ? b : a)).index : 0}` },
-      "Compare with the source"), button("CSV", () => worst.saveCsv(), { title: "All pictures as a CSV file" })));
+      "Play beside the source"), button("CSV", () => worst.saveCsv(), { title: "All pictures as a CSV file" })));
     worst.show(frames);
   }
 }
@@ -226,6 +226,7 @@ function facts(found) {
 
 function tree(value) {
   if (Array.isArray(value) && value.every((each) => typeof each !== "object")) return values(value.slice(0, 200));
+  if (typeof value === "number" && !Number.isInteger(value)) return String(+value.toPrecision(6));
   if (value === null || typeof value !== "object") return values(value);
   return h("dl", {}, Object.entries(value).slice(0, 200).map(([name, each]) => [h("dt", {}, name), h("dd", {}, tree(each))]));
 }

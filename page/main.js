@@ -9,6 +9,7 @@ const VIEWS = {
   workers: () => import("./workers.js"),
   submit: () => import("./submit.js"),
   compare: () => import("./compare.js"),
+  curves: () => import("./curves.js"),
 };
 const $ = (id) => document.getElementById(id);
 let leaving = new AbortController();

@@ -6,6 +6,16 @@ import { button, bytes, h, replace } from "./dom.js";
 const GRID = ["clip", "codec", "model", "quality", "effort", "preset", "bitrate_mbps", "psnr_db", "structure"];
 const FIRST = ["clip", "codec", "quality", "structure", "effort", "frames", "label"];
 const AIMS = ["quality", "bitrate_mbps", "psnr_db"];
+// What many want, and the fields that it fills in.
+const READY = [
+  ["One run, as usual", {}],
+  ["Beside x264 and x265", { codec: "nvc, x264, x265", quality: "8, 16, 24, 32, 40" }],
+  ["Beside AV1 and VVC", { codec: "nvc, svtav1, vvenc", quality: "8, 16, 24, 32, 40" }],
+  ["At equal PSNRs", { codec: "nvc, x264, x265, svtav1", psnr_db: "34, 36, 38, 40, 42" }],
+  ["More encoding time", { codec: "nvc", effort: "0, 1, 2, 3", quality: "16, 24, 32, 40" }],
+  ["Pictures alone", { codec: "nvc, x265", structure: "intra", frames: "1", quality: "8, 16, 24, 32, 40" }],
+  ["Low delay", { codec: "nvc, x264, x265", structure: "low_delay", quality: "8, 16, 24, 32, 40" }],
+];
 
 export async function show(place, parameters, view) {
   const from = view.query.get("clone");
@@ -34,8 +44,19 @@ export async function show(place, parameters, view) {
     h("details", { open: Boolean(from) }, h("summary", {}, "More settings"),
       h("div", { class: "request" }, names.filter((name) => !FIRST.includes(name)).map((name) => rows[name]))));
   replace(place, h("h1", {}, from ? `Clone ${from}` : "New experiment"),
+    !from && h("p", { class: "filters" }, READY.map(([words, values]) => button(words, () => fill(values)))),
     h("p", { class: "hint" }, `Several values with commas between them (5, 10, 20) make a sweep, also for ${
       GRID.slice(0, -1).join(", ")} and structure. Empty: the default.`), form, runs, h("p", { class: "actions" }, send));
+
+  // A ready-made choice; the clip and what names the experiment stay.
+  function fill(values) {
+    for (const [name, input] of Object.entries(inputs)) {
+      if (["clip", "label", "tags"].includes(name) || input.type === "checkbox") continue;
+      const there = values[name]?.split(", ").filter((value) => name !== "codec" || !known.codec.length || known.codec.includes(value));
+      input.value = there?.join(", ") ?? "";
+    }
+    preview();
+  }
 
   function request() {
     const wanted = {};
@@ -121,7 +142,7 @@ function fieldOf(name, schema, value, known) {
     : h("input", { type: "text", value: text, placeholder: usual === "null" || usual === '""' || usual === "{}" ? ""
       : usual.replaceAll(/["[\]]/g, "").replaceAll(",", ", "), list: options ? list : null, autocomplete: "off", ...common });
   const row = h("div", { class: "field" }, h("label", { for: `field-${name}` }, name, GRID.includes(name) &&
-    h("span", { class: "grid-mark", title: "may be several" }, "several")), input,
+    h("span", { class: "grid-mark", title: "several values make a sweep" }, "may be a list")), input,
   options && h("datalist", { id: list }, options.map((option) => h("option", { value: option }))),
   h("span", { class: "hint", id: `about-${name}` }, about(name, schema, one), options && (GRID.includes(name) || one.items)
     ? ` (${options.slice(0, 12).join(", ")})` : ""), h("span", { class: "wrong", role: "alert" }));

@@ -1,15 +1,15 @@
 // A grid of runs: how far it is, its rate-distortion curves, the BD-rate matrix, and the runs.
 
 import * as api from "./api.js";
-import { badge, button, choice, doing, h, number, progress, replace, seconds, values } from "./dom.js";
+import { badge, button, choice, doing, h, nameOf, number, progress, replace, seconds, values } from "./dom.js";
 import { plot } from "./plot.js";
 import { Table, csv } from "./table.js";
 
-const METRICS = [["psnr_y", "PSNR-Y, dB"], ["psnr", "PSNR-YUV 6:1:1, dB"], ["ssim_db", "SSIM, dB"],
+export const METRICS = [["psnr_y", "PSNR-Y, dB"], ["psnr", "PSNR-YUV 6:1:1, dB"], ["ssim_db", "SSIM, dB"],
   ["ms_ssim_db", "MS-SSIM, dB"]];
 // Only where they were asked for.
-const PERCEPTUAL = [["vmaf", "VMAF"], ["vmaf_neg", "VMAF-NEG"], ["xpsnr", "XPSNR 6:1:1, dB"]];
-const RATES = [["bitrate_mbps", "Mbit/s"], ["bpp", "bits a pixel"]];
+export const PERCEPTUAL = [["vmaf", "VMAF"], ["vmaf_neg", "VMAF-NEG"], ["xpsnr", "XPSNR 6:1:1, dB"]];
+export const RATES = [["bitrate_mbps", "Mbit/s"], ["bpp", "bits a pixel"]];
 
 const GRID = ["clip", "codec", "model", "structure", "effort", "preset", "bitrate_mbps", "psnr_db", "quality"]; // shown where they vary
 const RGB = [["psnr_rgb", "PSNR-RGB, dB"], ["ms_ssim_rgb_db", "MS-SSIM-RGB, dB"]]; // of other programs' files only
@@ -135,7 +135,7 @@ export class Sweep {
   drawPair() {
     const [one, other] = this.marked;
     replace(this.pair, other ? h("a", { class: "button", href: `#/compare/${one}/${other}` },
-      `Compare .${one.split(".")[1]} and .${other.split(".")[1]}`)
+      `Compare ${[one, other].map((run) => nameOf(this.found.runs.find((row) => row.run === run)).split(" · ")[0]).join(" and ")}`)
       : h("span", { class: "hint" }, one ? "Mark another run to compare the two." : "Mark two runs to compare their pictures."));
   }
 
@@ -241,8 +241,8 @@ function stateWords(counts) {
 }
 
 function aim(point) {
-  const [name, value] = [["quality", point.quality], ["aim", point.psnr_db && `${point.psnr_db} dB`],
-    ["aim", point.target_mbps && `${point.target_mbps} Mbit/s`]].find(([, value]) => value !== null && value !== undefined) ?? [];
+  const [name, value] = [["quality", point.quality], ["target", point.psnr_db && `${point.psnr_db} dB`],
+    ["target", point.target_mbps && `${point.target_mbps} Mbit/s`]].find(([, value]) => value !== null && value !== undefined) ?? [];
   return name ? `${name} ${value}: ` : "";
 }
 

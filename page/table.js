@@ -3,7 +3,7 @@
 import { button, count, h, replace } from "./dom.js";
 import { save } from "./api.js";
 
-// columns: {name, cell(row), value(row), number}; `value` is what sorting and CSV use, `cell` what is shown.
+// columns: {name, cell(row), value(row), number, hidden}; `value` is what sorting and CSV use, `cell` what is shown.
 export class Table {
   constructor({ caption, columns, size = 100, empty = "Nothing here.", file = "table.csv", sort = null }) {
     Object.assign(this, { columns, size, empty, file, sort, rows: [], page: 0 });
@@ -38,10 +38,11 @@ export class Table {
     const pages = Math.max(1, Math.ceil(this.rows.length / this.size));
     this.page = Math.min(this.page, pages - 1);
     const rows = this.sorted().slice(this.page * this.size, (this.page + 1) * this.size);
-    replace(this.head, this.columns.map((column) => this.heading(column)));
-    replace(this.body, rows.map((row) => h("tr", {}, this.columns.map((column) =>
+    const shown = this.columns.filter((column) => !column.hidden);
+    replace(this.head, shown.map((column) => this.heading(column)));
+    replace(this.body, rows.map((row) => h("tr", {}, shown.map((column) =>
       h("td", { class: column.number ? "number" : column.class }, column.cell ? column.cell(row) : column.value(row))))));
-    if (!rows.length) this.body.append(h("tr", {}, h("td", { colspan: this.columns.length, class: "empty" }, this.empty)));
+    if (!rows.length) this.body.append(h("tr", {}, h("td", { colspan: shown.length, class: "empty" }, this.empty)));
     replace(this.turn, pages > 1 && [
       button("Previous", () => this.go(-1), { disabled: this.page === 0, "data-focus": "previous" }),
       h("span", {}, `${count(this.page * this.size + 1)}–${count(Math.min(this.rows.length,

@@ -10,13 +10,13 @@ export async function show(place, parameters, view) {
   const cards = h("div", { class: "cards" });
   const waiting = new Table({ caption: "Unfinished runs", columns: UNFINISHED, file: "unfinished.csv",
     empty: "Nothing waits and nothing runs." });
-  const refused = new Table({ caption: "Results turned away", columns: REFUSED, file: "refused.csv",
-    empty: "No late result was turned away." });
+  const refused = new Table({ caption: "Refused results", columns: REFUSED, file: "refused.csv",
+    empty: "No late result was refused." });
   const total = h("p", { class: "lead" });
   const saved = (table) => h("p", { class: "tools" }, h("span", { class: "grow" }), button("CSV", () => table.saveCsv(),
     { title: "These rows as a CSV file" }));
   replace(place, h("h1", {}, "Workers"), cards, h("h2", {}, "What waits, and what happens next"), total,
-    waiting.element, saved(waiting), h("h2", {}, "Turned away"), refused.element, saved(refused));
+    waiting.element, saved(waiting), h("h2", {}, "Refused results"), refused.element, saved(refused));
 
   async function read() {
     const [found, kept] = await Promise.all([api.get("workers", { signal: view.signal }),

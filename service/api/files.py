@@ -99,7 +99,8 @@ class Files:
         """Pictures of a run's reconstruction or source in their order, to be played."""
         of = request.query.get("of", "reconstruction")
         if of not in ("reconstruction", "source"):
-            raise Problem(400, "invalid-parameter", f"of: expected reconstruction or source, got {of[:60]!r}", field="of")
+            raise Problem(400, "invalid-parameter", f"of: expected reconstruction or source, got {of[:60]!r}",
+                          field="of")
         first = integer_of(request, "first", 0, 0, 10**8)
         count = integer_of(request, "count", picture_png.MOST_PLAYED, 1, picture_png.MOST_PLAYED)
         where = (self._source_of if of == "source" else self._reconstruction_of)(request.params["id"], first)

@@ -142,7 +142,7 @@ FIELDS: tuple[Field, ...] = (
     Field("device", "string", "auto", "where the codec computes", choices=("auto", "cpu", "cuda")),
     Field("timeout_s", "number", 600, "seconds from start until the run is killed and failed", 1, 86_400),
     Field("keep_reconstruction", "boolean", True, "keep the decoded pictures as an artifact"),
-    Field("label", "string", "", "free words for people", high=200),
+    Field("label", "string", "", "a name for people to read", high=200),
     Field("tags", "tags", {}, "names and values to find the experiment by"),
 )
 AIMS = ("quality", "bitrate_mbps", "psnr_db")

@@ -120,8 +120,8 @@ class Lookup(Database):
     def page(self, *, state: State | None = None, tag: str | None = None, search: str | None = None, limit: int = 50,
              before: int | None = None) -> tuple[list[Experiment], int | None]:
         """Experiments newest first, each with its first run and without results, and where the next page begins
-        (None: nowhere). `tag` is a name or "name:value"; `search` is words that all stand in an experiment's id, label or
-        settings, in either case of letters; `before` is what the previous page returned."""
+        (None: nowhere). `tag` is a name or "name:value"; `search` is words that all stand in an experiment's id, label
+        or settings, in either case of letters; `before` is what the previous page returned."""
         where: list[tuple[str, list[Any]]] = [("1", [])]
         if state is not None:
             where.append(("state = ?", [state]))

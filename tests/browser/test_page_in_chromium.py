@@ -86,7 +86,7 @@ def test_an_experiment_is_submitted_watched_and_read(running: Orchestrator, page
     worker.end(offer)
     expect(page.locator("h1 .badge")).to_have_text("completed")
     expect(page.locator(".tile strong").first).to_have_text("0.078 Mbit/s")
-    expect(page.locator(".lead").first).to_have_text(HOSTILE)
+    expect(page.locator("h1")).to_contain_text(HOSTILE)
     expect(page.locator("#source")).to_contain_text(f"curl {running.url}/experiment/{offer['run']}/status")
     worker.stop()
 
@@ -112,7 +112,7 @@ def test_a_sweep_fills_its_plot_and_a_point_opens_its_run(running: Orchestrator,
     page.locator(".plot svg a").first.focus()
     expect(page.locator(".tip")).to_contain_text("quality 1")
     page.keyboard.press("Enter")
-    expect(page.locator("h1 .id")).to_have_text(f"{name}.0")
+    expect(page.locator(".lead .id")).to_have_text(f"{name}.0")
 
 
 def test_a_sweep_is_cancelled_and_cloned(running: Orchestrator, worker: FakeWorker, page: Page) -> None:
@@ -127,7 +127,7 @@ def test_a_sweep_is_cancelled_and_cloned(running: Orchestrator, worker: FakeWork
     page.get_by_role("button", name="Submit the clone").click()
     expect(page.locator(".verdict")).to_contain_text(f"Cloned from {name}")
     expect(page.locator(".now")).to_contain_text("of 3 runs")
-    running.post(f"/experiment/{page.locator('h1 .id').inner_text()}/cancel")
+    running.post(f"/experiment/{page.locator('.lead .id').inner_text()}/cancel")
 
 
 def test_a_worker_that_dies_is_shown_as_lost_and_its_run_waits(running: Orchestrator, worker: FakeWorker,
@@ -150,7 +150,7 @@ def test_the_list_turns_pages_and_shows_hostile_labels_as_text(running: Orchestr
     names = [running.submit(codec=worker.codec, label=HOSTILE, tags={"test": "list"}) for _ in range(101)]
     page.goto(f"{running.url}/#/list?tag=test:list")
     expect(page.locator("tbody tr")).to_have_count(100)
-    expect(page.locator("td .label").first).to_have_text(HOSTILE)
+    expect(page.locator("td .name").first).to_have_text(HOSTILE)
     page.get_by_role("button", name="Older").click()
     expect(page.locator("tbody .id")).to_have_count(1)
     expect(page.locator("tbody .id")).to_have_text(names[0])
@@ -185,7 +185,7 @@ def test_it_works_behind_a_path_prefix(running: Orchestrator, worker: FakeWorker
     page.goto(f"http://127.0.0.1:{proxy.server_address[1]}/nvc/#/experiment/{name}")
     expect(page.locator("h1 .badge")).to_have_text("completed")
     page.get_by_role("link", name="Experiments").click()
-    expect(page.get_by_role("link", name=name)).to_be_visible()
+    expect(page.locator("td .id", has_text=name)).to_be_visible()
     proxy.shutdown()
     proxy.server_close()
 
@@ -222,11 +222,11 @@ def test_two_runs_are_compared_picture_by_picture(running: Orchestrator, worker:
     page.goto(f"{running.url}/#/experiment/{one.split('.')[0]}")
     for run in (one, other):
         page.get_by_label(f"Compare run {run}").check()
-    page.get_by_role("link", name="Compare .0 and .1").click()
+    page.get_by_role("link", name="Compare ").click()
     expect(page.locator("dd").first).to_have_text("picture 0, I: 30.00 dB, 5 bytes")
     for place in (0, 1):
         expect(page.locator(".stage img").nth(place)).to_have_js_property("naturalWidth", 176)
-    page.get_by_label("Way").select_option("error map")
+    page.get_by_label("View").select_option("error map")
     expect(page.locator(".stage img").nth(2)).to_have_js_property("naturalWidth", 176)
     expect(page.locator(".scale")).to_contain_text("32 levels of luma or more")
     page.locator(".stage").focus()
@@ -235,8 +235,32 @@ def test_two_runs_are_compared_picture_by_picture(running: Orchestrator, worker:
     expect(page).to_have_url(re.compile(r"frame=1&way=error&at=1\.25"))
     page.reload()
     expect(page.get_by_label("Picture", exact=True)).to_have_value("1")
-    expect(page.get_by_label("Way")).to_have_value("error")
+    expect(page.get_by_label("View")).to_have_value("error")
     expect(page.locator(".stage img").first).to_have_attribute("style", re.compile(r"scale\(1\.25\)"))
+
+
+def test_two_runs_are_played_in_step(running: Orchestrator, worker: FakeWorker, page: Page, tmp_path: Path) -> None:
+    one, other = coded(running, worker, tmp_path)
+    page.goto(f"{running.url}/#/compare/{one}/{other}?way=beside")
+    page.get_by_role("button", name="Play").click()
+    expect(page.get_by_label("Picture", exact=True)).to_have_value("1")         # the last one
+    expect(page.get_by_role("button", name="Play")).to_be_visible()             # and it stands there
+    expect(page.locator("table")).to_contain_text("quality")                    # what differs
+
+
+def test_experiments_are_searched_marked_and_tagged(running: Orchestrator, worker: FakeWorker, page: Page) -> None:
+    running.submit(codec=worker.codec, label="night bus")
+    running.submit(codec=worker.codec, label="morning")
+    page.goto(f"{running.url}/#/list")
+    page.get_by_label("Search").fill("bus night")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.locator("tbody input[type=checkbox]").check()
+    page.get_by_label("Tag for those marked").fill("team:red")
+    page.get_by_role("button", name="Set tag").click()
+    expect(page.locator(".filters", has_text="marked")).to_be_hidden()
+    page.goto(f"{running.url}/#/list?tag=team:red")
+    expect(page.locator("td .name")).to_have_text("night bus")
 
 
 def test_a_key_is_asked_for_and_then_shown(running: Orchestrator, page: Page, tmp_path: Path) -> None:
