@@ -144,7 +144,7 @@ export class Sweep {
     this.waits = waits;
     const { counts } = found;
     const ended = counts.completed + counts.failed + counts.cancelled;
-    replace(this.now, h("div", { class: "stack", role: "img", "aria-label": stateWords(counts) },
+    replace(this.now, ended < counts.total && h("div", { class: "stack", role: "img", "aria-label": stateWords(counts) },
       ["completed", "failed", "cancelled", "running", "dispatched", "queued"].filter((state) => counts[state]).map(
         (state) => h("span", { class: `part ${state}`, style: { "flex-grow": counts[state] } }))),
     h("p", {}, `${ended} of ${counts.total} runs have ended: ${stateWords(counts)}.`));

@@ -78,7 +78,8 @@ class Playback:
             raise NoPicture(_complaint(code, said))
 
     def _read(self) -> bytes:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         return os.read(self._process.stdout.fileno(), PIECE)
 
     def __iter__(self) -> "Playback":
