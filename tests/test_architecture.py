@@ -75,6 +75,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "bench": ("video measures metrics coding peers codec nvc.motion nvc.network nvc.encoder service.runtime "
               "service.http service.jobs service.storage service.scheduling deployment_check bench.rates",
               "makes the numbers, into bench/results/"),
+    "bench.readme": ("video coding codec metrics bench", "makes the README's pictures"),
 }
 
 # Module: what it must never reach, by whatever way.  (a: b means all of b's modules.)

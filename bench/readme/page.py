@@ -1,8 +1,8 @@
 """Pictures of the page in a browser: the README's, a sweep of nvc beside x264 and x265.
 
-    python -m bench.page [docs/pictures/page.png] [--clip bikes --frames 33] [--browser firefox-esr]
+    python -m bench.readme.page [docs/pictures/page.png] [--clip bikes --frames 33] [--browser firefox-esr]
 
-Starts both services, runs the sweep, and has a Firefox without a screen look at it. Prints the sweep's BD-rates as JSON.
+Starts both services, runs the sweep, and has a Firefox without a screen look at it. Prints the BD-rates as JSON.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SIZE = "1200,1060"
 
 
 class Slow(http.server.BaseHTTPRequestHandler):
-    """Hands everything on to the orchestrator, with an image in the page that takes LOOK_S: browsers take the picture when
-    a page has loaded, and the data comes after that."""
+    """Hands everything on to the orchestrator, with an image in the page that takes LOOK_S: a browser takes its picture
+    when a page has loaded, and the data comes after that."""
 
     orchestrator = ""
 
@@ -88,7 +88,7 @@ def main() -> int:
                                             "frames": o.frames, "label": f"nvc beside x264 and x265 on {o.clip}"})
         document = wait_end(call, made["experiment_id"])
         picture_of(orchestrator, f"experiment/{made['experiment_id']}", o.out, o.browser)
-    print(json.dumps({"command": "python -m bench.page", "curves": document["bd_rate"]["curves"],
+    print(json.dumps({"command": "python -m bench.readme.page", "curves": document["bd_rate"]["curves"],
                       "psnr_y": document["bd_rate"]["metrics"]["psnr_y"]["mean"]}, indent=1))
     return 0
 

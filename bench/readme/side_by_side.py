@@ -1,6 +1,7 @@
 """The picture of the README: one of a clip, its source beside x264 and nvc at the bit rate that x264 took.
 
-    python -m bench.pictures [docs/pictures/side-by-side.png] [--clip bikes --first 150 --picture 20 --mbps 0.15]
+    python -m bench.readme.side_by_side [docs/pictures/side-by-side.png]
+        [--clip bikes --first 150 --picture 20 --mbps 0.15]
 
 Prints the rates and PSNR of both as JSON, as every bench does.
 """
@@ -61,7 +62,8 @@ def main() -> int:
         draw.text((place * (width + GAP) + 2, 3), words, fill="black")
     o.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(o.out, optimize=True)
-    print(json.dumps({"command": "python -m bench.pictures", "clip": o.clip, "frames": FRAMES, **found}, indent=1))
+    print(json.dumps({"command": "python -m bench.readme.side_by_side", "clip": o.clip, "frames": FRAMES, **found},
+                     indent=1))
     return 0
 
 
