@@ -197,7 +197,8 @@ class Orchestrator:
         config = self.config
         submissions, reading, files, workers = self.submissions, self.views, self.files, self.worker_api
         results = self.results
-        read, write, work = {"client", "read", "worker"}, {"client"}, {"worker"}
+        read, write, work = {"client", "read"}, {"client"}, {"worker"}
+        fetch = read | work         # what a worker reads: clips, and the files of segments that it joins
 
         def add(method: str, pattern: str, handler: Callable[[Request], Response], **options: Any) -> None:
             routes.add(method, pattern, with_problem_responses(handler), **options)
@@ -217,7 +218,7 @@ class Orchestrator:
         add("POST", "/experiment/{id}/rerun", submissions.post_rerun, body=JSON, roles=write, waits="prefer")
         add("POST", "/experiment/{id}/clone", submissions.post_clone, body=JSON, roles=write, waits="prefer",
             is_transfer=lambda request: True)    # the original's clips may be addresses
-        add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=read, produces="*/*",
+        add("GET", "/experiment/{id}/artifacts/{name}", files.get_artifact, roles=fetch, produces="*/*",
             query={"redirect"}, is_transfer=lambda request: config.artifacts != "")
         add("GET", "/experiment/{id}/pictures/{index}", files.get_picture, roles=read, produces="image/png", waits=True,
             query={"of", "against"})
@@ -234,7 +235,7 @@ class Orchestrator:
         add("PUT", "/clips/{name}", files.put_clip, body=upload(config.clip_mb << 20), roles=write,
             query=RAW_FIELDS)
         add("DELETE", "/clips/{name}", files.delete_clip, roles=write)
-        add("GET", "/clips/{name}/data", files.get_clip_data, roles=read, produces="*/*")
+        add("GET", "/clips/{name}/data", files.get_clip_data, roles=fetch, produces="*/*")
         add("GET", "/workers", workers.get_workers, roles=read)
         add("POST", "/workers", workers.post_workers, body=JSON, roles=work)
         add("POST", "/workers/{name}/drain", workers.post_drain, body=JSON, roles=set())

@@ -53,6 +53,20 @@ def test_what_was_accepted_without_any_worker_survives_a_kill(orchestrator: Orch
     assert orchestrator.conservation()["completed"] == 5
 
 
+def test_a_queue_longer_than_one_reading_is_taken_up_whole_and_the_oldest_first(orchestrator: Orchestrator,
+                                                                                make_worker: Make) -> None:
+    grid = {"quality": list(range(50)), "effort": [0, 1, 2, 3], "structure": ["intra", "low_delay", "random_access"]}
+    names = [orchestrator.submit(codec="own", **grid) for _ in range(9)]        # 5,400 runs, read 5,000 at a time
+    orchestrator.restart()
+    worker = make_worker("w", codec="own")
+    first = worker.next_offer()
+    assert first["run"] == f"{names[0]}.0"
+    for name in reversed(names[:-1]):       # last the one that holds the slot
+        assert orchestrator.post(f"/experiment/{name}/cancel").ok
+    worker.end(first)
+    assert worker.next_offer()["run"] == f"{names[-1]}.0"       # of the second reading
+
+
 def test_an_idempotency_key_is_honoured_across_a_kill(orchestrator: Orchestrator) -> None:
     headers = {"Idempotency-Key": "k"}
     first = orchestrator.post("/experiment", {}, headers=headers).json()

@@ -265,15 +265,15 @@ def test_states_of_the_schema_before_segments_open(tmp_path: Any) -> None:
                     ['{"codec": "x"}'])
         raw.commit()
     with closing(Store(tmp_path)) as new:
-        [run] = new.unfinished()
+        [run] = new.queued(0, 10)
         assert (run.id, run.whole, run.waits, run.needs) == ("exp_1", None, 0, "x")
 
 
 def test_of_queued_runs_memory_holds_only_what_placing_needs(store: Store) -> None:
     name = cut(store)
     store.place(f"{name}.s0", 0, "w")
-    queued = {run.id: run.settings for run in store.unfinished() if run.state is State.QUEUED}
+    queued = {run.id: run.settings for run in store.queued(0, 10)}
     assert queued == {run: {"codec": "nvc", "device": "auto", "timeout_s": 600, "segments": 2}
                       for run in (name, f"{name}.s1")}
-    [placed] = [run for run in store.unfinished() if run.state is State.DISPATCHED]
+    [placed] = store.at_workers()
     assert placed.settings["quality"] == 32     # what is at a worker may have to be sent again, whole

@@ -36,7 +36,7 @@ def code_batch(encoder: Encoder, batch: list[tuple[Unit, Picture]]) -> Coded:
 def code_segment(encoder: Encoder, planner: Planner, before: list[Picture], segment: list[Picture],
                  after: list[Picture], mini_gop: int, importances: dict[int, Importance]) -> Iterator[Coded]:
     """Code a segment's padded pictures by mini-GOPs of that size, as far as it reaches. before, after: the GOP's
-    segments on both sides; worths: by picture number."""
+    segments on both sides; importances: by picture number."""
     first = before[-PICTURES_AROUND:]
     near = dict(enumerate([*first, *segment, *after[:PICTURES_AROUND]], planner.number - len(first)))
     planner.mini_gop, encoder.importance = mini_gop, importances

@@ -42,6 +42,7 @@ from service.storage.store import Store
 
 LOOK_S = 1.0            # the placing thread looks at leases at least this often, to notice that it was stopped
 AUDIT_S = 15.0          # between two comparisons of memory with the store
+PAGE = 5000             # queued runs that are read at a time after a start
 RETRY_S = 0.5           # after the store could not be written
 
 
@@ -74,6 +75,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._place_forever, name="placing", daemon=True)
         self._audited = clock()
         self._suspects: set[str] = set()
+        self._taken_up: int | None = 0      # number of the last queued run of the last stop; None: there are no more
         self._run_metrics = RunMetrics(metrics, store, self.view.worker_states)
         self._progress = Progress(store, self.notifier, self._run_metrics, log, clock)
         self._delivery = Delivery(
@@ -85,8 +87,9 @@ class Scheduler:
         """Continue what was unfinished at the last stop, then place."""
         for name, about in self.registry.workers().items():
             self._placement.remember(name, about["url"], about)
-        for run in self.store.unfinished():
+        for run in self.store.at_workers():     # before their workers call
             self._take_up(run)
+        self._take_up_queued()
         self._thread.start()
 
     def drain(self) -> None:
@@ -238,9 +241,12 @@ class Scheduler:
         while not self._stopping.is_set():
             with self._lock:
                 due_s = None if self._draining else self._placement.next_due_s()
-            self._wake.wait(LOOK_S if due_s is None else min(due_s, LOOK_S))
+            if self._taken_up is None:
+                self._wake.wait(LOOK_S if due_s is None else min(due_s, LOOK_S))
             self._wake.clear()
             try:
+                if self._taken_up is not None:
+                    self._take_up_queued()
                 self._look()
             except StoreError as error:
                 self._log.error("placing-failed", error=error)
@@ -268,7 +274,7 @@ class Scheduler:
         self._lost = lost
         for name in forgotten:
             self.registry.forget_worker(name)
-        if self._clock() - self._audited > AUDIT_S:
+        if self._taken_up is None and self._clock() - self._audited > AUDIT_S:
             self._audited = self._clock()
             self._audit()
 
@@ -393,6 +399,19 @@ class Scheduler:
             lease = self._placement.restore(run, started=run.state is State.RUNNING)
         if run.state is State.DISPATCHED:
             self._delivery.tasks.do(lease.worker, partial(self._offer, lease, ask_first=True))
+
+    def _take_up_queued(self) -> None:
+        """The next of the runs that were queued at the last stop, oldest first. A few thousand at a time, so that
+        placing begins before all of a long queue has been read."""
+        runs = self.store.queued(self._taken_up or 0, PAGE)
+        for run in runs:
+            with self._lock:
+                known = self._placement.knows(run.id)
+            if not known:
+                self._take_up(run)
+        self._taken_up = runs[-1].number if len(runs) == PAGE else None
+        if self._taken_up is None:
+            self._log.info("queue-read")
 
     def _audit(self) -> None:
         """Take up every unfinished run that memory has not known for two audits."""

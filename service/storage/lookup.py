@@ -87,12 +87,19 @@ class Lookup(Database):
         with self.reading() as db:
             return find_experiment(db, experiment_id)[1]
 
-    def unfinished(self) -> list[Run]:
-        """Every unfinished run, oldest first; also those that wait for their segments. Of queued ones, settings are as
-        far as placing needs them (rows.PLACED)."""
+    def at_workers(self) -> list[Run]:
+        """Runs that a worker has been given."""
         with self.reading() as db:
-            return [run_of(row, PLACED if row[4] == State.QUEUED else None)
-                    for row in db.execute(UNFINISHED, (*states.UNFINISHED, -1))]
+            return [run_of(row) for row in db.execute(f"{RUN} WHERE runs.state IN (?, ?) ORDER BY runs.number",
+                                                      (State.DISPATCHED, State.RUNNING))]
+
+    def queued(self, after: int, limit: int) -> list[Run]:
+        """Queued runs with numbers above `after`, oldest first; also those that wait for their segments. Their settings
+        are as far as placing needs them (rows.PLACED)."""
+        with self.reading() as db:
+            return [run_of(row, PLACED) for row in db.execute(
+                f"{RUN} WHERE runs.state = ? AND runs.number > ? ORDER BY runs.number LIMIT ?",
+                (State.QUEUED, after, limit))]
 
     def unfinished_attempts(self) -> dict[str, tuple[State, int]]:
         """State and last attempt of every unfinished run that waits for no segment: what memory is compared with from

@@ -16,7 +16,7 @@ EXPERIMENT = "SELECT number, id, state, label, document, accepted_s, finished_s,
 RUN = ("SELECT runs.number, runs.id, experiments.number, experiments.id, runs.state, attempt, tries, returns, worker, "
        "runs.finished_s, document, settings, clip, trace, whole, waits "
        "FROM runs JOIN experiments ON experiments.number = runs.experiment ")
-# Three states and a limit (-1: all). Each state by its index, so that what is beyond the limit is not read.
+# Three states and a limit. Each state by its index, so that what is beyond the limit is not read.
 UNFINISHED = RUN + f"""WHERE runs.number IN ({" UNION ALL ".join(
     f"SELECT number FROM (SELECT number FROM runs WHERE state = ?{n} ORDER BY number LIMIT ?4)" for n in (1, 2, 3))})
     ORDER BY runs.number LIMIT ?4"""
