@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.readme.real_files import page
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -115,3 +117,10 @@ def test_the_picture_of_the_readme_says_what_was_measured() -> None:
     assert words is not None
     assert [float(word) for word in words.groups()] == [
         round(found["nvc"]["bitrate_mbps"], 2), round(found["x264"]["psnr_db"], 1), round(found["nvc"]["psnr_db"], 1)]
+
+
+def test_the_table_of_files_is_what_was_measured() -> None:
+    rows = json.loads((ROOT / "bench/results/real-files.json").read_text(encoding="utf-8"))["files"]
+    assert (ROOT / "docs/real-files.md").read_text(encoding="utf-8") == page(rows)
+    assert [row["file"] for row in rows if row["wrong"]] == []
+    assert f"{len(rows)} files of all kinds" in README

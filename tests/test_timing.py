@@ -33,6 +33,13 @@ def test_of_rates_that_few_times_cannot_tell_apart_the_headers_is_taken(fps: Fra
     assert found.fps == fps
 
 
+def test_a_headers_rate_that_was_rounded_means_the_standard_one() -> None:
+    fps = Fraction(60000, 1001)
+    found = timing_of(stamps(fps, 12, MS), MS, said=[Fraction(19001, 317)])     # of 16,683,333 ns, as Matroska has it
+    assert found is not None
+    assert found.fps == fps
+
+
 def test_the_header_is_not_believed_against_the_time_stamps() -> None:
     found = timing_of(stamps(NTSC, 30, MS), MS, said=[Fraction(1000), Fraction(60)])
     assert found is not None

@@ -45,7 +45,7 @@ def timing_of(stamps: Sequence[int], tick: Fraction, last: int | None = None,
     intervals = [b - a for a, b in itertools.pairwise(times)]
     mean = Fraction(times[-1] - times[0], len(intervals))
     if _spread(times, mean) <= max(Fraction(2), mean * _JITTER):
-        fps = _plain_rate(times, mean, tick, said)
+        fps = _plain_rate(times, mean, tick, [standard(rate) for rate in said])
         return Timing(fps, len(times) / fps)
     usual = Counter(intervals).most_common(1)[0][0]
     # A last picture's duration is often a tick, or the whole pause after it; the commonest interval is likelier then.
@@ -53,6 +53,12 @@ def timing_of(stamps: Sequence[int], tick: Fraction, last: int | None = None,
     duration = (times[-1] - times[0] + held) * tick
     return Timing((len(times) / duration).limit_denominator(100_000), duration,
                   (float(min(intervals) * tick), float(max(intervals) * tick)))
+
+
+def standard(rate: Fraction) -> Fraction:
+    """The standard rate that a header's rate is a rounding of, such as 60000/1001 of 19001/317; else that itself."""
+    nearest = min(STANDARD_RATES, key=lambda known: abs(known - rate))
+    return nearest if abs(nearest - rate) * 100_000 < nearest else rate
 
 
 def _spread(times: Sequence[int], interval: Fraction) -> Fraction:
