@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,8 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orchestr
     """An orchestrator with keys, of which `own` has bounds of its own."""
     folder = tmp_path_factory.mktemp("quotas")
     keys = {}
-    for name, words in (("client", ["client"]), ("own", ["client", "--quota", "runs=9"]), ("admin", ["admin"])):
+    for name, words in (("client", ["client"]), ("own", ["client", "--quota", "runs=9"]), ("admin", ["admin"]),
+                        ("crowd", ["client", "--quota", "experiments=3"])):
         made = io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.stdout", made)
@@ -154,6 +156,13 @@ def test_a_client_over_its_runs_is_told_the_bound_and_what_changes_it(bounded: t
 def test_a_key_with_bounds_of_its_own_has_those(bounded: tuple[Orchestrator, dict[str, str]]) -> None:
     assert post(bounded, "own", 9).status_code == 202
     assert "keys add --quota runs=…" in post(bounded, "own", 1).json()["detail"]
+
+
+def test_submissions_at_the_same_time_do_not_pass_the_bound_together(bounded: tuple[Orchestrator, dict[str, str]]
+                                                                      ) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        codes = sorted(pool.map(lambda _: post(bounded, "crowd", 1).status_code, range(12)))
+    assert codes == [202] * 3 + [429] * 9
 
 
 def test_an_admin_has_no_bounds(bounded: tuple[Orchestrator, dict[str, str]]) -> None:

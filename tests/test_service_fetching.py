@@ -293,6 +293,19 @@ def test_an_experiments_address_is_fetched_and_kept_by_its_digest(orchestrator: 
         worker.stop()
 
 
+def test_what_was_fetched_is_deleted_by_its_hash(orchestrator: Orchestrator, site: Site) -> None:
+    site.pages["/clips/grey.y4m"] = whole(CLIP)
+    name = orchestrator.submit(clip=f"{site.url}/clips/grey.y4m")
+    path = f"/clips/sha256:{hashlib.sha256(CLIP).hexdigest()}"
+
+    def delete(path: str) -> int:
+        return requests.delete(f"{orchestrator.url}{path}", timeout=PATIENCE_S).status_code
+
+    assert delete(path) == 409      # an experiment is of it
+    orchestrator.post(f"/experiment/{name}/cancel")
+    assert [delete(f"/experiment/{name}"), delete(path), delete(path)] == [204, 204, 404]
+
+
 def test_what_cannot_be_had_refuses_the_experiment(orchestrator: Orchestrator, site: Site) -> None:
     site.pages["/text"] = whole(b"no video at all")
     answers = [orchestrator.post("/experiment", {"clip": clip}) for clip in (

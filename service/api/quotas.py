@@ -1,5 +1,8 @@
 """What a client's key may ask for in 24 hours: experiments, runs, bytes of clips. Other roles have no bounds."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +43,32 @@ class Quotas:
 
     def __init__(self, registry: Registry, retention: Retention, usual: Quota) -> None:
         self._registry, self._retention, self._usual = registry, retention, usual
+        self._spending = threading.Lock()
+
+    @contextmanager
+    def spending(self, request: Request, *, experiments: int, runs: int) -> Iterator[None]:
+        """`check`; what is asked for is stored inside, and counts for whoever asks next at the same time."""
+        if not self._is_bounded(request):
+            yield
+            return
+        with self._spending:
+            self.check(request, experiments=experiments, runs=runs)
+            yield
+
+    def _is_bounded(self, request: Request) -> bool:
+        key = request.principal.key
+        if request.principal.role != "client" or not key:
+            return False
+        quota = Quota(**{**vars(self._usual), **self._registry.quota(key)})
+        return bool(quota.experiments or quota.runs or quota.gb)
 
     def check(self, request: Request, *, experiments: int = 0, runs: int = 0, size: int = 0) -> None:
         """Raises Problem 429 naming the bound, its value, what was used and asked, and what changes it."""
-        key = request.principal.key
-        if request.principal.role != "client" or not key:
+        if not self._is_bounded(request):
             return
+        key = request.principal.key
         own: dict[str, Any] = self._registry.quota(key)
         quota = Quota(**{**vars(self._usual), **own})
-        if not (quota.experiments or quota.runs or quota.gb):
-            return
         used: Usage = self._retention.used(key)
         for name, bound, before, asked, unit in (
                 ("experiments", quota.experiments, used.experiments, experiments, "experiments"),

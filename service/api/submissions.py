@@ -135,10 +135,11 @@ class Submissions:
         new = False
         if experiment_id is None:
             made = prepare()
-            self.quotas.check(request, experiments=1, runs=sum(1 + (n if n > 1 else 0) for n in made.segments))
-            experiment_id, new = self.scheduler.submit(
-                made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
-                trace=request.trace.traceparent, origin=made.origin, segments=made.segments)
+            with self.quotas.spending(request, experiments=1,
+                                      runs=sum(1 + (n if n > 1 else 0) for n in made.segments)):
+                experiment_id, new = self.scheduler.submit(
+                    made.document, made.clips, principal=request.principal.key, key=key, body_sha256=digest,
+                    trace=request.trace.traceparent, origin=made.origin, segments=made.segments)
         took_s = time.monotonic() - began
         self._submit_s.observe(took_s)
         self.log.emf({"SubmitLatency": (1000 * took_s, "Milliseconds")})

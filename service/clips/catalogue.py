@@ -157,10 +157,13 @@ class Catalogue:
             self._document(clip) for clip in self._registry.clips()]
 
     def delete(self, name: str) -> None:
-        """Forget an upload. Raises UnknownClip, NameReserved for one of the library, ClipInUse."""
+        """Forget an upload, or by sha256:… what was fetched from an address. Raises UnknownClip, NameReserved for one
+        of the library, ClipInUse."""
         if name in clips.names():
             raise NameReserved(f"name: {name} is a clip of the library, which cannot be deleted")
-        if not self._registry.delete_clip(name):
+        found = self._uploaded(name)
+        by_hash = name.startswith("sha256:") and found is not None and found["name"].startswith(FETCHED)
+        if not self._registry.delete_clip(found["name"] if found is not None and by_hash else name):
             raise UnknownClip(f"no clip was uploaded as {name}")
 
     def file(self, name: str) -> tuple[Path, str]:
