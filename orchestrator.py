@@ -275,7 +275,7 @@ class Orchestrator:
         return Response(200, {
             "status": "draining" if self.server.draining.is_set() else "ok", "version": VERSION,
             "uptime_s": round(time.monotonic() - self.began, 3),
-            "workers": sum(state not in ("lost", "expected") for state in workers),
+            "workers": sum(state not in ("lost", "stopped", "expected") for state in workers),
             "queued": queued, "running": at_work,
         })
 

@@ -51,6 +51,12 @@ function source(lines) {
 
 function trouble(error) {
   if (error instanceof api.ApiError && error.status === 401) { askForKey(error.message); return; }
+  if (error instanceof api.ApiError && error.slug === "unknown-experiment") {
+    title("Not here");
+    replace($("main"), h("div", { class: "view" }, h("h1", {}, "There is no such experiment"), h("p", {}, `${error.message}. `,
+      "It may have been deleted. ", h("a", { href: "#/" }, "All experiments"))));
+    return;
+  }
   const gone = error instanceof TypeError; // what fetch throws when nobody answers
   replace($("alert"), gone ? "The service does not answer; trying again." : error.message);
   $("alert").hidden = false;

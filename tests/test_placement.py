@@ -451,3 +451,15 @@ def test_it_says_why_a_run_waits(placed: Placement, clock: Clock) -> None:
     assert placed.why("r3") == ("back-off after attempt 1", "it joins the queue", 4.0)
     clock.now += 3600
     assert placed.why("r2")[0] == "every worker is lost: w1"
+
+
+def test_a_worker_that_said_goodbye_has_stopped_and_one_that_fell_silent_is_lost(placed: Placement, clock: Clock
+                                                                                 ) -> None:
+    placed.enqueue(make_run(1))
+    beat(placed, "at-work")
+    assert grants(placed) == [("r1", 1, "at-work")]
+    for name, held, draining in (("at-work", [("r1", 1)], True), ("silent", [], False), ("gone", [], True)):
+        beat(placed, name, *held, draining=draining)
+    clock.now += 2 * LEASE_S
+    assert {name: placed.state_of(worker) for name, worker in placed.workers.items()} == {
+        "at-work": "lost", "silent": "lost", "gone": "stopped"}

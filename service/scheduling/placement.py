@@ -123,9 +123,9 @@ class Placement:
         return self._clock() - worker.heard < self._lease_s
 
     def state_of(self, worker: Worker) -> str:
-        """One word for people: "expected", "lost", "draining", "starting", "avoided", "busy" or "free"."""
+        """One word for people: "expected", "lost", "stopped", "draining", "starting", "avoided", "busy" or "free"."""
         if not self.alive(worker):
-            return "lost"
+            return "stopped" if worker.draining and not worker.busy else "lost"
         if not worker.present:
             return "expected"
         if worker.draining or worker.drained:
