@@ -1,6 +1,6 @@
 """Rate and quality of nvc beside what its users would take instead, and BD-rates between them.
 
-    python -m bench.rd [--efforts 0 1 2] [--cache FOLDER] [CLIP…] > bench/results/rd.json
+    python -m bench.rd [--efforts 0 1 2] [--slower] [--cache FOLDER] [CLIP…] > bench/results/rd.json
 
 video     each clip (default: the test clips) by nvc, with each effort and weight set, and by x264, x265, SVT-AV1 and
           VP9, as their users run them (bench/rates/points.py), at the same intra period
@@ -26,6 +26,7 @@ import codec
 from bench.rates import plots, tables
 from bench.rates.points import (
     ANCHOR_CRF,
+    SLOWER_CRF,
     Point,
     against_each,
     anchor_points,
@@ -104,7 +105,9 @@ def _shown(result: dict[str, Any]) -> str:
 def video(paths: Iterable[Path], options: argparse.Namespace) -> dict[str, Any]:
     """The clips' part of the result."""
     here, left_out = at_hand([codec.get(name) for name in ANCHOR_CRF])
-    rows = each(partial(report, anchors=list(here), options=options), paths, options.processes)
+    slower = [name for name in SLOWER_CRF if name.split()[0] in here] if options.slower else []
+    anchors = [*here, *slower]
+    rows = each(partial(report, anchors=anchors, options=options), paths, options.processes)
     mean, counts = means_of([row["bd_rate"] for row in rows])
     first, *rest = variants(options)
     return {
@@ -117,7 +120,7 @@ def video(paths: Iterable[Path], options: argparse.Namespace) -> dict[str, Any]:
         "others": {name: means_of([row["others"][name]["bd_rate"] for row in rows])[0] for name in rest},
         "against_before": {name: means_of([row["others"][name]["against_before"] for row in rows])[0] for name in rest},
         "left_out": left_out,
-        "encoders": {name: coder.describe() for name, coder in here.items()},
+        "encoders": {name: here[name.split()[0]].describe() for name in anchors},
         "clips": rows,
     }
 
@@ -171,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
                         help="nvc's weight sets: the first leads, the others take the first and the last effort")
     parser.add_argument("--processes", type=int, default=1, help="clips and pictures measured at a time (1)")
     parser.add_argument("--qualities", type=int, nargs="+", default=[8, 20, 32, 44, 56])
+    parser.add_argument("--slower", action="store_true", help="beside x265 slower and SVT-AV1 preset 4, too")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there")
     parser.add_argument("--plots", metavar="FOLDER", type=Path, help="write the plots there, as SVG")
     parser.add_argument("--result", metavar="FILE", type=Path, help="tables and plots of this result")

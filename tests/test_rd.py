@@ -198,3 +198,10 @@ def test_an_unknown_weight_set_is_refused_by_name(capsys: pytest.CaptureFixture[
     arguments = [str(library.find("carphone")), "--only", "video", "--frames", "1", "--models", "none"]
     assert rd.main(arguments) == 1
     assert "unknown name 'none'" in capsys.readouterr().err
+
+
+def test_an_anchor_may_have_a_preset_that_takes_longer() -> None:
+    usual, slower = (rates.anchor_points(name, library.find("carphone"), 5, 8, crfs=(30,))
+                     for name in ("x264", "x264 slower"))
+    assert [points[0]["settings"]["preset"] for points in (usual, slower)] == [None, "slower"]
+    assert usual[0]["bytes"] != slower[0]["bytes"]

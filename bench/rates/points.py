@@ -34,6 +34,8 @@ ANCHOR_CRF: dict[str, tuple[int, ...]] = {
     "svtav1": (20, 30, 40, 50, 58, 63),
     "vp9": (20, 29, 38, 47, 55, 63),
 }
+# The same with a preset that takes longer, by "codec preset": --slower.
+SLOWER_CRF = {"x265 slower": ANCHOR_CRF["x265"], "svtav1 4": ANCHOR_CRF["svtav1"]}
 METRICS = ("psnr_y", "psnr", "ssim", "ms_ssim")
 ROOT = Path(__file__).resolve().parents[2]
 # Beside nvc/, what nvc's points depend on.
@@ -80,10 +82,12 @@ def anchor_points(
     cache: Path | None = None,
     crfs: Sequence[float] = (),
 ) -> list[Point]:
-    """The points of an anchor on a clip, at its ANCHOR_CRF or those given; from ``cache`` where they are known."""
-    coder = codec.get(name)
-    crfs = crfs or ANCHOR_CRF[name]
-    runs = [Settings(intra_period=intra_period, threads=1, options={"crf": crf}) for crf in crfs]
+    """The points of an anchor, by name or "name preset", on a clip, at its usual CRFs or those given; from ``cache``
+    where they are known."""
+    base, _, preset = name.partition(" ")
+    coder = codec.get(base)
+    crfs = crfs or (ANCHOR_CRF | SLOWER_CRF)[name]
+    runs = [Settings(intra_period=intra_period, threads=1, preset=preset or None, options={"crf": crf}) for crf in crfs]
     return kept_points(coder, clip, frames, runs, cache, coder.describe())
 
 
