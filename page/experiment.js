@@ -61,12 +61,18 @@ function drawHead(head, found, view) {
         "data-focus": "cancel" }),
       ended && button("Run again", act("rerun", (made) => { location.hash = `#/experiment/${made.experiment_id}`; }),
         { title: "The same again, and whether every hash matches", "data-focus": "rerun" }),
+      reconstructed(found) && h("a", { class: "button", href: `#/compare/${id}/source`, "data-focus": "play" },
+        "Play beside the source"),
       h("a", { class: "button", href: `#/submit?${new URLSearchParams({ clone: id })}`, "data-focus": "clone" },
         "Clone with changes"),
       found.run && h("a", { class: "button", href: `#/experiment/${found.experiment_id}` }, "The whole experiment"),
       button("JSON", () => api.save(`${id}.json`, new Blob([JSON.stringify(found, null, 1)],
         { type: "application/json" })), { class: "quiet", "data-focus": "json" })));
   if (focus) head.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+}
+
+function reconstructed(found) {
+  return Object.keys(found.artifacts ?? {}).some((name) => name.startsWith("reconstruction."));
 }
 
 function origin(found) {
@@ -124,7 +130,7 @@ class Single {
 
   drawFrames(found) {
     const { frames } = found;
-    const kept = Object.keys(found.artifacts ?? {}).some((name) => name.startsWith("reconstruction."));
+    const kept = reconstructed(found);
     const href = (frame) => kept ? `#/compare/${this.id}/source?frame=${frame.index}` : null;
     const words = (frame) => `picture ${frame.index}, ${frame.type}: ${number(frame.psnr_db)} dB, ` +
       `${(8 * frame.bytes).toLocaleString("en")} bits`;
@@ -156,7 +162,7 @@ class Single {
       h("h2", {}, "Worst pictures"), worst.element,
       h("p", { class: "tools" }, kept && h("a", { class: "button", href: `#/compare/${this.id}/source?frame=${
         quality.length ? quality.reduce((a, b) => (b.psnr_db < a.psnr_db ? b : a)).index : 0}` },
-      "Play beside the source"), button("CSV", () => worst.saveCsv(), { title: "All pictures as a CSV file" })));
+      "The worst picture beside the source"), button("CSV", () => worst.saveCsv(), { title: "All pictures as a CSV file" })));
     worst.show(frames);
   }
 }
