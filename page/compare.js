@@ -32,7 +32,7 @@ export async function show(place, [run, other = "source"], view) {
   const player = new Player({ last, fps: ratio(mine.clip?.fps, 25), signal: view.signal, trouble: view.trouble,
     paths: (first, count) => [theirs ? played(other, "reconstruction", first, count) : played(run, "source", first, count),
       played(run, "reconstruction", first, count)],
-    draw: (at, bitmaps) => { frame = at; number.value = at; stage.draw(bitmaps); },
+    draw: (at, bitmaps) => { frame = at; number.value = at; stage.draw(bitmaps); drawWords(); },
     changed: () => drawPlayer() });
 
   const number = h("input", { type: "number", min: 0, max: last, value: frame, "aria-label": "Picture", on: {
@@ -85,10 +85,14 @@ export async function show(place, [run, other = "source"], view) {
     }
     if (!current()) return; // another one is on its way
     stage.show(paths.map((each) => urls.get(each)));
-    replace(about, h("dl", {}, [[names[0], mine], theirs && [names[1], theirs]].filter(Boolean).map(([name, each]) =>
-      [h("dt", {}, name), h("dd", {}, wordsOf(each.frames?.[frame]))])));
+    drawWords();
     view.calm();
     if (frame < last && !player.playing) ahead(stillsAt(frame + 1));
+  }
+
+  function drawWords() {
+    replace(about, h("dl", {}, [[names[0], mine], theirs && [names[1], theirs]].filter(Boolean).map(([name, each]) =>
+      [h("dt", {}, name), h("dd", {}, wordsOf(each.frames?.[frame]))])));
   }
 
   function keep(address, url) {
