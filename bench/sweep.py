@@ -6,20 +6,16 @@
              worker has nothing left to do.
     wide     a sweep of 1,000 runs (100 curves of 10 points, and 250 curves of 4): its status after a restart, after
              another one, and then; and the list of 10,000 experiments, by pages and whole
-    page     in a headless Chromium, where there is one: from the address to the first row of the list of 10,000, and to
-             the first marks of the plot of 1,000 runs
 
-Times in milliseconds, but where the name says seconds. What is measured is the orchestrator, so `wide` and `page` have
-results that a played worker made up.
+Times in milliseconds, but where the name says seconds. What is measured is the orchestrator, so `wide` has results that
+a played worker made up.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -42,7 +38,6 @@ WIDE = {
     "250_curves_of_4": {"model": [f"m{n}" for n in range(250)], "quality": [0, 16, 32, 48]},
 }
 LIMIT_S = 1800.0
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Measured(Played):
@@ -157,34 +152,7 @@ def wide(folder: Path, experiments: int) -> dict[str, Any]:
             cursor, count = page["next_cursor"], count + len(page["experiments"])
         made["list"]["all"] = {"experiments": count, "ms": round(1e3 * (time.perf_counter() - began), 1)}
         made["conservation"] = timed(20, lambda: call("GET", "/conservation"))
-        made["page"] = look(orchestrator, ids)
     return made
-
-
-def look(orchestrator: str, ids: dict[str, str]) -> dict[str, Any] | None:
-    if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
-        note("no Chromium with playwright here: the page is not measured")
-        return None
-    from playwright.sync_api import sync_playwright
-
-    views = {"first_row_of_the_list": ("#/list", "tbody tr td a"),
-             **{f"first_mark_of_{name}": (f"#/experiment/{experiment}", ".plot svg a")
-                for name, experiment in ids.items()}}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        found = {}
-        for name, (address, wanted) in views.items():
-            times = []
-            for _ in range(5):
-                page = browser.new_context().new_page()     # nothing is in its cache
-                began = time.perf_counter()
-                page.goto(f"{orchestrator}/{address}")
-                page.locator(wanted).first.wait_for(timeout=60_000)
-                times.append(time.perf_counter() - began)
-                page.context.close()
-            found[name] = spread(times)
-        browser.close()
-    return found
 
 
 def main() -> int:

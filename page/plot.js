@@ -46,7 +46,7 @@ export function plot(spec) {
     if (drawing.clientWidth) draw();
   };
   drawLegend();
-  new ResizeObserver(draw).observe(drawing);
+  new ResizeObserver(() => requestAnimationFrame(draw)).observe(drawing); // not within: drawing changes sizes
   return figure;
 }
 

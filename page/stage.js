@@ -30,7 +30,7 @@ export class Stage {
       const { box } = this.layers[1];
       box.style.setProperty("visibility", this.way === "flicker" && box.style.visibility !== "hidden" ? "hidden" : "visible");
     }, 600);
-    const resized = new ResizeObserver(() => this.arrange());
+    const resized = new ResizeObserver(() => requestAnimationFrame(() => this.arrange()));
     resized.observe(this.element);
     signal.addEventListener("abort", () => { clearInterval(blink); resized.disconnect(); });
     this.arrange();

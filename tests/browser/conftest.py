@@ -1,5 +1,5 @@
-"""These tests run where a Chromium is installed (Debian's package `chromium`); where none is, the run says so."""
+"""These tests run where a Firefox is installed (Debian's package `firefox-esr`); where none is, the run says so."""
 
-from tests.browser.chromium import MISSING
+from tests.browser.firefox import FIREFOX
 
-collect_ignore_glob = ["test_*.py"] if MISSING else []
+collect_ignore_glob = [] if FIREFOX else ["test_*.py"]
