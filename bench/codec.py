@@ -1,10 +1,10 @@
 """Measure the learned codec.
 
-    python -m bench.codec [--clips DIR] [--only speed,efforts,memory,network] > bench/results/codec.json
+    python -m bench.codec [--clips DIR] [--only speed,efforts,memory,network,large] > bench/results/codec.json
 
 Speed by part at three sizes, speed of each effort at one, kMAC/pixel, the share of the machine's matrix-product rate
-that the networks reach, and peak memory against clip length. Rate-distortion is bench/rd.py's. Timings are the median
-of three runs, all listed; those of efforts, which take long, of one.
+that the networks reach, peak memory against clip length, and speed and memory at 1920×1080. Rate-distortion is
+bench/rd.py's. Timings are the median of three runs, all listed; those of efforts, which take long, of one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 import codec
 from coding.interface import Settings
@@ -36,9 +39,10 @@ from nvc.network.model import DEFAULT_MODEL, load_model
 from nvc.network.network import Side
 from video import library
 from video.files import open_clip
+from video.picture import ClipInfo, Picture
 
 SIZES = {"176x144": "carphone", "352x288": "foreman_cif.mp4", "640x360": "crowd_360p.mp4"}
-FRAMES = 33
+FRAMES, LARGE_FRAMES = 33, 17
 RUNS = 3
 
 
@@ -123,6 +127,13 @@ def network_share(height: int = 352, width: int = 640) -> dict[str, Any]:
             "gflops": round(rate / 1e9, 1), "convolution_gflops": round(peak / 1e9, 1), "share": round(rate / peak, 3)}
 
 
+def peak_mib() -> float:
+    """The most memory that this process has had, MiB. (getrusage's figure begins with what its parent had.)"""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return round(int(found[1]) / 1024, 1)
+
+
 def memory(folder: Path) -> dict[str, Any]:
     """Peak resident MiB of encoding and decoding `flower` repeated to each length, each in its own process."""
     rows = []
@@ -141,19 +152,85 @@ def peak(folder: Path, frames: int) -> dict[str, Any]:
     turn = base + base[-2:0:-1]
     nvc = codec.get("nvc")
     encoded = nvc.encode((turn[k % len(turn)] for k in range(frames)), info, Settings())
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    after = peak_mib()
     for _ in nvc.decode(encoded.data):
         pass
-    return {"frames": frames, "encode_mib": round(after, 1),
-            "with_decode_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+    return {"frames": frames, "encode_mib": after, "with_decode_mib": peak_mib()}
+
+
+def mosaic(folder: Path, count: int) -> tuple[list[Picture], ClipInfo]:
+    """A film of 1920×1080: nine different parts of the two clips of 640×360, three by three."""
+    parts = []
+    for name in ("crowd_360p.mp4", "flower_360p.mp4"):
+        with open_clip(folder / name) as clip:
+            info, pictures = clip.info, list(islice(clip, 5 * count))
+        parts += [pictures[k * count:(k + 1) * count] for k in range(len(pictures) // count)]
+    nine = [parts[k % len(parts)] for k in range(9)]
+
+    def plane(which: int, number: int) -> NDArray[np.uint8]:
+        return np.vstack([np.hstack([nine[3 * row + k][number][which] for k in range(3)]) for row in range(3)])
+
+    made = [Picture(*(np.ascontiguousarray(plane(which, number)) for which in range(3))) for number in range(count)]
+    return made, replace(info, width=1920, height=1080, frames=count)
+
+
+def still_scene(folder: Path, count: int) -> tuple[list[Picture], ClipInfo]:
+    """The mosaic's first picture, in which a window of 256×256 goes on."""
+    film, info = mosaic(folder, count)
+    made = []
+    for picture in film:
+        planes = [plane.copy() for plane in film[0]]
+        for plane, source, side in zip(planes, picture, (256, 128, 128), strict=True):
+            plane[side:2 * side, side:2 * side] = source[side:2 * side, side:2 * side]
+        made.append(Picture(*planes))
+    return made, info
+
+
+def large(folder: Path) -> dict[str, Any]:
+    """Speed and memory at 1920×1080, encoding and decoding in processes of their own."""
+    made: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for content in CONTENTS:
+            stream, made[content] = Path(name) / content, {}
+            for _ in range(2):          # the first one writes the stream, the second one finds it
+                out = subprocess.run([sys.executable, "-m", "bench.codec", "--clips", str(folder), "--content", content,
+                                      "--stream", str(stream)], capture_output=True, text=True, check=True)
+                made[content] |= json.loads(out.stdout)
+    return made
+
+
+def large_content(folder: Path, content: str, stream: Path) -> dict[str, Any]:
+    """One part of `large`: quality 24, effort 0, into the stream, or from it if it is there."""
+    nvc = codec.get("nvc")
+    nvc.warm()
+    if not stream.exists():
+        pictures, info = CONTENTS[content](folder, LARGE_FRAMES)
+        began = time.perf_counter()
+        stream.write_bytes(nvc.encode(pictures, info, Settings(24)).data)
+        return {"frames": len(pictures), "bytes": stream.stat().st_size, "encode_mib": peak_mib(),
+                "encode_fps": round(len(pictures) / (time.perf_counter() - began), 2)}
+    runs = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        count = sum(1 for _ in nvc.decode(stream.read_bytes()))
+        runs.append(round(count / (time.perf_counter() - began), 2))
+    return {"decode_fps": statistics.median(runs), "decode_runs": runs, "decode_mib": peak_mib()}
+
+
+CONTENTS = {"film": mosaic, "still scene": still_scene}
 
 
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--clips", type=Path, default=Path("../shared/data/test"), help="folder of the test clips")
-    a.add_argument("--only", default="speed,efforts,memory,network")
+    a.add_argument("--only", default="speed,efforts,memory,network,large")
     a.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    a.add_argument("--content", choices=list(CONTENTS), help=argparse.SUPPRESS)
+    a.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
     o = a.parse_args()
+    if o.content:
+        print(json.dumps(large_content(o.clips, o.content, o.stream)))
+        return
     if o.peak:
         print(json.dumps(peak(o.clips, o.peak)))
         return
@@ -171,6 +248,8 @@ def main() -> None:
         result["efforts"] = efforts(o.clips)
     if "memory" in parts:
         result["memory"] = memory(o.clips)
+    if "large" in parts:
+        result["large"] = large(o.clips)
     print(json.dumps(result, indent=1))
 
 

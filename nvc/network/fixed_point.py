@@ -99,6 +99,8 @@ def context_of(tensors: Mapping[str, Tensor], prefix: str = "") -> int:
 class FixedNetwork(Network):
     """`Network` with the exported integers, on one device, in kernels that were checked to be exact there."""
 
+    in_bytes = True         # on a CPU: nvc/network/byte_layers.py
+
     def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:
         t = weights.tensors
         super().__init__(context_of(t))
@@ -123,7 +125,7 @@ class FixedNetwork(Network):
                 w = (t[f"{name}.weight"].float() * unit[:, None, None, None]).to(self.device)
                 b = (t[f"{name}.bias"].float() * unit).to(self.device)
                 self._install(name, module, w.contiguous(memory_format=torch.channels_last), b)
-                if self.device.type == "cpu" and not name.startswith("hs."):
+                if self.in_bytes and self.device.type == "cpu" and not name.startswith("hs."):
                     self.on_bytes[name] = ByteLayer(module, t[f"{name}.weight"], t[f"{name}.exponent"],
                                                     t[f"{name}.bias"], _zeros_of(name, w.shape[1]))
         self._choose_kernels()

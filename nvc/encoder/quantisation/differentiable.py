@@ -15,6 +15,8 @@ from nvc.network.network import Network, Side, first_joined
 class DifferentiableNetwork(FixedNetwork):
     """A `FixedNetwork` that gives the same numbers with gradients: formulas where that one has tables."""
 
+    in_bytes = False
+
     def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:
         super().__init__(weights, device)
         self.basis = torch.from_numpy(self.core_table).to(self.device).float() / (1 << CORE_BITS)
