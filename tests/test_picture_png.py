@@ -113,6 +113,15 @@ def test_no_more_clips_are_played_at_once_than_may_be() -> None:
     picture_png.Playback(clip, 0, 2).close()
 
 
+def test_decoding_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture_png, "WALL_S", 0.5)
+    monkeypatch.setattr(picture_png, "START", "import time; time.sleep(60)")
+    with pytest.raises(picture_png.NoPicture, match=r"longer than 0\.5 s"):
+        picture_png.Playback(library.find("carphone"), 0, 2)
+    assert picture_png._players.acquire(blocking=False)     # its place is free again
+    picture_png._players.release()
+
+
 def test_source_and_reconstruction_are_played_over_http(run: tuple[Orchestrator, str]) -> None:
     process, name = run
     source, made = (split(process.get(f"/experiment/{name}/pictures?{query}").content)

@@ -6,6 +6,7 @@ luma: black where the two are equal, white from `WHITE` levels of difference on.
 """
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -71,15 +72,24 @@ class Playback:
         except BaseException:
             _players.release()
             raise
-        self._next = self._read()
+        try:
+            self._next = self._read()
+        except TimeoutError as error:
+            self.close()
+            raise NoPicture(str(error)) from None
         if not self._next:
             said, code = self._process.communicate()[1], self._process.returncode
             self.close()
             raise NoPicture(_complaint(code, said))
 
     def _read(self) -> bytes:
+        """The next piece, b"" at the end. Raises TimeoutError where decoding hangs."""
         assert self._process is not None
         assert self._process.stdout is not None
+        ready = select.poll()       # select() takes no more than 1,024 open files
+        ready.register(self._process.stdout, select.POLLIN | select.POLLHUP)
+        if not ready.poll(1000 * WALL_S):
+            raise TimeoutError(f"decoding it took longer than {WALL_S:g} s")
         return os.read(self._process.stdout.fileno(), PIECE)
 
     def __iter__(self) -> "Playback":
