@@ -29,6 +29,7 @@ REQUEST = read_request({"timeout_s": 86_400})
 GRID = read_request({"timeout_s": 86_400, "quality": [1, 2]})
 LOOK_S = 1.0
 BLAME = {"own error": Blame.RUN, "out of memory": Blame.WORKER, "handed-back": Blame.NOBODY}
+MANY = 10_000       # more runs than a history has
 FATES = ["held", "held", "unheard", "lost", "busy", "refused"]     # of an attempt that is granted
 MEMORY = Path("/dev/shm")   # thousands of commits, none of which is to survive the test
 
@@ -159,11 +160,10 @@ class Promises(RuleBasedStateMachine):
         self.placed = self.make_placement()
         for name in SLOTS:
             self.placed.remember(name, f"http://{name}", {})
-        for run in self.store.unfinished():
-            if run.state is State.QUEUED:
-                self.placed.enqueue(run, frozenset(self.store.avoided(run.id)))
-            else:
-                self.placed.restore(run, started=run.state is State.RUNNING)
+        for run in self.store.at_workers():
+            self.placed.restore(run, started=run.state is State.RUNNING)
+        for run in self.store.queued(0, MANY):
+            self.placed.enqueue(run, frozenset(self.store.avoided(run.id)))
 
     # --- workers
 
@@ -296,7 +296,7 @@ class Promises(RuleBasedStateMachine):
 
     @invariant()
     def tries_are_bounded(self) -> None:
-        for run in self.store.unfinished():
+        for run in [*self.store.at_workers(), *self.store.queued(0, MANY)]:
             assert run.tries < MAX_TRIES
             assert run.returns < MAX_RETURNS
 
