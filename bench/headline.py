@@ -14,7 +14,6 @@ import json
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import codec
 from bench.codec import machine
 from bench.rates.points import METRICS, anchor_points, compare, rd_points
-from bench.service import Caller, running, wait_end, wait_for_worker
+from bench.service import both_running, wait_end
 from coding.interface import Settings
 from nvc.motion.prediction import halved
 from video import library
@@ -80,12 +79,7 @@ def at_half_size(clip: Path, out: Path) -> Path:
 def default_experiment() -> dict[str, Any]:
     """Seconds from POST /experiment `{}` to its result, through both services on a quiet worker, and the parts."""
     rows = []
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        orchestrator = stack.enter_context(running("orchestrator", folder))
-        stack.enter_context(running("worker", folder, "--orchestrator", orchestrator))
-        call = Caller(orchestrator)
-        wait_for_worker(call)
+    with tempfile.TemporaryDirectory() as name, both_running(Path(name)) as (_, call):
         for _ in range(RUNS):
             began = time.perf_counter()
             document = wait_end(call, call("POST", "/experiment", {})["experiment_id"])

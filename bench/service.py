@@ -132,6 +132,15 @@ def running(name: str, folder: Path, *arguments: str) -> Iterator[str]:
         process.stdout.close()
 
 
+@contextmanager
+def both_running(folder: Path) -> Iterator[tuple[str, Caller]]:
+    """Both services, the worker registered; the orchestrator's address and what calls it."""
+    with running("orchestrator", folder) as orchestrator, running("worker", folder, "--orchestrator", orchestrator):
+        call = Caller(orchestrator)
+        wait_for_worker(call)
+        yield orchestrator, call
+
+
 class Caller:
     """The least that a client can do: http.client, one connection kept, or a new one for each call."""
 

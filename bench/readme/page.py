@@ -18,10 +18,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 
-from bench.service import Caller, running, wait_end, wait_for_worker
+from bench.service import both_running, wait_end
 
 QUALITIES = [12, 20, 28, 36, 44]
 LOOK_S = 6.0                # until the page has drawn its data
@@ -78,12 +77,7 @@ def main() -> int:
     o = parser.parse_args()
     if shutil.which(o.browser) is None:
         parser.error(f"--browser: {o.browser!r} is not here; Debian's package firefox-esr has it")
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        orchestrator = stack.enter_context(running("orchestrator", folder))
-        stack.enter_context(running("worker", folder, "--orchestrator", orchestrator))
-        call = Caller(orchestrator)
-        wait_for_worker(call)
+    with tempfile.TemporaryDirectory() as name, both_running(Path(name)) as (orchestrator, call):
         made = call("POST", "/experiment", {"clip": o.clip, "codec": ["nvc", "x264", "x265"], "quality": QUALITIES,
                                             "frames": o.frames, "label": f"nvc beside x264 and x265 on {o.clip}"})
         document = wait_end(call, made["experiment_id"])

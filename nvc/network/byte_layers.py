@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nvc.network.layers import Conv
+from nvc.network.layers import Conv, exact_conv
 
 SIGNED = 128                    # the zero of features with a sign
 Bytes = NDArray[np.uint8]
@@ -25,19 +25,26 @@ _SHAPES = ((24, 20), (70, 4), (3, 140))     # of self-tests; narrow grids run ot
 _FEWEST = 128                   # positions of a grid; for fewer, oneDNN brings the weights into another order each time
 
 
+def as_tensor(grid: NDArray) -> Tensor:
+    """A grid as [B, C, H, W] in channels-last order, sharing memory."""
+    return torch.from_numpy(grid).permute(0, 3, 1, 2)
+
+
 class ByteLayer:
     """One layer of a network; call it with a grid. -> product sums rounded to bfloat16, [B, channels, rows, columns].
 
     weight int8, exponent, bias: its integers (see fixed_point.py). zeros [channels in]: the zero of each channel; where
-    they are mixed, grids must come with a margin for the kernel, of each channel's own zero. conv: the layer in its own
-    kernels, already exact, for machines without those of 8 bits; it takes no grids with mixed zeros.
+    they are mixed, grids come with a margin for the kernel, of each channel's own zero. conv: the layer in its own
+    kernels, already exact, for small grids and for machines without products of 8 bits.
     """
 
     def __init__(self, conv: Conv, weight: Tensor, exponent: Tensor, bias: Tensor, zeros: NDArray[np.integer]) -> None:
         self.conv, self.weight = conv, weight
         mixed = bool((zeros != zeros[0]).any())
         self.zero = 0 if mixed else int(zeros[0])
-        self._pad = [0 if mixed else weight.shape[2] // 2] * 2
+        self._zeros = torch.from_numpy(zeros).float()[:, None, None]
+        self._margin = weight.shape[2] // 2 if mixed else 0
+        self._pad = [weight.shape[2] // 2 - self._margin] * 2
         self._unit = torch.exp2(exponent.float())
         # Sums over bytes are too large by each weight times its channel's zero.
         excess = (weight.double() * torch.from_numpy(zeros)[:, None, None] * mixed).sum((1, 2, 3))
@@ -61,14 +68,15 @@ class ByteLayer:
             self.packed = None
 
     def __call__(self, grid: Bytes) -> Tensor:
-        x = torch.from_numpy(grid).permute(0, 3, 1, 2)
-        if not self.takes(grid.size // grid.shape[3]):
-            return self.conv(x.float() - self.zero)
+        x = as_tensor(grid)
+        if not self._takes(grid.size // grid.shape[3]):
+            made, margin = self.conv(x.float() - self._zeros), self._margin
+            return made[:, :, margin:-margin, margin:-margin] if margin else made
         return torch.ops.onednn.qconv2d_pointwise(x, 1.0, self.zero, self.packed, self._unit, self._zero_points,
                                                   self._bias, [1, 1], self._pad, [1, 1], 1, 1.0, 0, torch.bfloat16,
                                                   "none", [], "")
 
-    def takes(self, positions: int) -> bool:
+    def _takes(self, positions: int) -> bool:
         """Whether products of 8 bits are used for that many positions."""
         return self.packed is not None and positions >= _FEWEST
 
@@ -90,11 +98,8 @@ class ByteLayer:
         return [*noise, np.full((1, *_SHAPES[0], channels), 255, np.uint8)]
 
     def _expected(self, grid: Bytes) -> Tensor:
-        """Sums in float64, which holds them exactly, rounded once."""
-        x = torch.from_numpy(grid).permute(0, 3, 1, 2).double() - self.zero
-        sums = torch.nn.functional.conv2d(x, self.weight.double() * self._unit.double()[:, None, None, None],
-                                          self._bias.double(), padding=self._pad)
-        return sums.float().to(torch.bfloat16).float()
+        weight = self.weight.float() * self._unit[:, None, None, None]
+        return exact_conv(as_tensor(grid).float() - self.zero, weight, self._bias, self._pad[0])
 
 
 def faster(layer: ByteLayer) -> bool:
@@ -103,7 +108,7 @@ def faster(layer: ByteLayer) -> bool:
     if layer.packed is None or conv.frozen is None:
         return False
     grid = np.zeros((1, *_TIMED_SHAPE, layer.weight.shape[1]), np.uint8)
-    own = torch.from_numpy(grid).permute(0, 3, 1, 2).to(conv.frozen[0].dtype)
+    own = as_tensor(grid).to(conv.frozen[0].dtype)
     with torch.inference_mode():
         return _seconds(lambda: layer(grid)) < _seconds(lambda: conv(own))
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nvc.network import layout, linear
-from nvc.network.byte_layers import SIGNED, ByteLayer, Bytes
+from nvc.network.byte_layers import SIGNED, ByteLayer, Bytes, as_tensor
 from nvc.network.fixed_point import FixedNetwork
-from nvc.network.layout import FILTER_CHANNELS, as_grid, as_tensor, side_grid
+from nvc.network.layout import FILTER_CHANNELS, as_grid, side_grid
 from nvc.network.network import CHANNELS, FIRST, GROUPS, STEPS, Side
 
 Integers = NDArray[np.int32]
@@ -137,18 +137,17 @@ def _filtered(network: FixedNetwork, base: NDArray[np.uint8], p: NDArray[np.uint
     """The in-loop filter's first layer. Its input fits into bytes unless a prediction errs, or two differ, by 128 and
     more, as at edges of high contrast: what sees those is computed apart."""
     layer, (b, _, h, w) = network.on_bytes["filter.0"], p.shape
-    if layer.takes(b * h * w // 4):
-        grid = np.empty((b, h // 2 + 2, w // 2 + 2, FILTER_CHANNELS), np.uint8)
-        far = np.empty(grid.shape[:3], np.bool_)
-        layout.filter_bytes(base, p, d, trunk, grid, far)
-        places = np.ascontiguousarray(np.argwhere(far[:, 1:-1, 1:-1]))
-        if len(places) <= far.size * MOST_APART:
-            sums = as_grid(layer(grid))
-            if len(places):
-                patches = np.empty((len(places), 3, 3, FILTER_CHANNELS), np.float32)
-                layout.filter_patches(base, p, d, trunk, places, patches)
-                sums[tuple(places.T)] = layer.at(patches).view(torch.int16).numpy()
-            return _activations(sums)
+    grid = np.empty((b, h // 2 + 2, w // 2 + 2, FILTER_CHANNELS), np.uint8)
+    far = np.empty(grid.shape[:3], np.bool_)
+    layout.filter_bytes(base, p, d, trunk, grid, far)
+    places = np.ascontiguousarray(np.argwhere(far[:, 1:-1, 1:-1]))
+    if len(places) <= far.size * MOST_APART:
+        sums = as_grid(layer(grid))
+        if len(places):
+            patches = np.empty((len(places), 3, 3, FILTER_CHANNELS), np.float32)
+            layout.filter_patches(base, p, d, trunk, places, patches)
+            sums[tuple(places.T)] = layer.at(patches).view(torch.int16).numpy()
+        return _activations(sums)
     values = np.empty((b, h // 2, w // 2, FILTER_CHANNELS), np.int16)
     layout.filter_input(base, p, d, trunk, values)
     return _activations(as_grid(network.filter[0](as_tensor(values))))

@@ -37,7 +37,7 @@ from torch import Tensor
 from nvc.entropy.range_coder import Tables
 from nvc.network import linear
 from nvc.network.byte_layers import SIGNED, ByteLayer, faster
-from nvc.network.layers import Conv
+from nvc.network.layers import Conv, exact_conv
 from nvc.network.layout import FILTER_CHANNELS, FILTER_SIGNED
 from nvc.network.network import LOCAL_MAX, SCALES, T_MAX, V8_MAX, Network, Side, step_size
 
@@ -205,18 +205,6 @@ def self_test_input(channels: int, shape: tuple[int, int], device: torch.device)
     noise = ((i * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)) >> np.uint64(40)) & np.uint64(255)
     x = torch.from_numpy(noise.astype(np.float32).reshape(1, channels, *shape))
     return x.contiguous(memory_format=torch.channels_last).to(device)
-
-
-def exact_conv(x: Tensor, weight: Tensor, bias: Tensor | None, pad: int, stride: int = 1) -> Tensor:
-    """Reference for the self-test: float64 product sums of patches, rounded to bfloat16 once. Returns float32."""
-    cout, k = weight.shape[0], weight.shape[2]
-    patches = F.unfold(x.double(), k, padding=pad, stride=stride)        # [1, cin·k², positions]
-    out = weight.double().reshape(cout, -1) @ patches[0]
-    if bias is not None:
-        out = out + bias.double()[:, None]
-    h = (x.shape[2] + 2 * pad - k) // stride + 1
-    # Exact: fewer than 24 significant bits, so float64 -> float32 does not round and bfloat16 rounds once.
-    return out.float().to(torch.bfloat16).float().reshape(1, cout, h, -1)
 
 
 def tables_of(network: Network) -> dict[str, Tensor]:

@@ -120,3 +120,15 @@ class Conv(nn.Module):
             return F.conv2d(x.to(w.dtype), w, b, padding=pad).to(torch.bfloat16)
         w, b = self.frozen
         return F.conv2d(x.to(w.dtype), w, b, padding=pad).to(torch.bfloat16)
+
+
+def exact_conv(x: Tensor, weight: Tensor, bias: Tensor | None, pad: int, stride: int = 1) -> Tensor:
+    """Reference for the self-test: float64 product sums of patches, rounded to bfloat16 once. Returns float32."""
+    cout, k = weight.shape[0], weight.shape[2]
+    patches = F.unfold(x.double(), k, padding=pad, stride=stride)        # [1, cin·k², positions]
+    out = weight.double().reshape(cout, -1) @ patches[0]
+    if bias is not None:
+        out = out + bias.double()[:, None]
+    h = (x.shape[2] + 2 * pad - k) // stride + 1
+    # Exact: fewer than 24 significant bits, so float64 -> float32 does not round and bfloat16 rounds once.
+    return out.float().to(torch.bfloat16).float().reshape(1, cout, h, -1)

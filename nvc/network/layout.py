@@ -20,11 +20,6 @@ from nvc.network.byte_layers import SIGNED
 FILTER_CHANNELS, FILTER_SIGNED = 104, 72      # of the in-loop filter's input; the first ones have a sign
 
 
-def as_tensor(grid: np.ndarray) -> Tensor:
-    """A grid as [B, C, H, W] in channels-last order, sharing memory."""
-    return torch.from_numpy(grid).permute(0, 3, 1, 2)
-
-
 def as_grid(tensor: Tensor) -> np.ndarray:
     """A tensor [B, C, H, W] as a grid, bfloat16 as patterns; shares memory where it is in channels-last order."""
     grid = tensor.permute(0, 2, 3, 1).contiguous()

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,29 +47,29 @@ class Quotas:
 
     @contextmanager
     def spending(self, request: Request, *, experiments: int, runs: int) -> Iterator[None]:
-        """`check`; what is asked for is stored inside, and counts for whoever asks next at the same time."""
-        if not self._is_bounded(request):
-            yield
-            return
-        with self._spending:
-            self.check(request, experiments=experiments, runs=runs)
+        """What is asked for is stored inside, and counts for whoever asks next at the same time. Raises as `check`."""
+        own = self._bounds_of(request)
+        with nullcontext() if own is None else self._spending:
+            self._check(request, own, experiments, runs, 0)
             yield
 
-    def _is_bounded(self, request: Request) -> bool:
+    def check(self, request: Request, *, size: int) -> None:
+        """Raises Problem 429 naming the bound, its value, what was used and asked, and what changes it."""
+        self._check(request, self._bounds_of(request), 0, 0, size)
+
+    def _bounds_of(self, request: Request) -> dict[str, Any] | None:
+        """What `keys add --quota` said of the request's key; None where nothing bounds it."""
         key = request.principal.key
         if request.principal.role != "client" or not key:
-            return False
-        quota = Quota(**{**vars(self._usual), **self._registry.quota(key)})
-        return bool(quota.experiments or quota.runs or quota.gb)
-
-    def check(self, request: Request, *, experiments: int = 0, runs: int = 0, size: int = 0) -> None:
-        """Raises Problem 429 naming the bound, its value, what was used and asked, and what changes it."""
-        if not self._is_bounded(request):
-            return
-        key = request.principal.key
+            return None
         own: dict[str, Any] = self._registry.quota(key)
+        return own if any({**vars(self._usual), **own}.values()) else None
+
+    def _check(self, request: Request, own: dict[str, Any] | None, experiments: int, runs: int, size: int) -> None:
+        if own is None:
+            return
         quota = Quota(**{**vars(self._usual), **own})
-        used: Usage = self._retention.used(key)
+        used: Usage = self._retention.used(request.principal.key)
         for name, bound, before, asked, unit in (
                 ("experiments", quota.experiments, used.experiments, experiments, "experiments"),
                 ("runs", quota.runs, used.runs, runs, "runs"),
