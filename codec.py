@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     target.add_argument("--quality", type=int, default=32, help="0…63, higher is better (32)")
     target.add_argument("--bitrate-mbps", type=float, help="aim at this rate, 10^6 bits a second")
     target.add_argument("--psnr-db", type=float, help="aim at this PSNR (YUV 6:1:1)")
-    e.add_argument("--effort", type=int, default=0, help="how much the encoder tries, 0 to 3")
+    e.add_argument("--effort", type=int, default=0, help="how much the encoder tries, -1 to 3")
     e.add_argument("--structure", default="random_access", help="intra, low_delay or random_access")
     e.add_argument("--intra-period", type=int, default=64, help="pictures from one I to the next (64)")
     e.add_argument("--frames", type=_positive, metavar="N", help="code only the first N")

@@ -139,6 +139,7 @@ class Orchestrator:
             quotas = Quotas(registry, self.maintenance.retention,
                             Quota(config.quota_experiments, config.quota_runs, config.quota_gb))
             self.certificate = client_certificate(config)
+            self.worker_networks = parse_networks(config.worker_networks, "worker_networks")
             sockets = listen_sockets()
             check_exposure(config.host, has_keys=self.maintenance.has_keys, insecure_bind=config.insecure_bind,
                            sockets=sockets)
@@ -150,8 +151,7 @@ class Orchestrator:
             self.submissions = Submissions(self.store, self.scheduler, catalogue, self.views, quotas=quotas, log=log,
                                            metrics=self.metrics, draining=lambda: self.server.draining.is_set())
             self.files = Files(self.store, blobs, catalogue, self.scheduler, quotas, log)
-            self.worker_api = WorkerApi(self.scheduler, blobs,
-                                        parse_networks(config.worker_networks, "worker_networks"))
+            self.worker_api = WorkerApi(self.scheduler, blobs, self.worker_networks)
             self.results = Results(self.store, Plots(config.state / "matplotlib"))
             self.page = Page()
             self.routes = self._routes()
@@ -288,7 +288,8 @@ class Orchestrator:
     def _client(self, url: str, dispatch_key: str) -> Client:
         """A worker's client: it is shown its own key, or `worker_key` where it is of a version that has none."""
         verify: bool | str = str(self.config.worker_ca) if self.config.worker_ca else True
-        return Client(url, key=dispatch_key or self.config.worker_key, retries=0, verify=verify, cert=self.certificate)
+        return Client(url, key=dispatch_key or self.config.worker_key, retries=0, verify=verify, cert=self.certificate,
+                      networks=self.worker_networks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

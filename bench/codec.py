@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 import codec
 from coding.interface import Settings
 from metrics import frame_psnr
-from nvc.encoder.effort import EFFORT_MAX
+from nvc.encoder.effort import EFFORTS
 from nvc.network import cpu_reconstruction
 from nvc.network.cost import kmac_per_pixel
 from nvc.network.layers import Conv
@@ -87,7 +87,7 @@ def efforts(folder: Path, size: str = "352x288") -> dict[str, Any]:
     with open_clip(path_of(SIZES[size], folder)) as clip:
         info, pictures = clip.info, list(islice(clip, FRAMES))
     rows = []
-    for effort in range(EFFORT_MAX + 1):
+    for effort in EFFORTS:
         nvc.encode(pictures[:2], info, Settings(effort=effort))         # what is made once is made
         began = time.perf_counter()
         encoded = nvc.encode(pictures, info, Settings(effort=effort))

@@ -70,16 +70,15 @@ def report(clip: Path, anchors: Iterable[str], options: argparse.Namespace) -> d
     """Points of nvc and the anchors on one clip, and nvc's BD-rate against each by each metric.
 
     ``nvc`` and ``bd_rate`` are of the first weight set and effort, ``others`` has the rest by their names;
-    ``against_before`` there is the BD-rate against the effort before, of the same weights.
+    ``against_before`` is the BD-rate against the next lower effort, of the same weights.
     """
     theirs = {name: anchor_points(name, clip, options.frames, options.intra_period, options.cache) for name in anchors}
+    own = {name: ours(clip, options, model, effort) for name, (model, effort) in variants(options).items()}
     made: dict[str, dict[str, Any]] = {}
-    before: dict[str, dict[str, list[Point]]] = {}      # by weights: the latest effort's name and points
-    for name, (model, effort) in variants(options).items():
-        points = ours(clip, options, model, effort)
+    for name, points in own.items():
+        before = {other: own[other] for other in lower(options, name)}
         made[name] = {"nvc": points, "bd_rate": against_each(points, theirs),
-                      "against_before": against_each(points, before.get(model, {}))}
-        before[model] = {name: points}
+                      "against_before": against_each(points, before)}
         row = "  ".join(f"{anchor} {_shown(by['psnr'])}" for anchor, by in made[name]["bd_rate"].items())
         print(f"{clip.stem:16s} {name}, BD-rate, PSNR-YUV: {row}", file=sys.stderr, flush=True)
     first = made.pop(next(iter(made)))
@@ -96,6 +95,13 @@ def variants(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
     first, *rest = options.models
     pairs = [*product([first], options.efforts), *product(rest, ends(options))]
     return {f"{model}, effort {effort}": (model, effort) for model, effort in pairs}
+
+
+def lower(options: argparse.Namespace, name: str) -> list[str]:
+    """The variant of the same weights at the next lower effort, if there is one."""
+    model, effort = variants(options)[name]
+    below = {own: other for other, (weights, own) in variants(options).items() if weights == model and own < effort}
+    return [below[max(below)]] if below else []
 
 
 def _shown(result: dict[str, Any]) -> str:
@@ -118,7 +124,8 @@ def video(paths: Iterable[Path], options: argparse.Namespace) -> dict[str, Any]:
         "mean_bd_rate": mean,
         "mean_bd_rate_clips": counts,
         "others": {name: means_of([row["others"][name]["bd_rate"] for row in rows])[0] for name in rest},
-        "against_before": {name: means_of([row["others"][name]["against_before"] for row in rows])[0] for name in rest},
+        "against_before": {first: means_of([row["against_before"] for row in rows])[0]} | {
+            name: means_of([row["others"][name]["against_before"] for row in rows])[0] for name in rest},
         "left_out": left_out,
         "encoders": {name: here[name.split()[0]].describe() for name in anchors},
         "clips": rows,

@@ -39,7 +39,7 @@ class Settings:
     quality: int = 32  # 0…63, higher is better
     structure: str = "random_access"  # one of STRUCTURES
     intra_period: int = 64  # pictures from one I picture to the next, 1…; GOPs are closed
-    effort: int = 0  # 0…3, how much the encoder may search
+    effort: int = 0  # -1…3, how much the encoder may search
     preset: str | None = None  # a peer's own name for that, in place of effort; refused by codecs without presets
     bitrate_mbps: float | None = None  # aim, in 10^6 bits a second
     psnr_db: float | None = None  # aim, in dB of YUV 6:1:1
@@ -108,7 +108,7 @@ def refuse_gpu(codec: str, settings: Settings) -> None:
 def refuse_preset(codec: str, settings: Settings) -> None:
     """SettingsError for a preset that is asked of a codec without presets."""
     if settings.preset is not None:
-        raise SettingsError(f"preset: {codec} has none, {settings.preset!r} was asked for; it has effort, 0 to 3")
+        raise SettingsError(f"preset: {codec} has none, {settings.preset!r} was asked for; it has effort, -1 to 3")
 
 
 def part_of(progress: Report, passes: int) -> Report:

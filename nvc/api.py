@@ -32,7 +32,7 @@ def encode(pictures: Iterable[AnyPicture], *, fps: Fraction | float | str, quali
 
     fps: pictures a second, "30000/1001" too.  quality: 0…63, higher is better; bitrate_mbps or psnr_db is aimed at in
     its place.  structure: "intra", "low_delay" or "random_access".  intra_period: pictures from one I picture to the
-    next.  effort: 0…3.  matrix ("bt601", "bt709", …; by the height where it is not given) and colour_range ("limited",
+    next.  effort: -1…3.  matrix ("bt601", "bt709", …; by the height where it is not given) and colour_range ("limited",
     "full") say what Y, U and V mean; R'G'B' becomes limited range.  threads: 0 takes all processors.
 
     Raises SettingsError naming what is wrong: an argument, or the first picture that is none.

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from nvc.entropy import range_coder
+from nvc.loop_filter.filter import LoopFilter, read_use
 from nvc.machine.parallel import each, shares
 from nvc.motion import vectors
 from nvc.motion.prediction import MotionField, Reference, predict
@@ -27,7 +28,7 @@ from nvc.network import cpu_reconstruction, hyper_latent
 from nvc.network.fixed_point import FixedNetwork
 from nvc.network.model import Model
 from nvc.network.network import TYPES, Side
-from nvc.network.planes import Planes, crop, predictions, unpack
+from nvc.network.planes import crop, predictions, unpack
 from nvc.stream.errors import BitstreamError
 from nvc.stream.reading import Stream
 from nvc.stream.syntax import FIRST_WITH_TILES, Header, Packet
@@ -46,8 +47,7 @@ class Frame:
     reference: Reference
 
     @staticmethod
-    def of(planes: Planes, field: MotionField | None) -> Frame:
-        picture = unpack(planes)
+    def of(picture: Picture, field: MotionField | None) -> Frame:
         return Frame(picture, Reference(picture, field))
 
 
@@ -146,8 +146,8 @@ def references_of(frames: Mapping[int, Frame], numbers: Sequence[int], weights: 
 class GopDecoder:
     """Decodes the packets of one GOP, in coding order, a batch at a time; offset: where the GOP begins, for errors."""
 
-    def __init__(self, network: FixedNetwork, header: Header, offset: int, clock: Clock) -> None:
-        self.network, self.offset, self.clock = network, offset, clock
+    def __init__(self, model: Model, header: Header, offset: int, clock: Clock) -> None:
+        self.network, self.loop_filter, self.offset, self.clock = model.network, model.loop_filter, offset, clock
         self.height, self.width = -(-header.height // TILE) * TILE, -(-header.width // TILE) * TILE
         self.tiles = header.version >= FIRST_WITH_TILES
         self.frames: dict[int, Frame] = {}
@@ -195,8 +195,23 @@ class GopDecoder:
             z = symbols.hyper(side, hyper_latent.index_of(self.network, side, *pieces.size))
             made = reconstruct(self.network, side, pieces.cut(planes), pieces.cut(d), z, symbols.visit)
             pieces.paste(made, planes)
-        return {packet.number: Frame.of(made, found.field)
-                for packet, found, made in zip(batch, moved, planes, strict=True)}, clock
+        pictures = [unpack(made) for made in planes]
+        if self.loop_filter:
+            with clock.part("loop filter"):
+                pictures = [self._filtered(self.loop_filter, packet, found.coder, picture, tiles == NETWORK)
+                            for packet, found, picture, tiles in zip(batch, moved, pictures, kinds, strict=True)]
+            check("latents")
+        return {packet.number: Frame.of(picture, found.field)
+                for packet, found, picture in zip(batch, moved, pictures, strict=True)}, clock
+
+    @staticmethod
+    def _filtered(loop_filter: LoopFilter, packet: Packet, coder: range_coder.Decoder, picture: Picture,
+                  coded: NDArray[np.bool_]) -> Picture:
+        luma, chroma = read_use(coder) if coded.any() else (False, False)
+        kind = TYPES[packet.type]
+        if luma:
+            picture = loop_filter.luma(picture, coded, kind, packet.q)
+        return loop_filter.chroma(picture, coded, kind, packet.q) if chroma else picture
 
 
 def independent(packets: list[Packet], most: int = BATCH) -> Iterator[list[Packet]]:
@@ -225,7 +240,7 @@ class StreamDecoder:
     def pictures(self) -> Iterator[Picture]:
         header = self.stream.header
         for gop in self.stream.gops:
-            decoder = GopDecoder(self.model.network, header, gop.offset, self.clock)
+            decoder = GopDecoder(self.model, header, gop.offset, self.clock)
             show, dropped = gop.first, set[int]()
             for batch in independent(self.stream.packets(gop)):
                 decoder.decode(batch)

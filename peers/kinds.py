@@ -7,7 +7,7 @@ Settings.      One pass, preset medium or its like, tuned for PSNR, constant qua
                on training clips).  ``options["crf"]``, or ``options["qp"]`` of rav1e and vvenc, rules over it, and
                ``bitrate_mbps`` over both (one pass, average bit rate); ``psnr_db`` is searched for (peers/search.py).
     structure  intra: intra pictures only.  low_delay: no picture refers to a later one.  random_access: the default.
-    effort     0…3: one of four presets, see KINDS.  ``preset`` names another, and rules over it.
+    effort     -1…3: one of five presets, see KINDS.  ``preset`` names another, and rules over it.
     options    crf or qp; preset, tune (as the encoder names them); params (x264-params and the like,
                "key=value:key=value").
 """
@@ -21,7 +21,7 @@ from typing import cast
 
 from coding.interface import STRUCTURES, Settings, SettingsError
 
-MAX_QUALITY, MAX_EFFORT = 63, 3
+MAX_QUALITY, MIN_EFFORT, MAX_EFFORT = 63, -1, 3
 QUALITY_STEP = 9
 QUALITIES = range(0, MAX_QUALITY + 1, QUALITY_STEP)  # of the tables in KINDS
 SVT_TUNES = {"vq": "0", "psnr": "1", "ssim": "2"}
@@ -38,7 +38,7 @@ class Kind:
     worst: int  # the largest CRF or QP; 0 is the best
     scale: tuple[float, ...]  # CRF or QP at each of QUALITIES; straight between them
     whole: bool  # the encoder takes whole numbers only
-    presets: tuple[str, str, str, str]  # for effort 0…3
+    presets: tuple[str, str, str, str, str]  # for effort -1…3
     every_preset: tuple[str, ...]
     preset_option: str
     params_option: str  # the option that carries "key=value:…", "" where there is none
@@ -142,7 +142,7 @@ KINDS = {
     "x264": Kind(
         library="libx264", coded_as="h264", whole=False, own=_x264,
         worst=51, scale=(45.8, 41.5, 37.2, 33, 29.1, 25.9, 22.8, 20),
-        presets=("medium", "slow", "slower", "veryslow"), every_preset=_H26X_PRESETS, preset_option="preset",
+        presets=("fast", "medium", "slow", "slower", "veryslow"), every_preset=_H26X_PRESETS, preset_option="preset",
         params_option="x264-params", align=2, min_side=2, file_name="libx264",
         remove_units="filter_units=remove_types=6",  # SEI
         version=lambda library, file: f"core {file.rpartition('.so.')[2]}",
@@ -150,39 +150,42 @@ KINDS = {
     "x265": Kind(
         library="libx265", coded_as="hevc", depths=(8, 10, 12), whole=False, own=_x265,
         worst=51, scale=(45.5, 40.9, 36.3, 32.1, 28.1, 24.7, 21.1, 17.5),
-        presets=("medium", "slow", "slower", "veryslow"), every_preset=_H26X_PRESETS, preset_option="preset",
+        presets=("fast", "medium", "slow", "slower", "veryslow"), every_preset=_H26X_PRESETS, preset_option="preset",
         params_option="x265-params", align=2, min_side=16, file_name="libx265",
         version=lambda library, file: (ctypes.c_char_p.in_dll(library, "x265_version_str").value or b"").decode(),
     ),
     "svtav1": Kind(
         library="libsvtav1", coded_as="av1", whole=True, own=_svtav1,
         worst=63, scale=(63, 63, 60.9, 56.7, 48.3, 38.3, 28.9, 19.2),
-        presets=("8", "6", "4", "2"), every_preset=_numbers(13), preset_option="preset",
+        presets=("10", "8", "6", "4", "2"), every_preset=_numbers(13), preset_option="preset",
         params_option="svtav1-params", align=1, min_side=64, file_name="libSvtAv1Enc",
         version=_call("svt_av1_get_version"),
     ),
     "vp9": Kind(
         library="libvpx-vp9", coded_as="vp9", depths=(8, 10, 12), whole=True, own=_vp9,
         worst=63, scale=(63, 63, 59.5, 52.4, 45.2, 38.5, 31.7, 25),
-        presets=("2", "1", "1", "0"), every_preset=_numbers(8), preset_option="cpu-used", params_option="",
+        presets=("4", "2", "1", "1", "0"), every_preset=_numbers(8), preset_option="cpu-used", params_option="",
         align=1, min_side=1, deep=(("profile", "2"),), file_name="libvpx", version=_call("vpx_codec_version_str"),
     ),
     "aom": Kind(
         library="libaom-av1", coded_as="av1", depths=(8, 10, 12), whole=True, own=_aom, program=True,
         worst=63, scale=(63, 62.9, 60, 55, 46.3, 37.4, 28.9, 19.8),
-        presets=("6", "4", "3", "2"), every_preset=_numbers(8), preset_option="cpu-used", params_option="aom-params",
+        presets=("8", "6", "4", "3", "2"), every_preset=_numbers(8), preset_option="cpu-used",
+        params_option="aom-params",
         align=1, min_side=1,
     ),
     "rav1e": Kind(
         library="librav1e", coded_as="av1", depths=(8, 10, 12), whole=True, own=_rav1e, program=True, constant="qp",
         worst=255, scale=(251.9, 217.3, 190.1, 163.2, 135.9, 110.2, 80.8, 51.5),
-        presets=("6", "4", "3", "2"), every_preset=_numbers(10), preset_option="speed", params_option="rav1e-params",
+        presets=("8", "6", "4", "3", "2"), every_preset=_numbers(10), preset_option="speed",
+        params_option="rav1e-params",
         align=1, min_side=16,
     ),
     "vvenc": Kind(
         library="libvvenc", coded_as="vvc", whole=True, own=_vvenc, program=True, constant="qp",
         worst=63, scale=(48.4, 43.7, 39.2, 34.8, 30.6, 27, 23.5, 20),
-        presets=("faster", "fast", "medium", "slow"), every_preset=("faster", "fast", "medium", "slow", "slower"),
+        presets=("faster", "faster", "fast", "medium", "slow"),
+        every_preset=("faster", "fast", "medium", "slow", "slower"),
         preset_option="preset", params_option="vvenc-params", align=8, min_side=64, depths=(10,),
         headers_in_pictures=True,
     ),
@@ -197,8 +200,8 @@ def encoder_options(name: str, settings: Settings) -> dict[str, str]:
         raise SettingsError(f"options.{unknown[0]}: {name} has {', '.join(known)}")
     if not 0 <= settings.quality <= MAX_QUALITY:
         raise SettingsError(f"quality: expected 0 to {MAX_QUALITY}, got {settings.quality}")
-    if not 0 <= settings.effort <= MAX_EFFORT:
-        raise SettingsError(f"effort: expected 0 to {MAX_EFFORT}, got {settings.effort}")
+    if not MIN_EFFORT <= settings.effort <= MAX_EFFORT:
+        raise SettingsError(f"effort: expected {MIN_EFFORT} to {MAX_EFFORT}, got {settings.effort}")
     if settings.structure not in STRUCTURES:
         raise SettingsError(f"structure: expected one of {', '.join(STRUCTURES)}, got {settings.structure!r}")
     if settings.intra_period < 1:
@@ -210,7 +213,7 @@ def encoder_options(name: str, settings: Settings) -> dict[str, str]:
     if settings.preset is not None and settings.preset not in kind.every_preset:
         raise SettingsError(f"preset: {name} has {', '.join(kind.every_preset)}; got {settings.preset!r}")
 
-    preset = settings.preset or str(own.get("preset", kind.presets[settings.effort]))
+    preset = settings.preset or str(own.get("preset", kind.presets[settings.effort - MIN_EFFORT]))
     period = 1 if settings.structure == "intra" else settings.intra_period
     special, params = kind.own(settings, period, str(own.get("tune", "psnr")))
     options = {kind.preset_option: preset, **special}

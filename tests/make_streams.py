@@ -2,8 +2,8 @@
 and only then).
 
 Small streams over sizes (odd ones too), structures, qualities and kinds of tiles, and the SHA-256 of their pictures.
-They are part of the format: a decoder that gives other pictures is wrong. Streams of version 4, whose names have no
-number at their end, cannot be made any more, and stay as they are. And the streams that fuzzing begins with.
+They are part of the format: a decoder that gives other pictures is wrong. Streams of earlier versions, whose names end
+in another number or in none, cannot be made any more, and stay as they are. And the streams that fuzzing begins with.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from nvc.stream.reading import parse
 FOLDER = Path(__file__).resolve().parent / "streams"
 SEEDS = FOLDER.parent / "corpora" / "stream"
 CASES = {       # name: pictures, settings
-    "moving-5": (moving(9, 96, 64), Settings(quality=24)),
-    "positions-5": (moving(3, 80, 96), Settings(quality=30, model="nvc-1-msssim")),
-    "fade-5": (faded(moving(9, 64, 48)), Settings(quality=24)),
-    "odd-5": ([crop(picture, 61, 43) for picture in moving(3, 62, 44)], Settings(quality=34, structure="intra")),
-    "screen-5": (screen(17), Settings(quality=32)),
-    "screen-low-delay-5": (screen(5), Settings(quality=8, structure="low_delay")),
-    "screen-effort-1-5": (screen(5), Settings(quality=40, effort=1)),
-    "screen-odd-5": ([crop(picture, 91, 59) for picture in screen(4)], Settings(quality=20, structure="intra")),
-    "still-5": (moving(1, 96, 80) * 9, Settings(quality=30)),
+    "moving-6": (moving(9, 96, 64), Settings(quality=24)),
+    "positions-6": (moving(3, 80, 96), Settings(quality=30, model="nvc-1-msssim")),
+    "fade-6": (faded(moving(9, 64, 48)), Settings(quality=24)),
+    "odd-6": ([crop(picture, 61, 43) for picture in moving(3, 62, 44)], Settings(quality=34, structure="intra")),
+    "screen-6": (screen(17), Settings(quality=32)),
+    "screen-low-delay-6": (screen(5), Settings(quality=8, structure="low_delay")),
+    "screen-effort-1-6": (screen(5), Settings(quality=40, effort=1)),
+    "screen-odd-6": ([crop(picture, 91, 59) for picture in screen(4)], Settings(quality=20, structure="intra")),
+    "still-6": (moving(1, 96, 80) * 9, Settings(quality=30)),
 }
 
 

@@ -28,16 +28,18 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "nvc.entropy": ("", "the range coder"),
     "nvc.motion": ("video nvc.machine nvc.entropy", "motion vectors and their syntax; prediction"),
     "nvc.stream": ("video coding nvc.motion", "the syntax of a stream; reading and writing it"),
-    "nvc.network": ("video nvc.entropy nvc.stream", "the networks, exact in integers"),
+    "nvc.loop_filter": ("video nvc.machine nvc.entropy", "the filter of decoded pictures"),
+    "nvc.network": ("video nvc.entropy nvc.stream nvc.loop_filter", "the networks, exact in integers; models by name"),
     "nvc.tiles": ("video nvc.entropy nvc.network", "tiles: copied, coded by samples, coded by the networks"),
-    "nvc.decoder": ("video nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles",
+    "nvc.decoder": ("video nvc.machine nvc.entropy nvc.motion nvc.stream nvc.loop_filter nvc.network nvc.tiles",
                    "the decoder: everything it imports is normative"),
     "nvc.encoder.search": ("video nvc.machine nvc.entropy nvc.motion", "search for motion"),
     "nvc.encoder.sources": ("video nvc.machine nvc.motion nvc.stream nvc.tiles nvc.encoder.search",
                             "scene cuts, mini-GOPs, propagation, temporal filter"),
     "nvc.encoder.quantisation": ("nvc.network", "choice of symbols, refinement"),
-    "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.network nvc.tiles nvc.decoder "
-                    "nvc.encoder.search nvc.encoder.sources nvc.encoder.quantisation", "the encoder, rate control"),
+    "nvc.encoder": ("video coding nvc.machine nvc.entropy nvc.motion nvc.stream nvc.loop_filter nvc.network nvc.tiles "
+                    "nvc.decoder nvc.encoder.search nvc.encoder.sources nvc.encoder.quantisation",
+                    "the encoder, rate control"),
     "nvc": ("video coding metrics nvc.machine nvc.stream nvc.network nvc.decoder nvc.encoder",
             "nvc as a codec; compilation ahead of use"),
     "service.runtime": ("", "settings, logs, metrics, systemd, version"),
@@ -67,9 +69,10 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "deployment_check": ("service.http service.jobs", "traffic for a deployment, and the verdict on what was seen"),
     "check": ("deployment_check service.processes", "program: tries a deployment"),
     "demo": ("video", "program: `make demo`"),
+    "systemd": ("", "program: hashes of what an installation got"),
     "examples": ("video coding", "codecs of a user's own, to start from"),
-    "train": ("video coding codec nvc.entropy nvc.motion nvc.stream nvc.network nvc.decoder nvc.encoder.search "
-              "nvc.encoder.sources nvc.encoder", "makes the weights"),
+    "train": ("video coding codec nvc.entropy nvc.motion nvc.stream nvc.loop_filter nvc.network nvc.decoder "
+              "nvc.encoder.search nvc.encoder.sources nvc.encoder", "makes the weights"),
     "bench.rates": ("video metrics coding codec", "rate-distortion points, tables, plots"),
     "bench.others": ("", "other systems, to compare with"),
     "bench": ("video measures metrics coding peers codec nvc.motion nvc.network nvc.encoder service.runtime "

@@ -188,7 +188,7 @@ def test_a_stream_of_other_weights_is_refused_by_name(stream: bytes) -> None:
 
 @pytest.mark.parametrize(("setting", "message"), [
     ({"quality": 64}, "quality is 64, expected 0…63"),
-    ({"effort": 4}, "effort is 4, expected 0…3"),
+    ({"effort": 4}, "effort is 4, expected -1…3"),
     ({"structure": "zigzag"}, "structure is 'zigzag', expected one of intra, low_delay, random_access"),
     ({"intra_period": 0}, "intra_period is 0, expected at least 1"),
     ({"model": "nope"}, "model: unknown name 'nope'"),

@@ -87,8 +87,8 @@ def test_a_request_that_is_no_object_is_refused(document: object) -> None:
     ("clip", ["carphone", ["bikes"]], "expected a library name, sha256: and 64 hexadecimal digits, an https:// "
                                       "address, or s3://bucket/key, got an array"),
     ("quality", 10**400, "expected an integer from 0 to 63 or null, got 1" + "0" * 56 + "..."),
-    ("effort", None, "expected an integer from 0 to 3, got null"),
-    ("effort", float("nan"), "expected an integer from 0 to 3, got nan"),
+    ("effort", None, "expected an integer from -1 to 3, got null"),
+    ("effort", float("nan"), "expected an integer from -1 to 3, got nan"),
     ("timeout_s", float("inf"), "expected a number from 1 to 86400, got inf"),
     ("bitrate_mbps", 0, "expected a number from 0.0001 to 10000 or null, got 0"),
     ("frames", 0, "expected an integer from 1 to 1000000 or null, got 0"),

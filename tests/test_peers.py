@@ -322,7 +322,7 @@ def test_a_bit_rate_rules_over_the_quality() -> None:
     ("settings", "message"),
     [
         (Settings(quality=64), "quality: expected 0 to 63, got 64"),
-        (Settings(effort=4), "effort: expected 0 to 3, got 4"),
+        (Settings(effort=4), "effort: expected -1 to 3, got 4"),
         (Settings(structure="open"), "structure: expected one of intra, low_delay, random_access, got 'open'"),
         (Settings(intra_period=0), "intra_period: expected at least 1, got 0"),
         (Settings(bitrate_mbps=0.0), "bitrate_mbps: expected a rate above 0"),

@@ -15,6 +15,7 @@ from service_rig import Rig, running
 
 from service.http.client import Ambiguous, Client, Refused, Unreachable
 from service.http.exchange import Request, Response, Trace
+from service.http.fetching import parse_networks
 from service.http.routes import JSON, Routes, upload
 
 CERTIFICATES = Path(__file__).with_name("tls")
@@ -293,3 +294,27 @@ def test_a_body_that_drips_is_given_up_after_the_time_for_a_body() -> None:
             Client(f"http://127.0.0.1:{listener.getsockname()[1]}", read_s=0.5, retries=0).get("/")
         given_up.set()
     assert len(sent) < 1000
+
+
+@pytest.mark.parametrize(("networks", "reached"), [("127.0.0.0/8", True), ("10.0.0.0/8, 127.0.0.1/32", True),
+                                                   ("10.0.0.0/8", False), ("::1/128", False)])
+def test_an_address_outside_of_the_networks_gets_no_request(networks: str, reached: bool) -> None:
+    with scripted(OK) as (url, got):
+        caller = client(url.replace("127.0.0.1", "localhost"), networks=parse_networks(networks), retries=0)
+        if reached:
+            assert caller.get("/x").status == 200
+        else:
+            with pytest.raises(Unreachable, match=r"127\.0\.0\.1, which is not in"):
+                caller.post("/x", {"secret": 1})
+        assert bool(b"".join(got)) == reached       # a connection without a request is none
+
+
+@pytest.mark.parametrize(("networks", "reached"), [("127.0.0.0/8", True), ("10.0.0.0/8", False)])
+def test_networks_hold_with_tls_too(networks: str, reached: bool) -> None:
+    with running(add, tls_cert=CERTIFICATES / "server.pem", tls_key=CERTIFICATES / "server.key") as rig:
+        caller = client(rig.server.url, verify=str(CERTIFICATES / "ca.pem"), networks=parse_networks(networks))
+        if reached:
+            assert caller.get("/livez").status == 200
+        else:
+            with pytest.raises(Unreachable, match=r"127\.0\.0\.1, which is not in 10\.0\.0\.0/8"):
+                caller.get("/livez")

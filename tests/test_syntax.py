@@ -108,14 +108,14 @@ def test_crc32c_is_polynomial_division(data: bytes) -> None:
 def test_the_smallest_stream_is_these_bytes() -> None:
     packet = Packet(0, "I", (), q=40, payload=b"\xaa\xbb")
     assert stream_of([packet]).hex(" ") == (
-        "4e 56 43 31 05 01 02 03 04 05 06 07 08"  # magic, version, model
+        "4e 56 43 31 06 01 02 03 04 05 06 07 08"  # magic, version, model
         " b0 01 90 01 b0 ea 01 e9 07"  # 176, 144, 30000, 1001
-        " 00 00 01 02 40 00"  # bt601, limited, 1 picture, random_access, period 64, no adaptation
-        " ee 0f 78 17"  # CRC-32C
+        " 00 00 01 02 40 00"  # bt601, limited, 1 picture, random_access, period 64, shown as usual
+        " 8d 3e 44 dc"  # CRC-32C
         " 47 4f 50 00 28 02 aa bb"  # GOP, first 0, q 40, 2 bytes of payload
         " 45 27 5f c8 f3"  # E, CRC-32C
         " 58 01 01 0d 04 00 00 00"  # X, 1 GOP, 1 picture, 13 bytes; the index has 4 bytes
-        " d1 90 08 76 e7 dd a5 ae 5d 7f 06 63 20 a3 aa d1 ea 04 02 2d 50 df 19 86 06 89 b7 c5 6e 7d 13 29"  # SHA-256
+        " aa 03 e7 24 b3 26 ca e1 4f 5c b5 4f f7 ee c0 1f 01 f8 1b e1 b5 33 22 31 0c 3a 70 72 dd 2a 65 41"  # SHA-256
     )
 
 
@@ -325,8 +325,8 @@ def test_foreign_bytes_are_refused_at_byte_0(data: bytes) -> None:
 
 def test_another_version_is_named() -> None:
     data = bytearray(small_stream())
-    data[4] = 6
-    with pytest.raises(BitstreamError, match="version is 6, expected 4…5 ") as caught:
+    data[4] = 7
+    with pytest.raises(BitstreamError, match="version is 7, expected 4…6 ") as caught:
         parse(data)
     assert caught.value.offset == 4
 
@@ -555,10 +555,53 @@ def test_the_writer_names_what_the_format_does_not_allow(packets: list[Packet], 
         stream_of(packets)
 
 
-def test_an_adaptation_is_refused_until_it_means_something() -> None:
-    data = stream_of([Packet(0, "I", (), 0)], replace(HEADER, adaptation=b"\x01"))
-    with pytest.raises(BitstreamError, match="adaptation is not empty"):
-        parse(data)
+SHOWN = {"sample_aspect": Fraction(40, 33), "rotation": -90, "field_order": "tff", "primaries": "bt2020",
+         "transfer": "smpte2084", "chroma_location": "topleft"}
+
+
+def test_how_pictures_are_shown_is_kept() -> None:
+    data = stream_of([Packet(0, "I", (), 0)], replace(HEADER, **SHOWN))
+    assert parse(data).header == replace(HEADER, **SHOWN)
+    assert {name: getattr(parse(data).header.info, name) for name in SHOWN} == SHOWN
+    # 28 a 40:33, 8e 02 270 degrees, 01 top field first, 09 BT.2020, 10 PQ, 03 topleft
+    assert bytes.fromhex("40 08 28 21 8e 02 01 09 10 03") in data
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_each_mark_is_kept_alone(name: str) -> None:
+    header = replace(HEADER, **{name: SHOWN[name]})
+    assert parse(stream_of([Packet(0, "I", (), 0)], header)).header == header
+
+
+def with_display(display: bytes, version: int = 6) -> bytes:
+    """The smallest stream with other bytes for the display, and checks that fit."""
+    data = stream_of([Packet(0, "I", (), 0)])
+    header = data[:27].replace(b"\x06", bytes([version]), 1) + bytes([len(display)]) + display
+    assert data[27] == 0
+    body = header + crc32c(header).to_bytes(4, "little") + data[32:-32]
+    return body + hashlib.sha256(body).digest()
+
+
+@pytest.mark.parametrize(("display", "version", "message"), [
+    (b"\x02\x01\0\0\0\0\0", 5, "display is not empty: version 5 has none"),
+    (b"\x01\x01\0\0\0\0\0", 6, "display: expected its fields, the aspect in lowest terms, or nothing if all are"),
+    (b"\x02\x02\0\x01\0\0\0", 6, "display: expected its fields, the aspect in lowest terms"),
+    (b"\x02\x01\0\0\0\0\0\0", 6, "display: expected its fields"),
+    (b"\x02\x01", 6, "truncated: rotation takes 1 bytes, 0 are left"),
+    (b"\0\x01\0\0\0\0\0", 6, "aspect_width is 0, expected 1…4294967295"),
+    (b"\x01\x01\xe8\x02\0\0\0\0", 6, "rotation is 360, expected 0…359"),
+    (b"\x01\x01\0\x04\0\0\0", 6, "field_order is 4, expected 0…3"),
+    (b"\x01\x01\0\0\x02\0\0", 6, "primaries is 2, which H.273 leaves open"),
+    (b"\x01\x01\0\0\x0d\0\0", 6, "primaries is 13, expected 0…12"),
+    (b"\x01\x01\0\0\0\0\x04", 6, "chroma_location is 4, expected 0…3"),
+])
+def test_a_display_that_says_nothing_or_too_much_is_refused(display: bytes, version: int, message: str) -> None:
+    with pytest.raises(BitstreamError, match=message):
+        parse(with_display(display, version))
+
+
+def test_a_display_is_read_where_it_belongs() -> None:
+    assert parse(with_display(b"\x02\x01\0\0\0\0\0")).header.sample_aspect == 2
 
 
 def test_an_order_that_keeps_too_many_pictures_alive_is_given_up_at_the_first_too_many() -> None:

@@ -267,7 +267,7 @@ def test_no_network_runs_for_a_picture_that_is_a_copy(monkeypatch: pytest.Monkey
 def test_a_stream_of_version_4_says_so_and_has_no_tiles() -> None:
     data = (Path(__file__).resolve().parent / "streams/random-access.nvc").read_bytes()
     assert parse(data).header.version == 4
-    assert parse(NVC.encode(moving(1), info_of(moving(1)), Settings()).data).header.version == 5
+    assert parse(NVC.encode(moving(1), info_of(moving(1)), Settings()).data).header.version == 6
 
 
 def test_tiles_that_are_longer_than_their_bytes_are_refused() -> None:

@@ -110,18 +110,18 @@ def _by_clip(rows: Sequence[dict[str, Any]], anchors: Sequence[str], names: dict
 
 
 def _efforts(rows: Sequence[dict[str, Any]], means: dict[str, dict[str, Any]]) -> list[str]:
-    """BD-rate of each effort against the one before, on each clip and on average."""
+    """BD-rate of each effort against the next lower one, on each clip and on average."""
     steps = [(name, before) for name, by_before in means.items() for before in by_before]
     if not steps:
         return []
     metrics = ("psnr_y", "psnr")
     body = [
-        [row["clip"], *(_percents(row["others"][name]["against_before"][before][m]["percent"] for m in metrics)
+        [row["clip"], *(_percents(row["others"].get(name, row)["against_before"][before][m]["percent"] for m in metrics)
                         for name, before in steps)]
         for row in rows
     ]  # fmt: skip
     body.append(["mean", *(_percents(means[name][before][m] for m in metrics) for name, before in steps)])
-    words = "BD-rate of each effort against the one before, by PSNR-Y / PSNR-YUV."
+    words = "BD-rate of each effort against the next lower one, by PSNR-Y / PSNR-YUV."
     return ["### Effort by effort", words, table(["", *(f"{name} against {before}" for name, before in steps)], body)]
 
 

@@ -43,6 +43,6 @@ def code_segment(encoder: Encoder, planner: Planner, before: list[Picture], segm
     for batch in schedule(segment, planner):
         with encoder.tally.clock.part("filter"):
             sources = [filtered(unit, near, importances[unit.number].copied, encoder.step(unit))
-                       if importances else picture
+                       if importances and encoder.effort.along_motion else picture
                        for unit, picture in batch]
         yield code_batch(encoder, [(unit, source) for (unit, _), source in zip(batch, sources, strict=True)])

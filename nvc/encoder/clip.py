@@ -91,8 +91,7 @@ def encode_clip(pictures: Iterable[Picture], info: ClipInfo, settings: Settings,
     model = load_model(settings.model)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    header = Header(model.id, info.width, info.height, info.fps, info.matrix, info.range, settings.structure,
-                    settings.intra_period)
+    header = Header.of(info, model.id, settings.structure, settings.intra_period)
     work = Work(settings, step_index(settings.quality) if t is None else t, header, slack)
     parts = gops_of(pictures, settings) if coded is None else coded
     jobs = min(jobs_of(settings), info.frames or jobs_of(settings))

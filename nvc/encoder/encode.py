@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from coding.interface import Settings
 from nvc.decoder import Clock, Frame, Moved, reconstruct, references_of, side_of, spans_of
 from nvc.encoder import tile_choice
 from nvc.encoder.analysis import Analysis
-from nvc.encoder.effort import EFFORT_MAX, EFFORTS
+from nvc.encoder.effort import EFFORT_MAX, EFFORT_MIN, EFFORTS
 from nvc.encoder.quantisation import quantise
 from nvc.encoder.quantisation.differentiable import DifferentiableNetwork
 from nvc.encoder.quantisation.refine import refine
@@ -34,6 +34,7 @@ from nvc.encoder.search.weight_estimation import weigh
 from nvc.encoder.sources.propagation import Importance
 from nvc.encoder.sources.structure import STRUCTURES, Unit
 from nvc.entropy import range_coder
+from nvc.loop_filter.filter import write_use
 from nvc.machine.parallel import each, shares
 from nvc.motion import vectors
 from nvc.motion.prediction import MotionField, Reference, predict
@@ -44,7 +45,7 @@ from nvc.network.network import FIRST, STEPS, T_MAX, TYPES, Side, dct_basis, fir
 from nvc.network.planes import pack, predictions, unpack
 from nvc.stream.errors import SettingsError
 from nvc.stream.syntax import Packet
-from nvc.tiles.kinds import Kinds
+from nvc.tiles.kinds import NETWORK, Kinds
 from nvc.tiles.pieces import POSITIONS, Pieces, pieces_of, write_tiles
 from video.picture import Picture
 
@@ -72,11 +73,16 @@ def fineness(t: float) -> float:
     return min(max(1.0 - t / T_MIDDLE, 0.0), 1.0)
 
 
+@cache
+def _chroma_share() -> NDArray[np.float64]:
+    """CHROMA_LAMBDA for the channels of chroma [CHANNELS], 1 for those of luma."""
+    chroma = dct_basis()[:, 4:].abs().amax((1, 2, 3)).numpy() > 0
+    return np.where(chroma, CHROMA_LAMBDA, 1.0)
+
+
 def lambda_scale_of(kind: str, fine: float = 0.0) -> NDArray[np.float32]:
     """λ of quantisation in Δ² of each channel [CHANNELS] in pictures of a type; fine: see `fineness`."""
-    chroma = dct_basis()[:, 4:].abs().amax((1, 2, 3)).numpy() > 0
-    own = LAMBDA_SCALE[kind] * (1.0 - LAMBDA_FALL * fine)
-    return (own * np.where(chroma, CHROMA_LAMBDA, 1.0)).astype(np.float32)
+    return (LAMBDA_SCALE[kind] * (1.0 - LAMBDA_FALL * fine) * _chroma_share()).astype(np.float32)
 
 
 def step_index(quality: int) -> int:
@@ -88,8 +94,8 @@ def check(settings: Settings) -> None:
     """SettingsError names the setting that is out of its range."""
     if not 0 <= settings.quality <= QUALITY_MAX:
         raise SettingsError(f"quality is {settings.quality}, expected 0…{QUALITY_MAX}")
-    if not 0 <= settings.effort <= EFFORT_MAX:
-        raise SettingsError(f"effort is {settings.effort}, expected 0…{EFFORT_MAX}")
+    if settings.effort not in EFFORTS:
+        raise SettingsError(f"effort is {settings.effort}, expected {EFFORT_MIN}…{EFFORT_MAX}")
     if settings.structure not in STRUCTURES:
         raise SettingsError(f"structure is {settings.structure!r}, expected one of {', '.join(STRUCTURES)}")
     if settings.intra_period < 1:
@@ -256,7 +262,8 @@ class Encoder:
         """Search and code the motion of a P or B picture."""
         spans = spans_of(unit.number, unit.references)
         weight = 2.0 ** (-2 * MOTION_FINER * self.offset(unit) / 16.0)
-        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search)
+        found = search.search(picture.y, references, spans, 2.0 ** (self.q(unit) / 16.0), weight, self.search,
+                              None if self.search else self.effort.enough)
         return vectors.encode_field(coder, found, references)
 
     def analyse(self, x: NDArray[np.uint8], p: NDArray[np.uint8],
@@ -314,14 +321,29 @@ class Encoder:
         x = [pack(picture) for picture in pictures]
         for pieces in pieces_of(kinds):
             own = [units[k] for k in pieces.pictures]
-            made = self._code_pieces(own, pieces, [coders[k] for k in pieces.pictures], pieces.cut(x),
-                                     pieces.cut(planes), pieces.cut(d), tally)
-            pieces.paste(made, planes)
+            decoded = self._code_pieces(own, pieces, [coders[k] for k in pieces.pictures], pieces.cut(x),
+                                        pieces.cut(planes), pieces.cut(d), tally)
+            pieces.paste(decoded, planes)
+        made = [unpack(own) for own in planes]
+        if self.model.loop_filter:
+            with tally.clock.part("loop filter"):
+                made = [self._filtered(unit, coder, picture, own, tiles == NETWORK)
+                        for unit, coder, picture, own, tiles in zip(units, coders, pictures, made, kinds, strict=True)]
         payloads = [coder.finish() for coder in coders]
         tally.spend("latents", coders)
         packets = [Packet(unit.number, unit.type, unit.references, self.q(unit), payload, weights=found.weights)
                    for unit, payload, found in zip(units, payloads, moved, strict=True)]
-        return packets, [Frame.of(made, found.field) for made, found in zip(planes, moved, strict=True)], tally
+        return packets, [Frame.of(own, found.field) for own, found in zip(made, moved, strict=True)], tally
+
+    def _filtered(self, unit: Unit, coder: range_coder.Encoder, source: Picture, made: Picture,
+                  coded: NDArray[np.bool_]) -> Picture:
+        """What was made of a picture, filtered where that brings it nearer to the source; whether it is, is coded."""
+        if not coded.any():
+            return made
+        assert self.model.loop_filter
+        made, use = self.model.loop_filter.chosen(made, source, coded, TYPES[unit.type], self.q(unit))
+        write_use(coder, use)
+        return made
 
     def _write_tiles(self, unit: Unit, coder: range_coder.Encoder, picture: Picture, p: NDArray[np.uint8],
                      d: NDArray[np.int16]) -> Kinds:

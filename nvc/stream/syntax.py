@@ -1,4 +1,4 @@
-"""The stream `NVC1`, version 5: this text is its specification, and the tables below it read and write every field.
+"""The stream `NVC1`, version 6: this text is its specification, and the tables below it read and write every field.
 
     stream   header  gop  gop  ...  index  hash
 
@@ -9,8 +9,8 @@ the last; it is below 2³² and has no superfluous bytes. A *blob* is a varint l
 Header
     .- field -------- as ------- range --------- meaning -----------------------------------------------------.
     | magic           4 bytes    "NVC1"                                                                        |
-    | version         1 byte     4…5             of this text, 5; any change of what bytes mean raises it     |
-    | model           8 bytes    any             first bytes of the SHA-256 of the weights that decode it      |
+    | version         1 byte     4…6             of this text, 6; any change of what bytes mean raises it     |
+    | model           8 bytes    any             names the weights and the loop filter: nvc/network/model.py   |
     | width           varint     1…65535         luma pixels; chroma has half, rounded up                      |
     | height          varint     1…65535                                                                       |
     | fps_numerator   varint     1…4294967295    pictures a second, a fraction in lowest terms                 |
@@ -20,8 +20,19 @@ Header
     | frames          varint     1…4294967295    pictures in the stream                                        |
     | structure       1 byte     0…2             intra, low_delay, random_access                               |
     | intra_period    varint     1…65535         no GOP has more pictures than this                            |
-    | adaptation      blob       0…65535 bytes   for changes to the weights; empty, others are refused         |
+    | display         blob       0…65535 bytes   how pictures are shown, below; empty: all as in its first row |
     | crc             4 bytes                    CRC-32C (RFC 3720, B.4) of the header up to here              |
+    '----------------------------------------------------------------------------------------------------------'
+
+Display: nothing that is decoded depends on it. Versions 4 and 5 have it empty.
+    .- field -------- as ------- range --------- meaning -----------------------------------------------------.
+    | aspect_width    varint     1…4294967295    width of a sample over its height, 1/1, a fraction in         |
+    | aspect_height   varint     1…4294967295    lowest terms                                                  |
+    | rotation        varint     0…359           degrees counter-clockwise, 0                                  |
+    | field_order     1 byte     0…3             progressive, top field first, bottom field first, interlaced  |
+    | primaries       1 byte     0, or as in     ITU-T H.273, ColourPrimaries; 0: not said                     |
+    | transfer        1 byte       H.273         TransferCharacteristics; 0: not said                          |
+    | chroma_location 1 byte     0…3             not said, left, center, topleft                               |
     '----------------------------------------------------------------------------------------------------------'
 
 GOP: pictures that need no others. They fill the numbers from ``first`` on without a gap, in any order.
@@ -58,7 +69,9 @@ P and B packets. ``type`` is what the networks get; a P picture is further from 
     an I picture; what each tile is, as in nvc/tiles/kinds.py; the samples of those tiles that have them, as in
     nvc/tiles/samples.py; then, for each region that the networks code (`nvc.tiles.kinds.regions_of`), its hyper-latent
     as in nvc/network/hyper_latent.py and its latents in the steps of `nvc.network.network.STEPS`, those of other
-    tiles left out. Version 4 has no tiles: the networks code all of each picture.
+    tiles left out; then, if there is such a region and the model has a loop filter, what that filters, as in
+    nvc/loop_filter/filter.py. No model of versions 4 and 5 has one. Version 4 has no tiles: the networks code all of
+    each picture.
 
     References are different pictures of the same GOP, coded before. A hierarchical GOP fits the short heads: a P
     picture ends each mini-GOP, and a B picture halves a gap. So a picture that codes nothing takes 3 bytes in all.
@@ -97,10 +110,11 @@ from nvc.stream.coding_order import B_BIT, EXPLICIT_BIT, PICTURE_BIT, WEIGHTS_BI
 from nvc.stream.crc32c import crc32c
 from nvc.stream.errors import BitstreamError
 from nvc.stream.fields import U32_MAX, Cursor, Field, varint, write_fields
-from video.picture import ClipInfo, Limits
+from video.picture import CHROMA_LOCATIONS, FIELD_ORDERS, PRIMARIES, TRANSFERS, ClipInfo, Limits
 
-VERSION, FIRST_VERSION = 5, 4          # that is written; the first that is read
+VERSION, FIRST_VERSION = 6, 4          # that is written; the first that is read
 FIRST_WITH_TILES = 5
+FIRST_WITH_DISPLAY = 6
 MODEL_BYTES, CRC_BYTES, LENGTH_BYTES, HASH_BYTES = 8, 4, 4, 32
 
 GOP_MARK, END_MARK, INDEX_MARK = b"GOP", b"E", b"X"
@@ -125,8 +139,19 @@ HEADER_FIELDS = (
     Field("frames", "varint", 1, U32_MAX),
     Field("structure", "name", names=STRUCTURE_NAMES),
     Field("intra_period", "varint", 1, 65535),
-    Field("adaptation", "blob", 0, 65535),
+    Field("display", "blob", 0, 65535),
 )
+CODES = {"primaries": {0: ""} | PRIMARIES, "transfer": {0: ""} | TRANSFERS}
+DISPLAY_FIELDS = (
+    Field("aspect_width", "varint", 1, U32_MAX),
+    Field("aspect_height", "varint", 1, U32_MAX),
+    Field("rotation", "varint", 0, 359),
+    Field("field_order", "name", names=FIELD_ORDERS),
+    Field("primaries", "byte", 0, max(PRIMARIES)),
+    Field("transfer", "byte", 0, max(TRANSFERS)),
+    Field("chroma_location", "name", names=("", *CHROMA_LOCATIONS)),
+)
+NOTHING_SAID = bytes([1, 1, 0, 0, 0, 0, 0])        # of the display
 MAGIC = b"NVC1"
 I_FIELDS = (
     Field("number", "varint", 0, U32_MAX),
@@ -155,19 +180,40 @@ class Header:
     structure: str = "random_access"
     intra_period: int = 64  # pictures
     frames: int = 1
-    adaptation: bytes = b""
+    sample_aspect: Fraction = Fraction(1)
+    rotation: int = 0  # degrees counter-clockwise, -179…180
+    field_order: str = "progressive"
+    primaries: str = ""
+    transfer: str = ""
+    chroma_location: str = ""
     version: int = VERSION
+
+    @classmethod
+    def of(cls, info: ClipInfo, model: bytes, structure: str, intra_period: int) -> Header:
+        """For a clip."""
+        return cls(model, info.width, info.height, info.fps, info.matrix, info.range, structure, intra_period,
+                   sample_aspect=info.sample_aspect, rotation=info.rotation, field_order=info.field_order,
+                   primaries=info.primaries, transfer=info.transfer, chroma_location=info.chroma_location)
 
     @property
     def info(self) -> ClipInfo:
         """The same for readers of clips."""
-        return ClipInfo(self.width, self.height, self.fps, self.frames, self.matrix, self.range)
+        return ClipInfo(self.width, self.height, self.fps, self.frames, self.matrix, self.range,
+                        sample_aspect=self.sample_aspect, rotation=self.rotation, field_order=self.field_order,
+                        primaries=self.primaries, transfer=self.transfer, chroma_location=self.chroma_location)
 
     def write(self) -> bytes:
         """The header's bytes, with its check. ValueError names a field out of its range."""
         rate = {"fps_numerator": self.fps.numerator, "fps_denominator": self.fps.denominator}
-        data = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC})
+        data = write_fields(HEADER_FIELDS, vars(self) | rate | {"magic": MAGIC, "display": self._display()})
         return data + crc_of(data)
+
+    def _display(self) -> bytes:
+        shape = {"aspect_width": self.sample_aspect.numerator, "aspect_height": self.sample_aspect.denominator}
+        codes = {name: next((code for code, said in names.items() if said == getattr(self, name)), -1)
+                 for name, names in CODES.items()}
+        data = write_fields(DISPLAY_FIELDS, vars(self) | shape | codes | {"rotation": self.rotation % 360})
+        return b"" if data == NOTHING_SAID else data
 
 
 def crc_of(data: bytes | bytearray | memoryview) -> bytes:
@@ -192,10 +238,8 @@ def read_header(cursor: Cursor, limits: Limits) -> Header:
     if gcd(numerator, denominator) != 1:
         raise BitstreamError(f"fps is {numerator}/{denominator}, expected a fraction in lowest terms", 0)
     del values["magic"]
-    values["adaptation"] = bytes(values["adaptation"])
-    if values["adaptation"]:
-        raise BitstreamError("adaptation is not empty: no version gives it a meaning yet", 0)
-    header = Header(fps=Fraction(numerator, denominator), **values)
+    shown = _read_display(values.pop("display"), values["version"])
+    header = Header(fps=Fraction(numerator, denominator), **values, **shown)
     for name, value, most in (
         ("width", header.width, limits.max_width),
         ("height", header.height, limits.max_height),
@@ -205,6 +249,26 @@ def read_header(cursor: Cursor, limits: Limits) -> Header:
         if value > most:
             raise BitstreamError(f"too large: {name} is {value}, the limit in force is {most}", 0)
     return header
+
+
+def _read_display(data: memoryview, version: int) -> dict[str, Any]:
+    """The fields of Header that a display stands for."""
+    if not data:
+        return {}
+    if version < FIRST_WITH_DISPLAY:
+        raise BitstreamError(f"display is not empty: version {version} has none", 0)
+    cursor = Cursor(data)
+    values = cursor.fields(DISPLAY_FIELDS)
+    width, height = values.pop("aspect_width"), values.pop("aspect_height")
+    if cursor.position < len(data) or gcd(width, height) != 1 or data == NOTHING_SAID:
+        raise BitstreamError("display: expected its fields, the aspect in lowest terms, or nothing if all are usual", 0)
+    for name, names in CODES.items():
+        if values[name] not in names:
+            raise BitstreamError(f"display: {name} is {values[name]}, which H.273 leaves open", 0)
+        values[name] = names[values[name]]
+    values["sample_aspect"] = Fraction(width, height)
+    values["rotation"] -= 360 if values["rotation"] > 180 else 0
+    return values
 
 
 # --- Packets ----------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ SCHEMAS: dict[str, Schema] = {
     "GridRun": _object(("run", "status", "setting", "metrics"), run=TEXT, status=STATE, setting=ANY, attempts=COUNT,
                        worker=MAYBE_TEXT, metrics={"type": ["object", "null"]}, error=ANY, progress=ANY, url=TEXT),
     "Curve": _object(("clip", "curve", "codec", "points"), clip=TEXT, curve=TEXT, codec=TEXT, model=TEXT,
-                     structure=TEXT, effort=COUNT, anchor={"type": "boolean"}, points=_list(_object(
+                     structure=TEXT, effort={"type": "integer"}, anchor={"type": "boolean"}, points=_list(_object(
                          (), run=TEXT, runs=_list(TEXT), quality=MAYBE_NUMBER, bitrate_mbps=NUMBER,
                          bpp=MAYBE_NUMBER, **dict.fromkeys(QUALITIES, MAYBE_NUMBER)))),
     "BDRate": _object(("percent", "overlap", "reason"), percent=MAYBE_NUMBER,

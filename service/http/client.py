@@ -12,22 +12,27 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import json
 import random
 import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from service.http.exchange import Trace
+from service.http.fetching import Network
 from service.http.parsing import Headers
 
 MAX_ANSWER_BYTES = 64 << 20  # of an answer that is kept in memory; a status with 100,000 frames has 10 MB
@@ -75,6 +80,39 @@ class Reply:
     content: bytes = b""
 
 
+class _InNetworks(HTTPAdapter):
+    """Connects to addresses in some networks only; another one is Unreachable."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self._networks = networks
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        networks = self._networks
+
+        def check(connection: HTTPConnection) -> None:
+            address = ipaddress.ip_address(connection.sock.getpeername()[0])
+            if not any(address in network for network in networks):
+                connection.close()
+                raise NewConnectionError(connection, f"{connection.host} is {address}, which is not in "
+                                         f"{', '.join(map(str, networks))}")
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                check(self)
+
+        class Secure(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                check(self)
+
+        plain = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain})
+        secure = type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": Secure})
+        self.poolmanager.pool_classes_by_scheme = {"http": plain, "https": secure}
+
+
 class Client:
     """Calls to one service.  Safe from any thread.
 
@@ -83,17 +121,20 @@ class Client:
                         idempotent=True.  A POST that was surely not delivered is tried again too.  Retry-After is
                         honoured up to 5 s.
     verify              True, or the path of a CA file; cert: (certificate, key) paths for client certificates
+    networks            that the other side's address must be in, looked at on every connection before a request leaves:
+                        a name may mean another machine than it did; none: any
     """
 
     def __init__(self, base_url: str, *, key: str | None = None, connect_s: float = 2.0, read_s: float = 10.0,
                  retries: int = 2, verify: bool | str = True, cert: tuple[str, str] | None = None,
-                 sleep: Callable[[float], None] = time.sleep) -> None:
+                 networks: Sequence[Network] = (), sleep: Callable[[float], None] = time.sleep) -> None:
         """ValueError when base_url is not http:// or https://."""
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url {base_url!r}: http:// or https:// was expected")
         self.base_url = base_url.rstrip("/")
         self._key, self._verify, self._cert = key, verify, cert
         self._connect_s, self._read_s, self._retries, self._sleep = connect_s, read_s, retries, sleep
+        self._networks = tuple(networks)
         self._local = threading.local()
         self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -189,6 +230,8 @@ class Client:
             session.verify, session.cert = self._verify, self._cert
             if self._key is not None:
                 session.headers["Authorization"] = f"Bearer {self._key}"
+            if self._networks:
+                session.mount(self.base_url, _InNetworks(self._networks))
             with self._lock:
                 self._sessions.add(session)
         return session

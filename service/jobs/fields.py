@@ -129,7 +129,7 @@ FIELDS: tuple[Field, ...] = (
     Field("structure", "string", "random_access", "which pictures predict which",
           choices=("intra", "low_delay", "random_access")),
     Field("intra_period", "integer", 64, "pictures from one intra picture to the next", 1, 65535),
-    Field("effort", "integer", 0, "how much the encoder may search", 0, 3),
+    Field("effort", "integer", 0, "how much the encoder may search", -1, 3),
     Field("preset", "string", None, "a peer's own name for its effort, in place of `effort`: medium, 8, …",
           pattern=NAME_PATTERN, nullable=True),
     Field("bitrate_mbps", "number", None, "aim for this rate in place of a quality, Mbit/s", 0.0001, 10_000,

@@ -1,0 +1,1 @@
+"""The filter of decoded pictures, inside the prediction loop."""
