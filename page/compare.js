@@ -41,7 +41,7 @@ export async function show(place, [run, other = "source"], view) {
   const waiting = h("span", { class: "hint", role: "status" });
   const about = h("div", { class: "hint" }, "Decoding…");
   const scale = h("p", { class: "scale", hidden: true }, h("span", {}, "0"), h("span", { class: "ramp", role: "img",
-    "aria-label": "Scale of the error map: black is no difference, white 32 levels of luma or more" }),
+    "aria-label": "Scale of the error map: black is no difference; over purple, red and yellow to white, 32 levels of luma or more" }),
   h("span", {}, "32 levels of luma or more"));
 
   replace(place, h("h1", {}, h("a", { href: `#/experiment/${run}` }, names[0]), " beside ",

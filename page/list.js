@@ -29,7 +29,7 @@ export async function show(place, parameters, view) {
   const counts = h("p", { class: "counts", "aria-label": "Runs by state" });
   const actions = h("p", { class: "filters", hidden: true });
   const table = new Table({ caption: "Experiments", size: ROWS, columns: [mark(), ...columns(() => waits)],
-    file: "experiments.csv", sort: null, empty: "No experiments here. Submit one above, or with the line below." });
+    name: "experiments", file: "experiments.csv", sort: null, empty: "No experiments here. Submit one above, or with the line below." });
   const newer = button("Newer", () => { cursors.pop(); read().catch(view.trouble); });
   const older = button("Older", () => { cursors.push(following); read().catch(view.trouble); });
   replace(place, h("h1", {}, "Experiments"), counts,
@@ -38,7 +38,7 @@ export async function show(place, parameters, view) {
       choice("State", [["", "all"], ...STATES.map((state) => [state, state])], wanted.state,
         (state) => { wanted.state = state; go(); }),
       filter("tag", "Tag", "name or name:value", 16),
-      h("span", { class: "grow" }), button("CSV", () => table.saveCsv(), { title: "These rows as a CSV file" })),
+      h("span", { class: "grow" }), table.chooser(), button("CSV", () => table.saveCsv(), { title: "These rows as a CSV file" })),
     actions, table.element, h("p", { class: "turn" }, newer, older));
 
   function mark() {

@@ -38,11 +38,11 @@ export class Sweep {
     this.pair = h("span", { class: "pair" });
     this.runs = new Table({ caption: "Runs", columns: [this.mark(), ...RUNS.filter((column) => !GRID.includes(column.name)
       || [found.settings[column.name]].flat().length > 1), ...PERCEPTUAL.filter(([name]) =>
-        found.settings.measures?.includes(name)).map(([name, words]) => metric(name, words.split(" ")[0], 2))], file: `${this.id}-runs.csv`, sort: null });
+        found.settings.measures?.includes(name)).map(([name, words]) => metric(name, words.split(" ")[0], 2))], file: `${this.id}-runs.csv`, sort: null, name: "runs" });
     replace(place, this.now, h("h2", {}, "Rate and distortion"), this.choices, this.plot, h("h2", {}, "BD-rate"), this.over,
       this.matrix, h("h2", {}, "Runs"),
       h("div", { class: "filters" }, choice("Show", SHOWN, this.only, (only) => this.choose({ only })), this.pair,
-        h("span", { class: "grow" }),
+        h("span", { class: "grow" }), this.runs.chooser(),
         button("CSV", () => this.runs.saveCsv(), { title: "The runs as a CSV file" })),
       this.runs.element,
       h("details", {}, h("summary", {}, "Settings"), h("dl", {}, Object.entries(found.settings).map(([name, value]) =>
@@ -224,7 +224,8 @@ function matrixCell(cell) {
 }
 
 function signed(value) {
-  return `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(1)}`;
+  const size = Math.abs(value).toFixed(1);
+  return `${Number(size) === 0 ? "" : value > 0 ? "+" : "−"}${size}`;
 }
 
 function parsed(name, text) {

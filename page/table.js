@@ -1,12 +1,15 @@
-// A table that sorts, turns pages and gives itself as CSV; it draws one page of rows however many there are.
+// A table that sorts, turns pages, shows the columns that are chosen and gives itself as CSV; it draws one page of rows
+// however many there are.
 
 import { button, count, h, replace } from "./dom.js";
 import { save } from "./api.js";
 
 // columns: {name, cell(row), value(row), number, hidden}; `value` is what sorting and CSV use, `cell` what is shown.
+// name: under which the browser remembers the columns that were chosen.
 export class Table {
-  constructor({ caption, columns, size = 100, empty = "Nothing here.", file = "table.csv", sort = null }) {
-    Object.assign(this, { columns, size, empty, file, sort, rows: [], page: 0 });
+  constructor({ caption, columns, size = 100, empty = "Nothing here.", file = "table.csv", sort = null, name = "" }) {
+    Object.assign(this, { columns, size, empty, file, sort, name, rows: [], page: 0 });
+    this.left = new Set(JSON.parse((name && localStorage.getItem(`columns ${name}`)) || "[]")); // columns not shown
     this.head = h("tr");
     this.body = h("tbody");
     this.turn = h("div", { class: "turn" });
@@ -19,6 +22,19 @@ export class Table {
   show(rows) {
     this.rows = rows;
     this.draw();
+  }
+
+  // Boxes to choose columns with; the first one with a name always stays.
+  chooser() {
+    const some = this.columns.filter((column) => column.name && !column.hidden).slice(1);
+    return h("details", { class: "columns" }, h("summary", { class: "button" }, "Columns"), h("fieldset", {},
+      h("legend", { class: "unseen" }, "Columns"), some.map(({ name }) => h("label", { class: "choice" },
+        h("input", { type: "checkbox", checked: !this.left.has(name), on: { change: (event) => {
+          if (event.target.checked) this.left.delete(name);
+          else this.left.add(name);
+          localStorage.setItem(`columns ${this.name}`, JSON.stringify([...this.left]));
+          this.draw();
+        } } }), h("span", {}, name)))));
   }
 
   sorted() {
@@ -38,7 +54,7 @@ export class Table {
     const pages = Math.max(1, Math.ceil(this.rows.length / this.size));
     this.page = Math.min(this.page, pages - 1);
     const rows = this.sorted().slice(this.page * this.size, (this.page + 1) * this.size);
-    const shown = this.columns.filter((column) => !column.hidden);
+    const shown = this.columns.filter((column) => !column.hidden && !this.left.has(column.name));
     replace(this.head, shown.map((column) => this.heading(column)));
     replace(this.body, rows.map((row) => h("tr", {}, shown.map((column) =>
       h("td", { class: column.number ? "number" : column.class }, column.cell ? column.cell(row) : column.value(row))))));

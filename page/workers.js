@@ -34,15 +34,21 @@ export async function show(place, parameters, view) {
   api.poll(2000, view.signal, read, view.trouble);
 }
 
+const opened = new Set(); // workers whose card says all
+
 function card(worker) {
-  const about = [["slots", `${worker.free} of ${worker.slots} free`], ["device", worker.device], ["threads",
-    worker.threads], ["codecs", values(worker.codecs)], ["version", worker.version],
-  ["heard", `${number(worker.heard_s_ago, 1)} s ago`], ["address", worker.url]];
+  const about = [["codecs", values(worker.codecs)], ["version", worker.version], ["address", worker.url]];
+  const now = [`${worker.free} of ${worker.slots} slots free`, worker.device, worker.threads && `${worker.threads} threads`,
+    `heard ${number(worker.heard_s_ago, 1)} s ago`].filter(Boolean).join(" · ");
   return h("section", { class: `card ${/^\w+$/.test(worker.state) ? worker.state : ""}` },
     h("h3", {}, worker.name, " ", badge(worker.state)),
     worker.trouble && h("p", { class: "why" }, worker.trouble),
-    h("dl", {}, about.filter(([, value]) => value !== undefined && value !== null).map(([name, value]) =>
-      [h("dt", {}, name), h("dd", {}, String(value))])),
+    h("div", { class: "hint" }, now),
+    h("details", { open: opened.has(worker.name), on: { toggle: (event) => {
+      if (event.target.open) opened.add(worker.name);
+      else opened.delete(worker.name);
+    } } }, h("summary", {}, "about it"), h("dl", {}, about.filter(([, value]) => value !== undefined && value !== null)
+      .map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]))),
     h("ul", { class: "runs" }, worker.running.map((run) => h("li", {}, h("a", { href: `#/experiment/${run.run}`,
       "data-focus": run.run }, run.run), ` attempt ${run.attempt}`, progress(run.fraction, doing(run)),
     h("span", { class: "why" }, `lease ${number(run.lease_s_left, 0)} s`)))));

@@ -138,8 +138,23 @@ def test_experiments_are_searched_marked_and_tagged(running: Orchestrator, worke
         const rows = () => $$("tbody tr").filter((row) => /night bus|morning/.test(row.textContent));
         rows().forEach((row) => fill(row.querySelector("input"), true));
         (await button("Cancel (2)")).click();
-        await until("nothing marked", () => $$(".filters")[1].hidden);
-        return rows().map((row) => row.querySelector(".badge").textContent);""") == ["cancelled", "cancelled"]
+        const states = () => rows().map((row) => row.querySelector(".badge").textContent);
+        await until("both cancelled", () => states().join() === "cancelled,cancelled");
+        return $$(".filters")[1].hidden;""") is True
+
+
+def test_columns_are_chosen_and_stay_so(running: Orchestrator, worker: FakeWorker, browser: Browser) -> None:
+    ended(running, worker, quality=20)
+    heads = """const heads = () => $$("thead th").map((head) => head.textContent.trim());
+        await until("a table", () => heads().includes("state"));"""
+    assert "worker" in browser.look("list", f"{heads} return heads();")
+    browser.look("list", f"""{heads}
+        $(".columns summary").click();
+        const box = (name) => $$(".columns label").find((each) => each.textContent === name).querySelector("input");
+        fill(box("worker"), false);
+        await until("no such column", () => !heads().includes("worker"));""")
+    assert "worker" not in browser.look("list", f"{heads} return heads();")
+    browser.look("list", f'{heads} localStorage.removeItem("columns experiments");')
 
 
 def test_curves_of_several_experiments_stand_in_one_plot(running: Orchestrator, worker: FakeWorker, browser: Browser
