@@ -35,8 +35,8 @@ class Files:
 
     def put_clip(self, request: Request) -> Response:
         name = request.params["name"]
-        self.quotas.check(request, size=int(request.headers.get("content-length", "1")))
-        clip, new = self.catalogue.add(name, request.save, request.query, request.principal.key)
+        with self.quotas.uploading(request):
+            clip, new = self.catalogue.add(name, request.save, request.query, request.principal.key)
         self.log.info("clip-stored", clip=name, sha256=clip["sha256"], bytes=clip["bytes"])
         return Response(201 if new else 200, clip, {"Location": f"/clips/{name}"})
 

@@ -1,6 +1,7 @@
 """What a client's key may ask for in 24 hours: experiments, runs, bytes of clips. Other roles have no bounds."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -44,18 +45,30 @@ class Quotas:
     def __init__(self, registry: Registry, retention: Retention, usual: Quota) -> None:
         self._registry, self._retention, self._usual = registry, retention, usual
         self._spending = threading.Lock()
+        self._arriving = Counter[str]()         # bytes of uploads, by key
 
     @contextmanager
     def spending(self, request: Request, *, experiments: int, runs: int) -> Iterator[None]:
-        """What is asked for is stored inside, and counts for whoever asks next at the same time. Raises as `check`."""
+        """What is asked for is stored inside, and counts for whoever asks at the same time. Raises as `uploading`."""
         own = self._bounds_of(request)
         with nullcontext() if own is None else self._spending:
             self._check(request, own, experiments, runs, 0)
             yield
 
-    def check(self, request: Request, *, size: int) -> None:
-        """Raises Problem 429 naming the bound, its value, what was used and asked, and what changes it."""
-        self._check(request, self._bounds_of(request), 0, 0, size)
+    @contextmanager
+    def uploading(self, request: Request) -> Iterator[None]:
+        """A clip arrives inside, whose bytes count meanwhile. Raises Problem 429 naming the bound, its value, what was
+        used and asked, and what changes it."""
+        own, key = self._bounds_of(request), request.principal.key
+        size = int(request.headers.get("content-length", "1"))
+        with self._spending:
+            self._check(request, own, 0, 0, size)
+            self._arriving[key] += size
+        try:
+            yield
+        finally:
+            with self._spending:
+                self._arriving[key] -= size
 
     def _bounds_of(self, request: Request) -> dict[str, Any] | None:
         """What `keys add --quota` said of the request's key; None where nothing bounds it."""
@@ -70,10 +83,11 @@ class Quotas:
             return
         quota = Quota(**{**vars(self._usual), **own})
         used: Usage = self._retention.used(request.principal.key)
+        arriving = self._arriving[request.principal.key]
         for name, bound, before, asked, unit in (
                 ("experiments", quota.experiments, used.experiments, experiments, "experiments"),
                 ("runs", quota.runs, used.runs, runs, "runs"),
-                ("gb", quota.gb, used.bytes / 1e9, size / 1e9, "GB of clips")):
+                ("gb", quota.gb, (used.bytes + arriving) / 1e9, size / 1e9, "GB of clips")):
             if bound and asked and before + asked > bound:
                 whose = f"keys add --quota {name}=…" if name in own else f"quota_{name}, or keys add --quota {name}=…"
                 raise Problem(429, "quota", f"quota_{name}: this key may have {bound:g} {unit} in 24 hours; it has had "
