@@ -49,6 +49,13 @@ def test_python_encodes_and_decodes_with_it(site: Path) -> None:
     assert done.stdout == f"{site}/nvc/__init__.py [(32, 48), (32, 48)] 2\n", done.stderr
 
 
+def test_all_weights_are_in_it(site: Path) -> None:
+    def weights(folder: Path) -> set[Path]:
+        return {path.relative_to(folder) for path in folder.rglob("*.safetensors")}
+
+    assert weights(site / "nvc") == weights(ROOT / "nvc") >= {Path("weights/loop_filters/nvc-1.safetensors")}
+
+
 @pytest.mark.parametrize(("command", "words"), [
     (["nvc", "--version"], "0."), (["nvc-orchestrator", "--show-config"], "port"),
     (["nvc-worker", "--show-config"], "slots"), (["nvc-client", "--help"], "usage:"),

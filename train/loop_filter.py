@@ -71,8 +71,7 @@ class Sums:
         """Learn from a plane of one picture."""
         lacking = source.astype(np.float32) - made
         error = max(float((lacking ** 2).mean()), 0.1)
-        blocks = classify(made, t)[:, :made.shape[1] // BLOCK]
-        classes = blocks.repeat(BLOCK, 0).repeat(BLOCK, 1).ravel()
+        classes = classify(made, t).repeat(BLOCK, 0).repeat(BLOCK, 1).ravel()
         order = np.argsort(classes, kind="stable")
         ends = np.searchsorted(classes[order], np.arange(CLASSES + 1))
         rows, lacking = features(made, t).reshape(-1, WEIGHTS)[order], lacking.ravel()[order]

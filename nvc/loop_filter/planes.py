@@ -59,25 +59,27 @@ def class_of(across, down, falling, rising, levels):
 
 
 @njit(cache=True, nogil=True)
+def _total(sums, direction, first):
+    total = np.int64(0)
+    for j in range(first, first + BLOCK + 2 * AROUND):
+        total += sums[direction, j]
+    return total
+
+
+@njit(cache=True, nogil=True)
 def _classify(padded, levels, wanted, sums, classes):
     pitch, width = padded.shape[1], sums.shape[1]
     for i in range(classes.shape[0]):
         for group in range(wanted.shape[1]):
-            if not wanted[i, group]:
-                continue
-            x = group * LANES
-            # One group to the left begins AROUND samples before the blocks, so that their window lies in two groups.
-            for part in range(2):
-                place = (EDGE + i * BLOCK) * pitch + EDGE + x - AROUND + part * LANES
-                gradients(padded, place, pitch, sums, part * LANES, width)
-            for k in range(LANES // BLOCK):
-                found = [np.int64(0), np.int64(0), np.int64(0), np.int64(0)]
-                for n in range(4):
-                    total = np.int64(0)
-                    for j in range(BLOCK + 2 * AROUND):
-                        total += sums[n, k * BLOCK + j]
-                    found[n] = total
-                classes[i, group * (LANES // BLOCK) + k] = class_of(found[0], found[1], found[2], found[3], levels)
+            if wanted[i, group]:
+                # Sums of columns, from AROUND before the first block to AROUND behind the last: more than one group.
+                place = (EDGE + i * BLOCK) * pitch + EDGE + group * LANES - AROUND
+                gradients(padded, place, pitch, sums, 0, width)
+                gradients(padded, place + LANES, pitch, sums, LANES, width)
+                for k in range(LANES // BLOCK):
+                    x = k * BLOCK
+                    classes[i, group * (LANES // BLOCK) + k] = class_of(
+                        _total(sums, 0, x), _total(sums, 1, x), _total(sums, 2, x), _total(sums, 3, x), levels)
 
 
 @njit(cache=True, nogil=True)
@@ -98,35 +100,30 @@ def _padded(plane: Plane) -> Plane:
     return np.pad(plane, ((EDGE, EDGE), (EDGE, EDGE + -plane.shape[1] % LANES + LANES)), mode="edge")
 
 
-def classify(plane: Plane, t: int, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
-    """Class of each block of a plane [H, W], H a multiple of 4, in a picture of step index t; [H/4, groups of four].
-
-    wanted [H/4, groups]: which groups of four blocks side by side are looked at; None: all."""
-    rows, groups = plane.shape[0] // BLOCK, -(-plane.shape[1] // LANES)
-    if wanted is None:
-        wanted = np.ones((rows, groups), np.bool_)
-    classes = np.zeros((rows, groups * (LANES // BLOCK)), np.int32)
-    _classify(_padded(plane), levels_of(t), wanted, np.empty((len(DIRECTIONS), 2 * LANES), np.int16), classes)
+def _classes(padded: Plane, t: int, wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Class of each block in the groups wanted [rows of blocks, groups of LANES samples], 0 in others."""
+    classes = np.zeros((wanted.shape[0], wanted.shape[1] * (LANES // BLOCK)), np.int32)
+    _classify(padded, levels_of(t), wanted, np.empty((len(DIRECTIONS), 2 * LANES), np.int16), classes)
     return classes
+
+
+def classify(plane: Plane, t: int) -> NDArray[np.int32]:
+    """Class of each block [H/4, W/4] of a plane [H, W], sides multiples of 4, in a picture of step index t."""
+    wanted = np.ones((plane.shape[0] // BLOCK, -(-plane.shape[1] // LANES)), np.bool_)
+    return _classes(_padded(plane), t, wanted)[:, : plane.shape[1] // BLOCK]
 
 
 def filter_plane(plane: Plane, t: int, weights: NDArray[np.int16], coded: NDArray[np.bool_]) -> Plane:
     """The plane [H, W] filtered where `coded` says, a grid of its tiles.
 
     t: step index of the picture; weights [CLASSES, TAPS · CLIPS · BLOCK]: in 1/1024, each BLOCK times."""
-    side = plane.shape[0] // coded.shape[0]
-    rows = coded.repeat(side // BLOCK, 0)
-    groups = -(-plane.shape[1] // LANES)
-    wanted = np.zeros((len(rows), groups), np.bool_)
-    per = LANES // side
-    for k in range(per):
-        part = rows[:, k::per]
-        wanted[:, :part.shape[1]] |= part
+    side, width = plane.shape[0] // coded.shape[0], plane.shape[1]
+    tiles = np.zeros((coded.shape[0], -(-width // LANES), LANES // side), np.bool_)     # of each group of samples
+    tiles.reshape(coded.shape[0], -1)[:, : coded.shape[1]] = coded
+    wanted = tiles.any(2).repeat(side // BLOCK, 0)
     padded = _padded(plane)
-    classes = np.zeros((len(rows), groups * (LANES // BLOCK)), np.int32)
-    _classify(padded, levels_of(t), wanted, np.empty((len(DIRECTIONS), 2 * LANES), np.int16), classes)
-    made = np.empty((plane.shape[0], groups * LANES), np.uint8)
-    _filter(padded, wanted, classes, weights, limits_of(t), made)
+    made = np.empty((plane.shape[0], tiles.shape[1] * LANES), np.uint8)
+    _filter(padded, wanted, _classes(padded, t, wanted), weights, limits_of(t), made)
     if coded.all():
-        return np.ascontiguousarray(made[:, :plane.shape[1]])
-    return np.where(coded.repeat(side, 0).repeat(side, 1), made[:, :plane.shape[1]], plane)
+        return np.ascontiguousarray(made[:, :width])
+    return np.where(coded.repeat(side, 0).repeat(side, 1), made[:, :width], plane)
