@@ -98,14 +98,8 @@ def _source_of(name: str) -> Any:
 
 def _say_what_differs(info: ClipInfo) -> None:
     """What the stream does not have as the file has it, a line each on standard error."""
-    lost = [f"{what} {value}" for what, value in (
-        ("sample aspect ratio", f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
-         if info.sample_aspect != 1 else ""), ("rotation", info.rotation or ""),
-        ("field order", info.field_order if info.field_order != "progressive" else ""), ("primaries", info.primaries),
-        ("transfer", info.transfer)) if value]
     for note in [*([f"converted: {info.converted}"] if info.converted else []), *info.warnings,
-                 *([f"the file ends too early: {info.cut}"] if info.cut else []),
-                 *([f"not kept in the stream: {', '.join(lost)}"] if lost else [])]:
+                 *([f"the file ends too early: {info.cut}"] if info.cut else [])]:
         print(f"codec.py: note: {note}", file=sys.stderr)
 
 
@@ -180,9 +174,12 @@ def _info(o: argparse.Namespace) -> None:
     stream = parse(_read(o.input))
     h = stream.header
     facts: dict[str, Any] = {
-        "format": "NVC1", "model": h.model.hex(), "width": h.width, "height": h.height, "fps": str(h.fps),
-        "frames": h.frames, "matrix": h.matrix, "range": h.range, "structure": h.structure,
-        "intra_period": h.intra_period, "bytes": len(stream.data), "gops": len(stream.gops)}
+        "format": "NVC1", "version": h.version, "model": h.model.hex(), "width": h.width, "height": h.height,
+        "fps": str(h.fps), "frames": h.frames, "matrix": h.matrix, "range": h.range,
+        "sample_aspect": f"{h.sample_aspect.numerator}:{h.sample_aspect.denominator}", "rotation": h.rotation,
+        "field_order": h.field_order, "primaries": h.primaries, "transfer": h.transfer,
+        "chroma_location": h.chroma_location, "structure": h.structure, "intra_period": h.intra_period,
+        "bytes": len(stream.data), "gops": len(stream.gops)}
     rows = [{"number": p.number, "type": p.type, "references": list(p.references), "q": p.q, "bytes": p.size}
             for gop in stream.gops for p in stream.packets(gop)]
     _say(o, facts | {"pictures": rows})

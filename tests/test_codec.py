@@ -330,8 +330,18 @@ def test_a_number_of_pictures_below_one_is_wrong_usage() -> None:
 def test_what_the_stream_does_not_keep_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.y4m").write_bytes(b"YUV4MPEG2 W16 H16 F25:1 A16:11 C444\nFRAME\n" + bytes(768))
     done = command("encode", str(tmp_path / "a.y4m"), str(tmp_path / "a.nvc"))
-    assert done.stderr.splitlines() == ["codec.py: note: converted: yuv444p to yuv420p",
-                                        "codec.py: note: not kept in the stream: sample aspect ratio 16:11"]
+    assert done.stderr.splitlines() == ["codec.py: note: converted: yuv444p to yuv420p"]
+
+
+def test_how_pictures_are_shown_goes_through_a_stream(tmp_path: Path) -> None:
+    (tmp_path / "a.y4m").write_bytes(b"YUV4MPEG2 W16 H16 F25:1 It A16:11 C420jpeg\nFRAME\n" + bytes(384))
+    source, stream, back = (str(tmp_path / name) for name in ("a.y4m", "a.nvc", "b.y4m"))
+    assert command("encode", source, stream).stderr == (
+        "codec.py: note: interlaced, top field first: both fields are coded together, as one picture\n")
+    facts = json.loads(command("info", stream, "--json").stdout)
+    assert (facts["sample_aspect"], facts["field_order"], facts["version"]) == ("16:11", "tff", 6)
+    assert command("decode", stream, back).returncode == 0
+    assert Path(back).read_bytes().startswith(b"YUV4MPEG2 W16 H16 F25:1 It A16:11")
 
 
 def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
