@@ -573,6 +573,11 @@ def test_each_mark_is_kept_alone(name: str) -> None:
     assert parse(stream_of([Packet(0, "I", (), 0)], header)).header == header
 
 
+def test_an_aspect_that_no_field_holds_is_left_out() -> None:
+    info = picture.ClipInfo(16, 16, Fraction(25), sample_aspect=Fraction(2**40, 3))
+    assert Header.of(info, b"\x01" * 8, "intra", 1).sample_aspect == 1
+
+
 def with_display(display: bytes, version: int = 6) -> bytes:
     """The smallest stream with other bytes for the display, and checks that fit."""
     data = stream_of([Packet(0, "I", (), 0)])

@@ -66,7 +66,7 @@ class Elsewhere(Encoder):
 
     def _code(self, work: Sequence[tuple[Unit, Picture, Moved[range_coder.Encoder]]]
               ) -> tuple[list[Packet], list[Frame], Tally]:
-        frames = [Frame.of(pack(self.made(unit, picture)), found.field) for unit, picture, found in work]
+        frames = [Frame.of(self.made(unit, picture), found.field) for unit, picture, found in work]
         packets = [Packet(unit.number, unit.type, unit.references, self.q(unit)) for unit, *_ in work]
         return packets, frames, Tally()
 

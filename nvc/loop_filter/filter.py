@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import load_file
 
 from nvc.entropy.bits import DECODE, ENCODE, code_bit
 from nvc.entropy.range_coder import Decoder, Encoder, fresh_contexts
@@ -31,20 +30,18 @@ _CONFIDENCE = 12
 
 
 class LoopFilter:
-    """Weights int16 [COMPONENTS, TYPES, BANDS, CLASSES, WEIGHTS], in 1/1024, and the SHA-256 of their file."""
+    """Weights int16 [COMPONENTS, TYPES, BANDS, CLASSES, WEIGHTS], in 1/1024."""
 
-    def __init__(self, weights: NDArray[np.int16], sha256: str = "") -> None:
+    def __init__(self, weights: NDArray[np.int16]) -> None:
         if weights.shape != (COMPONENTS, TYPES, BANDS, CLASSES, WEIGHTS):
             raise ValueError(f"weights {weights.shape}, expected {(COMPONENTS, TYPES, BANDS, CLASSES, WEIGHTS)}")
-        self.sha256 = sha256
         # Each as often as a block is wide, as the kernels want them.
         self._weights = np.ascontiguousarray(weights.repeat(BLOCK, -1))
 
     @classmethod
     def read(cls, path: Path) -> LoopFilter:
         """Of a safetensors file with the one tensor ``weights``."""
-        data = path.read_bytes()
-        return cls(load_safetensors(data)["weights"], hashlib.sha256(data).hexdigest())
+        return cls(load_file(path)["weights"])
 
     def luma(self, picture: Picture, coded: NDArray[np.bool_], kind: int, t: int) -> Picture:
         """A picture, luma filtered in the tiles that the networks code; kind, t: see nvc.network.network.Side."""

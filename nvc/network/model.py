@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from nvc.loop_filter.filter import LoopFilter
@@ -58,24 +59,26 @@ def _both(name: str, device: str) -> tuple[Model, Model]:
             weights = Weights.read(path)
             plain = whole = Model(name, weights.model_sha256, FixedNetwork(weights, device), weights)
             if (filter_path := FILTERS / path.name).exists():
-                own = LoopFilter.read(filter_path)
-                whole = replace(plain, sha256=_joined(plain.sha256, own.sha256), loop_filter=own)
+                whole = replace(plain, sha256=_hashes(name)[1], loop_filter=LoopFilter.read(filter_path))
             _loaded[name, device] = plain, whole
         return _loaded[name, device]
 
 
-def _joined(*sha256: str) -> str:
-    return hashlib.sha256(b"".join(map(bytes.fromhex, sha256))).hexdigest()
+@cache
+def _hashes(name: str) -> list[str]:
+    """What `Model.sha256` is without a filter and, if there is one, with it."""
+    files = [path for path in (FOLDER / f"{name}.safetensors", FILTERS / f"{name}.safetensors") if path.exists()]
+    parts = [hashlib.sha256(path.read_bytes()) for path in files]
+    joined = hashlib.sha256(b"".join(part.digest() for part in parts))
+    return [parts[0].hexdigest(), *([joined.hexdigest()] if len(parts) > 1 else [])]
 
 
 def load_for(identity: bytes, device: str = "cpu") -> Model:
     """The model that a stream names: with its filter, or without one, as before version 6.
 
     BitstreamError: made with weights that are not here."""
-    with _lock:
-        first = {name for name, where in _loaded if where == device}
-    for name in sorted(models(), key=lambda name: name not in first):
-        for model in _both(name, device):
-            if model.id == identity:
-                return model
+    for name in models():
+        for place, sha256 in enumerate(_hashes(name)):
+            if sha256.startswith(identity.hex()):
+                return _both(name, device)[place]
     raise BitstreamError(f"made with model {identity.hex()}, which is none of those here ({', '.join(models())})", 5)

@@ -190,9 +190,10 @@ class Header:
 
     @classmethod
     def of(cls, info: ClipInfo, model: bytes, structure: str, intra_period: int) -> Header:
-        """For a clip."""
+        """For a clip. An aspect that no field holds is taken for that of square samples."""
+        aspect = info.sample_aspect if max(info.sample_aspect.as_integer_ratio()) <= U32_MAX else Fraction(1)
         return cls(model, info.width, info.height, info.fps, info.matrix, info.range, structure, intra_period,
-                   sample_aspect=info.sample_aspect, rotation=info.rotation, field_order=info.field_order,
+                   sample_aspect=aspect, rotation=info.rotation, field_order=info.field_order,
                    primaries=info.primaries, transfer=info.transfer, chroma_location=info.chroma_location)
 
     @property
