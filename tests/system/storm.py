@@ -1,6 +1,6 @@
 """A storm: hundreds of experiments through both services while everything breaks that a seed can think of.
 
-    python tests/system/storm.py [--seed N] [--experiments 200] [--minutes M]
+    python tests/system/storm.py [--seed N] [--experiments 200] [--kills 0] [--minutes M]
 
 Two workers and an orchestrator, each a process, with a fault proxy on each way between them and one before the clients.
 Clients submit, cancel, repeat and break off, a fifth of it in segments; meanwhile connections fail in every way that
@@ -8,8 +8,9 @@ proxy.py has, and services are killed, stopped and continued. Then everything is
 clients saw (deployment_check/verdict.py). A seed decides what is submitted and what breaks in which order; when it
 breaks is left to the machine.
 
-With --minutes, seeds follow each other until the time is over, and the first one that breaks a promise ends it. Prints
-the verdict of each; exit code 1 if a promise was broken.
+--kills adds that many kills of a service to the two of every storm. With --minutes, seeds follow each other until the
+time is over, and the first one that breaks a promise ends it. Prints the verdict of each; exit code 1 if a promise was
+broken.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ HABITS = {"submit": 70, "twice": 10, "break off": 10, "cancel": 10}     # how it
 class Storm(Wired):
     """One deployment and its weather. Use it in a with statement."""
 
-    def __init__(self, folder: Path, seed: int, experiments: int = 200) -> None:
+    def __init__(self, folder: Path, seed: int, experiments: int = 200, kills: int = 0) -> None:
         super().__init__(folder, 2, slots=2, lease_s=1.0)
-        self.experiments = experiments
+        self.experiments, self.kills = experiments, kills
         self.random = random.Random(seed)
 
     def run(self) -> Verdict:
@@ -91,6 +92,8 @@ class Storm(Wired):
         things: list[Callable[[], None]] = [self._fault(kind) for kind in FAULTS for _ in range(2)]
         things += [self._kill(self.orchestrator), self._kill(self.random.choice(self.workers)),
                    self._sleep(self.orchestrator), self._sleep(self.random.choice(self.workers))]
+        services = [self.orchestrator, *self.workers]
+        things += [self._kill(self.random.choice(services)) for _ in range(self.kills)]
         self.random.shuffle(things)
         return things
 
@@ -122,10 +125,10 @@ class Storm(Wired):
         return strike
 
 
-def weather(seed: int, experiments: int = 200) -> Verdict:
+def weather(seed: int, experiments: int = 200, kills: int = 0) -> Verdict:
     """One storm in a folder of its own."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder, \
-            Storm(Path(folder), seed, experiments) as storm:
+            Storm(Path(folder), seed, experiments, kills) as storm:
         return storm.run()
 
 
@@ -133,12 +136,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--experiments", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=0, help="kills of a service besides those of every storm")
     parser.add_argument("--minutes", type=float, default=0.0)
     options = parser.parse_args()
     until, seed = time.monotonic() + 60 * options.minutes, options.seed
     while True:
         began = time.monotonic()
-        verdict = weather(seed, options.experiments)
+        verdict = weather(seed, options.experiments, options.kills)
         print(f"seed {seed}, {time.monotonic() - began:.1f} s", *verdict.lines(), "", sep="\n", flush=True)
         seed += 1
         if not verdict.holds or time.monotonic() > until:
