@@ -1,6 +1,6 @@
 """A storm: hundreds of experiments through both services while everything breaks that a seed can think of.
 
-    python tests/system/storm.py [--seed N] [--experiments 200] [--kills 0] [--minutes M]
+    PYTHONPATH=. python tests/system/storm.py [--seed N] [--experiments 200] [--kills 0] [--minutes M]
 
 Two workers and an orchestrator, each a process, with a fault proxy on each way between them and one before the clients.
 Clients submit, cancel, repeat and break off, a fifth of it in segments; meanwhile connections fail in every way that
