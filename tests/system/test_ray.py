@@ -54,7 +54,7 @@ def test_a_run_whose_node_dies_is_done_on_another_one_and_ends_once(cluster: Any
         hit, = (document for document in ended if len(document["attempts"]) > 1)     # the other one went on
         first, *others, last = [attempt["outcome"] for attempt in hit["attempts"]]
         assert (first, last) == ("worker-lost", "completed")
-        assert set(others) <= {"handed-back", "codec-not-ready"}, hit["attempts"]    # by a slot without room on the cluster
+        assert set(others) <= {"handed-back", "codec-not-ready"}, hit["attempts"]    # by a slot that finds no room
         wait_until(lambda: deployment.worker_list()[0]["slots"] == 1, "one slot less")
         cluster.add_node(num_cpus=1)
         wait_until(lambda: free_slots(deployment) == 2, "the new node's slot")
