@@ -56,11 +56,11 @@ LAMBDA_SCALE = {"I": 0.12, "P": 0.26, "B": 0.48}   # λ of quantisation in Δ²:
 # Where I pictures have a finer step than T_MIDDLE, lambda_scale falls and levels lie further apart, by these shares at
 # the finest (docs/decisions, 15).
 T_MIDDLE, LAMBDA_FALL, WIDER = 50.0, 0.45, 0.3
-# Vectors of a coarser picture are priced at λ of a step finer by this share of its offset: what they bring is seldom
-# corrected there.
+# Vectors of a coarser level are priced at λ of a step finer by this share of the level's offset: what they bring is
+# seldom corrected there.
 MOTION_FINER = 0.1
-# Weights whose positions have steps of their own (docs/decisions, 6) want pictures' offsets that many times as large,
-# and all steps that much finer, for a quality to stand for a like rate: most of their positions have coarser ones.
+# Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
+# that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
 SPREAD_UNALIKE, FINER_UNALIKE = 1.5, 16.0
 CHROMA_LAMBDA = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
 WIDE = 16                                       # sides of the latents from which the hyper-analysis may use bfloat16
