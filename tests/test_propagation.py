@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from nvc.encoder.sources.propagation import (
-    COARSEST,
-    FREE,
+    CENTRE,
     MOST,
+    OFFSET_MOST,
     POWER,
     SHARED,
+    USUAL,
     Copied,
     importance_of,
     propagate,
@@ -34,7 +35,7 @@ def copied(unit: Unit, mode: int, kept: float = 1.0) -> Copied:
     return Copied(unit, field(mode), np.full((4, 4), kept, np.float32))
 
 
-START = Copied(I, None, np.full((4, 4), 0.01, np.float32))
+START = Copied(I, None, np.zeros((4, 4), np.float32))
 
 
 def chain(length: int) -> list[Copied]:
@@ -45,35 +46,30 @@ def chain(length: int) -> list[Copied]:
 @pytest.mark.parametrize(("mode", "kept", "own"), [
     (FORWARD, 1.0, 2.0), (FORWARD, 0.5, 1.5), (BOTH, 1.0, 1 + SHARED), (INTRA, 1.0, 1.0)])
 def test_what_is_copied_counts_again_as_far_as_it_is_kept(mode: int, kept: float, own: float) -> None:
-    """Three quarters of an octave of the step for an octave of importance."""
+    """Half an octave of the step for an octave of worth: the step's square goes with λ."""
     middle, leaf = Unit(8, "B", (0, 16), 3, ()), Unit(9, "B", (8,), 5, ())
     importances = importance_of([Copied(middle, None, START.kept), copied(leaf, mode, kept)], False)
-    assert importances[8].offset == pytest.approx(COARSEST - 12 * np.log2(own))
-    assert importances[9].offset == COARSEST
+    assert importances[8].offset == pytest.approx(CENTRE - 8 * np.log2(own / USUAL[3]))
+    assert importances[9].offset == pytest.approx(CENTRE - 8 * np.log2(1 / USUAL[5]))
 
 
 def test_it_is_handed_on_through_all_that_copy_it() -> None:
     importances = importance_of(chain(12), False)
-    assert importances[9].offset == pytest.approx(COARSEST - 12 * np.log2(3))
-    assert importances[0].offset == pytest.approx(COARSEST - 12 * np.log2(12))
+    assert importances[9].offset == pytest.approx(CENTRE - 8 * np.log2(3 / USUAL[1]))
+    assert importances[0].offset == pytest.approx(CENTRE - 8 * np.log2(12 / USUAL[0]))
 
 
 def test_where_pictures_follow_they_copy_as_much_of_the_last_anchor_as_these_of_the_one_before() -> None:
     """Number 10 is copied once, by 11. So what follows is taken to copy 11 once, and all before count one more."""
     importances = importance_of(chain(12), True)
-    assert importances[11].offset == pytest.approx(COARSEST - 12 * np.log2(2))
-    assert importances[9].offset == pytest.approx(COARSEST - 12 * np.log2(4), abs=1e-4)
+    assert importances[11].offset == pytest.approx(CENTRE - 8 * np.log2(2 / USUAL[1]))
+    assert importances[9].offset == pytest.approx(CENTRE - 8 * np.log2(4 / USUAL[1]), abs=1e-4)
 
 
-def test_a_step_follows_the_positions_that_bits_are_spent_on() -> None:
-    """The next picture copies the upper half, where this one keeps all of its prediction; the lower half, where it
-    leaves a quarter of the error, costs two octaves and is not copied."""
-    mode, kept = field(FORWARD).mode.copy(), np.ones((4, 4), np.float32)
-    mode[2:], kept[2:] = INTRA, 0.25
-    pictures = [START, Copied(P, field(FORWARD), kept),
-                Copied(Unit(2, "P", (1,), 1, ()), field(FORWARD)._replace(mode=mode), np.ones((4, 4), np.float32))]
-    share = FREE / (2 * FREE + 2)           # of the bits that the upper half stands for
-    assert importance_of(pictures, False)[1].offset == pytest.approx(COARSEST - 12 * share, abs=1e-4)
+def test_no_step_moves_farther_than_the_farthest() -> None:
+    importances = importance_of(chain(600), False)
+    assert importances[0].offset == CENTRE - OFFSET_MOST
+    assert importance_of([START, copied(P, INTRA)], False)[0].offset == CENTRE + OFFSET_MOST
 
 
 def test_nothing_is_said_of_a_still() -> None:
@@ -82,7 +78,7 @@ def test_nothing_is_said_of_a_still() -> None:
 
 def test_a_last_picture_that_nothing_copies_is_no_still() -> None:
     last = copied(Unit(17, "P", (16,), 1, ()), FORWARD)
-    assert importance_of([last], False)[17].offset == COARSEST
+    assert importance_of([last], False)[17].offset == CENTRE + OFFSET_MOST
 
 
 def test_positions_of_a_picture_count_by_how_much_each_is_copied() -> None:
@@ -96,7 +92,7 @@ def test_positions_of_a_picture_count_by_how_much_each_is_copied() -> None:
 
 
 def test_no_position_counts_more_than_the_most() -> None:
-    corner = np.full((4, 4), 1e-6, np.float32)
+    corner = np.zeros((4, 4), np.float32)
     corner[0, 0] = 1
     pictures = [Copied(c.unit, c.field, corner) for c in chain(60)]
     assert importance_of(pictures, False)[0].grid.max() == MOST

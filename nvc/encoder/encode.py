@@ -61,7 +61,7 @@ T_MIDDLE, LAMBDA_FALL, WIDER = 50.0, 0.45, 0.3
 MOTION_FINER = 0.1
 # Weights whose positions have steps of their own (docs/decisions, 6) want levels that much further apart, and all steps
 # that much finer, for a quality to stand for a like rate: most of their positions hide errors and have coarser ones.
-SPREAD_UNALIKE, FINER_UNALIKE = 1.5, 16.0
+SPREAD_UNALIKE, FINER_UNALIKE = 1.2, 12.0
 CHROMA_LAMBDA = 0.5                             # of that for chroma, whose errors count more (train/objective.py)
 WIDE = 16                                       # sides of the latents from which the hyper-analysis may use bfloat16
 _analyses: dict[str, Analysis] = {}
@@ -238,10 +238,12 @@ class Encoder:
         return 2.0 ** (self.wanted(unit) / 16.0)
 
     def offset(self, unit: Unit) -> float:
-        """What to add to t for a unit: by how much it is copied, or by its level where that is not known."""
+        """What to add to t for a unit: by its level, and as it is copied more or less than is usual there."""
         importance = self.importance.get(unit.number)
-        offset = importance.offset if importance else unit.step_offset * (1.0 + WIDER * self.fine)
-        return offset if self.network.alike else SPREAD_UNALIKE * offset - FINER_UNALIKE
+        by_level = unit.step_offset * (1.0 + WIDER * self.fine)
+        if not self.network.alike:
+            by_level = SPREAD_UNALIKE * by_level - FINER_UNALIKE
+        return by_level + (importance.offset if importance else 0.0)
 
     def lambda_scale(self, unit: Unit) -> NDArray[np.float32]:
         """`lambda_scale_of` a unit, more or less by what its whole step index lacks or has too much: rate and PSNR then

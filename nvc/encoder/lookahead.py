@@ -17,10 +17,10 @@ from nvc.encoder.encode import Encoder
 from nvc.encoder.search import pyramid_search
 from nvc.encoder.search.weight_estimation import weigh, weighted
 from nvc.encoder.sources.mini_gop import segments, suited
-from nvc.encoder.sources.propagation import Copied, Grid, importance_of, kept_of
+from nvc.encoder.sources.propagation import ROUNDING, Copied, importance_of
 from nvc.encoder.sources.structure import Planner, Unit, schedule
 from nvc.machine.parallel import each
-from nvc.motion.prediction import MotionField
+from nvc.motion.prediction import MARGIN, MotionField
 from video.picture import Picture
 
 # Squared error at half size of a decoded sample whose prediction is worse than that, in Δ² of its step.
@@ -65,18 +65,15 @@ class Lookahead:
         step = step_of(unit)
         current = self.small[unit.number]
         if not unit.references:
-            return Copied(unit, None, _kept(pyramid_search.variance(current), step))
+            rows, columns = ((n - MARGIN) // 4 for n in current[0].shape)
+            return Copied(unit, None, np.zeros((rows, columns), np.float32))
         reaches = [pyramid_search.reach_of(unit.number - number) for number in unit.references]
         references = [self.small[number] for number in unit.references]
         weights = weigh(current, references, reaches, step)
         found = pyramid_search.match(current, weighted(references, weights), reaches, step)
+        kept = (np.minimum(found.error, CODED * step**2) + ROUNDING) / (found.error + ROUNDING)
         field = MotionField(_twice(found.mode), _twice(found.vectors), (0, 0))
-        return Copied(unit, field, _kept(found.error, step))
-
-
-def _kept(error: NDArray[np.float32], step: float) -> Grid:
-    """The share that decoding will leave of predictions' mean squared errors [H/16, W/16] at half size."""
-    return _twice(kept_of(np.minimum(error, CODED * step**2), error))
+        return Copied(unit, field, _twice(kept.astype(np.float32)))
 
 
 def _twice(grid: NDArray) -> NDArray:

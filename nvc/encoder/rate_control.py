@@ -17,7 +17,7 @@ from typing import Any
 from coding.interface import Encoded, Report, Settings, part_of
 from nvc.encoder.clip import Gops, encode_clip
 from nvc.encoder.encode import SPREAD_UNALIKE, T_COARSEST, T_FINEST, WIDER
-from nvc.encoder.sources.propagation import COARSEST
+from nvc.encoder.sources.propagation import CENTRE, OFFSET_MOST
 from nvc.encoder.sources.structure import LEVEL_OFFSETS
 from nvc.stream.errors import SettingsError
 from video.picture import ClipInfo, Picture
@@ -35,7 +35,7 @@ NEAR_DB = 0.5                   # from there on PSNR is moved by slack alone, wh
 STEEPER = 4.0                   # than that, a clip is taken to be at most; and the inverse, flatter
 
 # The most that a picture's step index lies beyond t.
-SPREAD = SPREAD_UNALIKE * max(COARSEST, (1 + WIDER) * LEVEL_OFFSETS[-1])
+SPREAD = SPREAD_UNALIKE * (1 + WIDER) * LEVEL_OFFSETS[-1] + CENTRE + OFFSET_MOST
 
 NEW = 0.02                      # of t or slack: nearer to what was probed, nothing new is learned
 

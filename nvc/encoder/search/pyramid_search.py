@@ -164,15 +164,10 @@ def match(current: Pyramid, references: Sequence[Pyramid], reaches: Sequence[int
     errors = {FORWARD: _error(source, made[0])}
     if len(made) == 2:
         errors |= {BACKWARD: _error(source, made[1]), BOTH: _error(source, np.float32(0.5) * (made[0] + made[1]))}
-    errors[INTRA] = variance(current)
+    errors[INTRA] = source.var((2, 3))
     all_of = np.stack(list(errors.values()))
     mode = np.array(list(errors), np.uint8)[all_of.argmin(0)]
     return Match(mode, np.stack([vectors[0], vectors[-1]], 2).astype(np.int16), all_of.min(0))
-
-
-def variance(current: Pyramid) -> NDArray[np.float32]:
-    """[H/16, W/16] of blocks of 16, at half size."""
-    return _blocks(current[0]).var((2, 3))
 
 
 def _blocks(half: Plane) -> NDArray[np.float32]:
